@@ -1,0 +1,74 @@
+"""The main job: decide, say what will run, run it, show the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+import strategies
+from harness import UserError
+from harness.config import SuiteConfig
+from harness.launch import launch
+from harness.plan import Plan, resolve
+from harness.records import Record, Store
+from harness.report.table import print_table, write_tables
+from harness.suite import keep_unfinished
+
+
+def run_suite(console: Console, suite: SuiteConfig, results: Path, cache: Path, force: bool) -> int:
+    """Do a suite and print its table; returns the exit code: 0, or 1 where a run did not end well."""
+    store = Store(results)
+    store.check_writable()
+    asked = resolve(suite, results, cache)
+    plan, finished = keep_unfinished(asked, store, force)
+    _say_what_runs(console, asked, finished)
+    interrupted = False
+    try:
+        launch(plan)
+    except KeyboardInterrupt:
+        interrupted = True
+    run_ids = finished + [planned.run_id for planned in plan.runs]
+    records = [store.read(run_id) for run_id in run_ids if store.has(run_id)]
+    _show(console, store, records)
+    if interrupted:
+        console.print("[bold red]Interrupted.[/] The same command goes on with the runs that are missing.")
+    return int(interrupted or any(record.status != "ok" for record in records))
+
+
+def show_results(console: Console, results: Path) -> None:
+    store = Store(results)
+    records = store.all()
+    if not records:
+        raise UserError(f"no records below {str(store.runs)!r}: run `make bench` first, or name the folder with RESULTS.")
+    _show(console, store, records)
+
+
+def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
+    config, choices = plan.runs[0].config, plan.runs[0].choices
+    chosen = {
+        "model": config.model.name,
+        "weights": config.model.weights,
+        "data": config.data.name,
+        "precision": config.precision,
+    }
+    for what, value in chosen.items():
+        console.print(f"{what:>9}  [bold]{escape(value)}[/]  [dim]({escape(choices[what])})[/]", highlight=False)
+    for name in dict.fromkeys(planned.config.strategy for planned in plan.runs):
+        entry = strategies.load(name)
+        if entry.origin != "built in":
+            console.print(
+                f"[yellow]strategy {escape(entry.name)} runs code from outside the harness: {escape(entry.origin)} "
+                f"(sha256 {entry.sha256[:12]})[/]",
+                highlight=False,
+            )
+    for run_id in finished:
+        console.print(f"{escape(run_id)}: done before, not run again (FORCE=1 does)", highlight=False)
+
+
+def _show(console: Console, store: Store, records: list[Record]) -> None:
+    written = write_tables(store.results, store.all())
+    if records:
+        print_table(console, records)
+    console.print(f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}.", highlight=False)

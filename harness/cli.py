@@ -1,0 +1,104 @@
+"""What a person types; no logic."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from platformdirs import user_cache_path
+from rich.console import Console
+from rich.markup import escape
+
+from harness import UserError
+
+app = typer.Typer(
+    help="Which part of a pretrained decoder to fine-tune for classification, which token to read, what it costs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(width=None if sys.stdout.isatty() else 160)
+
+Results = Annotated[Path, typer.Option(help="folder for records and tables")]
+Cache = Annotated[Path, typer.Option(help="folder for downloads and stored features")]
+Model = Annotated[str | None, typer.Option(help="auto, mini, gpt2, gpt2-medium, gpt2-large or gpt2-xl")]
+Weights = Annotated[str | None, typer.Option(help="auto, pretrained, random, or a path")]
+RESULTS = Path("results")
+CACHE = user_cache_path("ftbench", appauthor=False)
+
+
+@app.command()
+def run(
+    strategy: Annotated[str | None, typer.Option(help="a name, a comma list, a path to a .py file, or all")] = None,
+    model: Model = None,
+    weights: Weights = None,
+    data: Annotated[str | None, typer.Option(help="auto, synthetic, sms_spam, or a csv, tsv or jsonl file")] = None,
+    readout: Annotated[str | None, typer.Option(help="first, last or mean: overrides the strategy's")] = None,
+    engine: Annotated[str | None, typer.Option(help="ddp")] = None,
+    nproc: Annotated[int | None, typer.Option(help="ranks on this machine")] = None,
+    seeds: Annotated[str | None, typer.Option(help="such as 0,1,2 or 0..9")] = None,
+    epochs: Annotated[int | None, typer.Option(help="passes over the training texts")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp64")] = None,
+    config: Annotated[Path | None, typer.Option(help="a YAML file with what differs from the defaults")] = None,
+    assign: Annotated[list[str] | None, typer.Option("--set", help="key=value, for any key; may be repeated")] = None,
+    results: Results = RESULTS,
+    cache: Cache = CACHE,
+    force: Annotated[bool, typer.Option(help="run again what is done")] = False,
+) -> None:
+    """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
+    from harness.config import load_suite, parse_seeds
+    from harness import bench
+    from strategies import built_in_names
+
+    names = built_in_names() if strategy == "all" else strategy.split(",") if strategy else None
+    options = {
+        "strategy": names,
+        "seed": parse_seeds(seeds) if seeds else None,
+        "model.name": model,
+        "model.weights": weights,
+        "data.name": data,
+        "readout": readout,
+        "engine.name": engine,
+        "engine.processes": nproc,
+        "training.epochs": epochs,
+        "precision": precision,
+    }
+    suite = load_suite(config, options, [part for given in assign or [] for part in given.split()])
+    raise typer.Exit(bench.run_suite(console, suite, results, cache, force))
+
+
+@app.command()
+def table(results: Results = RESULTS) -> None:
+    """The comparison table of the records in a results folder, printed and written."""
+    from harness import bench
+
+    bench.show_results(console, results)
+
+
+@app.command("list")
+def list_strategies(
+    model: Annotated[str, typer.Option(help="the size whose parameters are counted")] = "gpt2",
+    classes: Annotated[int, typer.Option(min=2, help="classes of the head")] = 2,
+) -> None:
+    """The strategies, with what they train, read and change."""
+    from harness.report import catalogue
+
+    catalogue.print_strategies(console, model, classes)
+
+
+@app.command("check-weights")
+def check_weights(model: Model = "gpt2", weights: Weights = "pretrained", cache: Cache = CACHE) -> None:
+    """Let the model continue `Every effort moves you`, and say whether the pretrained one answers so."""
+    from harness.report import catalogue
+
+    raise typer.Exit(0 if catalogue.check_weights(console, model, weights, cache) else 1)
+
+
+def main() -> None:
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)

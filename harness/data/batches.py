@@ -1,0 +1,150 @@
+"""Texts as rows of token ids, and the one global order in which they are trained on.
+
+Everything a rank does is a slice of an order that depends on the seed alone, never on the number of ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import tiktoken
+import torch
+from torch import Tensor
+
+from harness.data.tokenizer import END_OF_TEXT
+from harness.declare import Input
+
+# Attention and the MLP hold several times a row's hidden states: this bounds the memory of one evaluation batch.
+EVALUATION_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Encoded texts: the ids of row i are `token_ids[offsets[i]:offsets[i + 1]]`, attended padding included.
+
+    real_lengths counts the text's own tokens; cut_texts the texts that were longer than a row may be.
+    """
+
+    token_ids: np.ndarray
+    offsets: np.ndarray
+    real_lengths: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray
+    cut_texts: int
+    pad_token: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Attended tokens of each row."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded rows. token_ids: [batch, width] int64; lengths, labels: [batch] int64.
+
+    weights: [batch] float32, 0 for a row that only fills the batch of a rank that has none left.
+    """
+
+    token_ids: Tensor
+    lengths: Tensor
+    labels: Tensor
+    weights: Tensor
+    real_tokens: int
+
+    def to(self, device: torch.device) -> Batch:
+        tensors = (self.token_ids, self.lengths, self.labels, self.weights)
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.real_tokens)
+
+
+def encode_split(
+    split: dict[str, pd.DataFrame], tokenizer: tiktoken.Encoding, classes: list[str], rule: Input, context: int
+) -> dict[str, Examples]:
+    """Encode all parts by the strategy's input rule; "longest" is the longest training text, at most the context."""
+    encoded = {name: tokenizer.encode_ordinary_batch(part["text"].tolist()) for name, part in split.items()}
+    longest = min(max(map(len, encoded["train"])), context)
+    pad_to = longest if rule.pad_to == "longest" else rule.pad_to
+    return {name: _examples(encoded[name], part, tokenizer, classes, pad_to, context) for name, part in split.items()}
+
+
+def _examples(
+    encoded: list[list[int]],
+    part: pd.DataFrame,
+    tokenizer: tiktoken.Encoding,
+    classes: list[str],
+    pad_to: int | None,
+    context: int,
+) -> Examples:
+    limit = pad_to or context
+    pad_token = tokenizer.encode_single_token(END_OF_TEXT)
+    rows = [ids[:limit] for ids in encoded]
+    real_lengths = np.array([len(row) for row in rows])
+    if pad_to:
+        rows = [row + [pad_token] * (pad_to - len(row)) for row in rows]
+    return Examples(
+        token_ids=np.concatenate([np.array(row, dtype=np.int32) for row in rows]),
+        offsets=np.concatenate([[0], np.cumsum([len(row) for row in rows])]),
+        real_lengths=real_lengths,
+        labels=np.array([classes.index(label) for label in part["label"]]),
+        index=part.index.to_numpy(),
+        cut_texts=sum(len(ids) > limit for ids in encoded),
+        pad_token=pad_token,
+    )
+
+
+def global_batches(count: int, batch_size: int, seed: int, epoch: int, drop_last: bool) -> list[np.ndarray]:
+    """The batches of one epoch as arrays of example numbers, in an order that depends on seed and epoch alone."""
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    ends = range(batch_size, count + 1, batch_size) if drop_last else range(batch_size, count + batch_size, batch_size)
+    return [order[end - batch_size : end] for end in ends]
+
+
+def micro_batches(batch: np.ndarray, micro_batch_size: int, rank: int, world_size: int) -> list[tuple[np.ndarray, bool]]:
+    """This rank's slice of a global batch, cut into equally many micro-batches on every rank.
+
+    Each comes with whether its examples count: a rank that has none left repeats the batch's first at weight 0, so
+    that all ranks take part in every exchange of gradients.
+    """
+    mine = batch[rank::world_size]
+    largest_share = -(-len(batch) // world_size)
+    parts = [mine[start : start + micro_batch_size] for start in range(0, largest_share, micro_batch_size)]
+    return [(part, True) if len(part) else (batch[:1], False) for part in parts]
+
+
+def evaluation_batches(examples: Examples, plain_batch_size: int | None) -> list[np.ndarray]:
+    """All examples once: by length, in batches of about equally many tokens; or, for the plain path, as they stand."""
+    if plain_batch_size:
+        return np.split(np.arange(len(examples)), range(plain_batch_size, len(examples), plain_batch_size))
+    lengths = examples.lengths
+    batches: list[list[int]] = [[]]
+    for number in np.argsort(lengths, kind="stable"):
+        if batches[-1] and (len(batches[-1]) + 1) * lengths[number] > EVALUATION_TOKENS:
+            batches.append([])
+        batches[-1].append(number)
+    return [np.array(batch) for batch in batches]
+
+
+def collate(examples: Examples, numbers: np.ndarray, width: int | None = None, counts: bool = True) -> Batch:
+    """The rows `numbers`, padded on the right to the longest of them or to `width`."""
+    lengths = examples.lengths[numbers]
+    rows = np.full((len(numbers), width or lengths.max()), examples.pad_token, dtype=np.int64)
+    for row, number in zip(rows, numbers, strict=True):
+        ids = examples.token_ids[examples.offsets[number] : examples.offsets[number + 1]]
+        row[: len(ids)] = ids
+    return Batch(
+        torch.from_numpy(rows),
+        torch.from_numpy(lengths),
+        torch.from_numpy(examples.labels[numbers]),
+        torch.full((len(numbers),), float(counts)),
+        real_tokens=int(examples.real_lengths[numbers].sum()) if counts else 0,
+    )
+
+
+def longest_row(examples: dict[str, Examples]) -> int:
+    """Of all parts: what the plain path pads to."""
+    return max(int(part.lengths.max()) for part in examples.values())

@@ -1,0 +1,45 @@
+"""A data set as a run uses it: loaded once in a process, cut, and searched for what the cut leaks."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from harness.config import DataConfig
+from harness.data.fetch import assets_folder
+from harness.data.sources import Source, generate_synthetic, load_file, load_sms_spam
+from harness.data.splits import cut, seen_in_training
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """split: train, validation and test texts. test_seen: for each test text whether it stands in train verbatim."""
+
+    source: Source
+    split: dict[str, pd.DataFrame]
+    test_seen: list[bool]
+    test_near_train: int
+
+
+@functools.lru_cache(maxsize=4)
+def load_dataset(config: DataConfig, cache: Path) -> Dataset:
+    """The data set that `config.name` (no longer `auto`) names.
+
+    Raises UserError for a file that can't be used, harness.data.fetch.NotAvailable where it can't be had.
+    """
+    source = _load_source(config, cache)
+    balanced = config.name == "sms_spam" if config.balance is None else config.balance
+    split = cut(source.texts, config.split, balanced, config.split_seed)
+    seen, near = seen_in_training(split)
+    return Dataset(source, split, seen, near)
+
+
+def _load_source(config: DataConfig, cache: Path) -> Source:
+    if config.name == "synthetic":
+        return generate_synthetic(config.size)
+    if config.name == "sms_spam":
+        return load_sms_spam(cache, assets_folder())
+    return load_file(config.name, config.text_column, config.label_column)

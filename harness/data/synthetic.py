@@ -1,0 +1,87 @@
+"""A seeded generator of short messages whose label depends on word order, not on words.
+
+Each message holds two acts: the reader *gives* something and the reader *gets* something. Who is asked to give
+before getting is being cheated: giving first is spam, getting first is ham. Both orders use the same words, and
+a neutral phrase stands between the acts, so neither single words nor neighbouring words tell the order. The
+opener says nothing. The closing phrase leans towards one class, so that a bag of words is better than chance and
+a language model that reads the order predicts the rest better. Of the labels 3% are flipped: nobody who reads
+the text alone can be right more often than 97%.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+FLIPPED_FRACTION = 0.03
+CLOSER_AGREES = 0.75
+CLASSES = ("ham", "spam")
+
+_OPENERS = "hi hey hello ok so well morning evening right listen dear sorry thanks quick_note just_a_note by_the_way"
+_PEOPLE = "anna ben carla david emma frank grace henry irene jack the_shop the_office the_bank the_school my_sister"
+_TIMES = "today tonight tomorrow this_week on_friday on_monday at_noon before_six after_work this_weekend in_june"
+_GIVE = "send pay transfer hand_over post bring leave drop_off share forward"
+_GIVEN = "the_fee the_deposit the_money ten_pounds fifty_pounds the_cash your_card your_code the_password the_forms"
+_GET = "collect receive pick_up get claim take_home keep open enjoy unpack"
+_GOT = "the_parcel the_tickets the_phone the_prize the_keys the_refund the_voucher the_photos the_bike the_camera"
+_FILLERS = (
+    "{person} knows about it",
+    "i talked to {person} {time}",
+    "it is all arranged {time}",
+    "{person} said it is fine",
+    "the weather looks good {time}",
+    "no rush at all",
+    "nothing else has changed",
+    "{person} will be around {time}",
+    "it should not take long",
+    "we can talk about it {time}",
+)
+_ACTS = ("please {act}", "you can {act}", "you {act} {time}", "then {act}", "just {act} {time}", "remember to {act}")
+_CLOSERS = {
+    "ham": ("see you {time}", "talk soon", "love from {person}", "give me a ring {time}", "say hello to {person}"),
+    "spam": ("reply yes {time}", "call now", "offer ends {time}", "ask for {person}", "text stop to end"),
+}
+
+
+@dataclass(frozen=True)
+class Message:
+    """A generated message. `label` is what the data set says; `true_label` is what the text says."""
+
+    text: str
+    label: str
+    true_label: str
+
+
+def generate(count: int, seed: int) -> list[Message]:
+    """`count` messages, half of each true class, with 3% of the labels flipped; the same for the same seed."""
+    chance = random.Random(seed)
+    labels = [CLASSES[index % 2] for index in range(count)]
+    chance.shuffle(labels)
+    flipped = set(chance.sample(range(count), round(FLIPPED_FRACTION * count)))
+    return [
+        Message(_compose(label, chance), _other(label) if index in flipped else label, label)
+        for index, label in enumerate(labels)
+    ]
+
+
+def _compose(label: str, chance: random.Random) -> str:
+    give = _phrase(chance, _ACTS, f"{_word(chance, _GIVE)} {_word(chance, _GIVEN)}")
+    get = _phrase(chance, _ACTS, f"{_word(chance, _GET)} {_word(chance, _GOT)}")
+    first, second = (give, get) if label == "spam" else (get, give)
+    agreeing = label if chance.random() < CLOSER_AGREES else _other(label)
+    between, after = _phrase(chance, _FILLERS), _phrase(chance, _FILLERS)
+    parts = [_word(chance, _OPENERS), first, between, second, after, _phrase(chance, _CLOSERS[agreeing])]
+    return ". ".join(parts)
+
+
+def _phrase(chance: random.Random, templates: tuple[str, ...], act: str = "") -> str:
+    template = chance.choice(templates)
+    return template.format(act=act, person=_word(chance, _PEOPLE), time=_word(chance, _TIMES))
+
+
+def _word(chance: random.Random, words: str) -> str:
+    return chance.choice(words.split()).replace("_", " ")
+
+
+def _other(label: str) -> str:
+    return CLASSES[1 - CLASSES.index(label)]

@@ -1,0 +1,86 @@
+"""What a strategy module declares: plain frozen data, in names that no backbone owns.
+
+A strategy says what is trained, what is adapted, where the answer is read, and where it differs
+from the defaults of input and attention. The head is implicit and always trained. From this the
+harness derives the prefix, what can be cached, what is synchronised and what is optimised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Readout = Literal["first", "last", "mean"]
+AttentionKind = Literal["causal", "full"]
+PadTo = int | Literal["longest"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """How a text becomes a row.
+
+    pad_to: None keeps the real tokens only. A length, or "longest" (the longest training text),
+        pads every row to it, cuts what is longer, and *attends to the padding*, as the textbook
+        does; the last position is then a padding token.
+    """
+
+    pad_to: PadTo | None = None
+
+    def __post_init__(self) -> None:
+        if self.pad_to is None or self.pad_to == "longest":
+            return
+        if not isinstance(self.pad_to, int) or isinstance(self.pad_to, bool) or self.pad_to < 1:
+            raise ValueError(f"pad_to={self.pad_to!r}: expected None, 'longest' or a length of at least 1")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A low-rank adapter (LoRA, arXiv:2106.09685) on every Linear, the head included.
+
+    Adds `alpha * x A B` with A of shape [inputs, rank] and B of shape [rank, outputs]. The scale is
+    alpha itself, as in the textbook, not alpha / rank.
+    """
+
+    rank: int = 16
+    alpha: float = 16.0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"rank={self.rank!r}: expected a rank of at least 1")
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way to turn a pretrained decoder into a classifier.
+
+    trainable: stages of the backbone to train: "embeddings", "block.N" (negative N counts from the
+        top), "final_norm", or "all".
+    adapt: adapters added to the backbone's and the head's Linear layers.
+    readout: the position whose hidden state feeds the head.
+    input: how a text becomes a row.
+    attention: "causal" (GPT-2's own) or "full" (every token sees every token).
+    build: for strategies that need code: receives the backbone, frozen but for `trainable`, and
+        changes it in place. What it leaves with `requires_grad` is trained.
+    cacheable: False where hidden states below the first trained parameter may change between two
+        calls (state, randomness); the prefix is then empty and everything is recomputed.
+    """
+
+    trainable: tuple[str, ...] = ()
+    adapt: tuple[Adapter, ...] = ()
+    readout: Readout = "last"
+    input: Input = Input()
+    attention: AttentionKind = "causal"
+    build: Callable[[nn.Module], None] | None = None
+    cacheable: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.trainable, str) or not all(isinstance(name, str) for name in self.trainable):
+            raise ValueError(f"trainable={self.trainable!r}: expected a tuple of stage names, such as ('block.-1',)")
+        if self.readout not in get_args(Readout):
+            raise ValueError(f"readout={self.readout!r}: expected one of {', '.join(get_args(Readout))}")
+        if self.attention not in get_args(AttentionKind):
+            raise ValueError(f"attention={self.attention!r}: expected one of {', '.join(get_args(AttentionKind))}")

@@ -1,0 +1,72 @@
+"""Wall-clock time of phases and training steps, with the device synchronised."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+# Steps that allocate, choose kernels and fill caches; they are left out of throughput and step times.
+WARM_UP_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step of one rank: examples and real tokens it counted, tokens it computed, padding included."""
+
+    seconds: float
+    examples: int
+    real_tokens: int
+    padded_tokens: int
+
+
+@dataclass
+class Clock:
+    device: torch.device
+    phases: dict[str, float] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the seconds spent inside to the phase `name`."""
+        started = self.now()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + self.now() - started
+
+    def now(self) -> float:
+        """Seconds, once the device has done all it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def steady_steps(self) -> list[Step]:
+        return self.steps[WARM_UP_STEPS:]
+
+
+def throughput(steps_by_rank: list[list[Step]]) -> dict[str, float | None]:
+    """Examples, real tokens and padded tokens per second of all ranks together, over steady-state steps.
+
+    None where a run was shorter than the warm-up. Ranks wait for each other in every step, so the time of a step
+    is that of its slowest rank.
+    """
+    keys = ("examples", "real_tokens", "padded_tokens")
+    if not steps_by_rank[0]:
+        return {f"{key}_per_second": None for key in keys}
+    seconds = sum(max(step.seconds for step in same) for same in zip(*steps_by_rank, strict=True))
+    return {
+        f"{key}_per_second": sum(getattr(step, key) for steps in steps_by_rank for step in steps) / seconds
+        for key in keys
+    }
+
+
+def step_milliseconds(steps: list[Step]) -> dict[str, float | None]:
+    if not steps:
+        return {"p50": None, "p95": None}
+    p50, p95 = np.percentile([1000 * step.seconds for step in steps], [50, 95])
+    return {"p50": float(p50), "p95": float(p95)}

@@ -1,0 +1,71 @@
+"""What a run ran on: versions, machine, code. Environment variables are never read into it, so no secret is."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+_PACKAGE = Path(__file__).parents[1]
+_RECORDED_VERSIONS = ("torch", "numpy", "pandas", "tiktoken", "safetensors", "deepspeed", "transformers")
+
+
+@functools.cache
+def code_sha256() -> str:
+    """Hash of the harness's own source files: the code revision that recognises a finished run."""
+    digest = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(_PACKAGE)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "ram_bytes": psutil.virtual_memory().total,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "versions": _versions(),
+        "git": _git_revision(),
+        "code_sha256": code_sha256(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    installed = {dist.name.lower(): dist.version for dist in importlib.metadata.distributions() if dist.name}
+    return {name: installed[name] for name in _RECORDED_VERSIONS if name in installed}
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+@functools.cache
+def _git_revision() -> dict[str, Any] | None:
+    """Revision of the checkout that the code runs from; None where it is installed without one."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(_PACKAGE), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"revision": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "--", "."))}
+    except (OSError, subprocess.CalledProcessError):
+        return None

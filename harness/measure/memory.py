@@ -1,0 +1,83 @@
+"""Peak memory of each phase on this rank.
+
+CUDA: allocated and reserved bytes, both, from the allocator's own peaks, reset at the start of a phase.
+CPU: anonymous resident memory, sampled; file mappings (a stored checkpoint, say) inflate the plain resident set.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import torch
+
+SAMPLE_SECONDS = 0.01
+_STATM = Path("/proc/self/statm")
+CPU_DEFINITION = f"anonymous resident memory, sampled every {SAMPLE_SECONDS * 1000:.0f} ms"
+CPU_FALLBACK_DEFINITION = f"resident set size (file mappings included), sampled every {SAMPLE_SECONDS * 1000:.0f} ms"
+CUDA_DEFINITION = "bytes allocated by PyTorch on the GPU, peak since the start of the phase"
+
+
+def definition(device: torch.device) -> str:
+    if device.type == "cuda":
+        return CUDA_DEFINITION
+    return CPU_DEFINITION if _STATM.exists() else CPU_FALLBACK_DEFINITION
+
+
+def anonymous_bytes() -> int:
+    """Resident memory of this process that no file backs (all resident memory, where the system does not tell)."""
+    if not _STATM.exists():
+        return psutil.Process().memory_info().rss
+    _, resident, shared, *_ = _STATM.read_text().split()
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass
+class MemoryMeter:
+    """peaks: bytes by phase; reserved: the CUDA allocator's by phase; at_start: bytes when the run began."""
+
+    device: torch.device
+    peaks: dict[str, int] = field(default_factory=dict)
+    reserved: dict[str, int] = field(default_factory=dict)
+    at_start: int = field(default_factory=anonymous_bytes)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            try:
+                yield
+            finally:
+                self._keep(name, torch.cuda.max_memory_allocated(self.device))
+                self.reserved[name] = max(self.reserved.get(name, 0), torch.cuda.max_memory_reserved(self.device))
+            return
+        sampler = _Sampler()
+        sampler.start()
+        try:
+            yield
+        finally:
+            self._keep(name, sampler.stop())
+
+    def _keep(self, name: str, peak: int) -> None:
+        self.peaks[name] = max(self.peaks.get(name, 0), peak)
+
+
+class _Sampler(threading.Thread):
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._done = threading.Event()
+        self._peak = anonymous_bytes()
+
+    def run(self) -> None:
+        while not self._done.wait(SAMPLE_SECONDS):
+            self._peak = max(self._peak, anonymous_bytes())
+
+    def stop(self) -> int:
+        self._done.set()
+        self.join()
+        return max(self._peak, anonymous_bytes())

@@ -1,0 +1,40 @@
+"""Adapters: small trained parts added to frozen Linear layers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from harness.declare import Adapter
+
+
+class LoRALinear(nn.Linear):
+    """A Linear with a low-rank update: `x W' + b + alpha * (x A) B` (Hu et al., arXiv:2106.09685, section 4.1).
+
+    B starts at zero, so that the adapted layer first computes what the layer did. Takes over the layer's own
+    parameters, with their `requires_grad`.
+    """
+
+    def __init__(self, layer: nn.Linear, adapter: Adapter) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight, self.bias, self.alpha = layer.weight, layer.bias, adapter.alpha
+        like = {"dtype": layer.weight.dtype, "device": layer.weight.device}
+        self.down = nn.Parameter(torch.empty(adapter.rank, layer.in_features, **like))
+        self.up = nn.Parameter(torch.zeros(layer.out_features, adapter.rank, **like))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        low_rank = nn.functional.linear(nn.functional.linear(hidden, self.down), self.up)
+        return super().forward(hidden) + self.alpha * low_rank
+
+
+def adapt(module: nn.Module, adapter: Adapter) -> None:
+    """Replace every Linear below `module`, in order of definition, by its adapted form."""
+    for name, child in module.named_children():
+        if type(child) is nn.Linear:
+            setattr(module, name, LoRALinear(child, adapter))
+        else:
+            adapt(child, adapter)

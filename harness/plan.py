@@ -1,0 +1,208 @@
+"""From what was asked to what will run: `auto` decided, inputs checked, every run recognisable.
+
+All this happens once, before any worker starts: a wrong input costs nothing, and all ranks read the same decisions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel
+
+import strategies
+from harness import UserError
+from harness.config import DataConfig, ModelConfig, RunConfig, SuiteConfig
+from harness.data.dataset import load_dataset
+from harness.data.fetch import NotAvailable, assets_folder
+from harness.data.sources import FILE_TYPES
+from harness.data.tokenizer import load_tokenizer
+from harness.declare import Input, Strategy
+from harness.engine.precision import choose
+from harness.measure.environment import code_sha256
+from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.split import split
+from harness.model.weights import check_checkpoint, checkpoint_path, file_sha256, find_pretrained
+
+TEXTBOOK_LEARNING_RATE = 5e-5
+MINI_LEARNING_RATE = 1e-3
+
+
+class PlannedRun(BaseModel):
+    """A run with every `auto` decided. identity: hash of all that determines its result."""
+
+    run_id: str
+    identity: str
+    config: RunConfig
+    choices: dict[str, str]
+    weights_path: Path | None
+    weights_sha256: str | None
+
+
+class Plan(BaseModel):
+    runs: list[PlannedRun]
+    results: Path
+    cache: Path
+
+
+def resolve(suite: SuiteConfig, results: Path, cache: Path) -> Plan:
+    """Decide every `auto`, check every input, name every run.
+
+    Raises UserError for whatever is wrong with what was asked.
+    """
+    model, weights_path, choices = resolve_model(suite.base.model, cache)
+    data, choices["data"] = _resolve_data(suite.base.data, cache)
+    wanted = "fp32" if suite.base.plain and suite.base.precision == "auto" else suite.base.precision
+    precision, choices["precision"] = choose(wanted, model.name, torch.cuda.is_available())
+    optimizer = suite.base.optimizer
+    if optimizer.learning_rate is None:
+        rate = MINI_LEARNING_RATE if model.name == "mini" else TEXTBOOK_LEARNING_RATE
+        optimizer = optimizer.model_copy(update={"learning_rate": rate})
+    base = suite.base.model_copy(
+        update={"model": model, "data": data, "precision": precision, "optimizer": optimizer}
+    )
+    _check_ranks(base)
+    dataset = load_dataset(data, cache)
+    weights_sha256 = file_sha256(weights_path) if weights_path else None
+    runs = []
+    for config in suite.model_copy(update={"base": base}).runs():
+        entry = strategies.load(config.strategy)
+        _check_strategy(effective_strategy(config), model.name, len(dataset.source.classes))
+        identity = _identity(config, dataset.source.sha256, weights_sha256, entry.sha256)
+        run_id = f"{entry.name}-{model.name}-{Path(data.name).stem}-s{config.seed}-{identity[:10]}"
+        runs.append(
+            PlannedRun(
+                run_id=run_id,
+                identity=identity,
+                config=config,
+                choices=choices,
+                weights_path=weights_path,
+                weights_sha256=weights_sha256,
+            )
+        )
+    return Plan(runs=runs, results=results, cache=cache)
+
+
+def effective_strategy(config: RunConfig) -> Strategy:
+    """The declared strategy with what the configuration changes: readout, attention, padding, adapter."""
+    strategy = strategies.load(config.strategy).strategy
+    changes = {
+        "readout": config.readout,
+        "attention": config.attention,
+        "input": Input(config.pad_to) if config.pad_to is not None else None,
+    }
+    adapter = config.adapter.model_dump(exclude_none=True)
+    if adapter:
+        if not strategy.adapt:
+            raise UserError(f"strategy {config.strategy!r} has no adapter: `adapter.rank` and `adapter.alpha` are lora's.")
+        changes["adapt"] = tuple(replace(declared, **adapter) for declared in strategy.adapt)
+    return replace(strategy, **{name: value for name, value in changes.items() if value is not None})
+
+
+def trainable_parameters(strategy: Strategy, model: str, classes: int) -> int:
+    """How many parameters a strategy trains, without allocating any."""
+    with torch.device("meta"):
+        prefix, suffix = split(GPT2(SHAPES[model]), strategy, classes)
+    return sum(p.numel() for p in [*prefix.parameters(), *suffix.parameters()] if p.requires_grad)
+
+
+def resolve_model(config: ModelConfig, cache: Path) -> tuple[ModelConfig, Path | None, dict[str, str]]:
+    """The model's name and weights, the checkpoint's path if there is one, and why."""
+    assets, name, weights = assets_folder(), config.name, config.weights
+    reason = "as asked"
+    if name == "auto":
+        reason = _why_gpt2_is_missing(weights, cache, assets)
+        name, reason = ("mini", f"auto: {reason}") if reason else ("gpt2", "auto: at hand")
+    elif name != "mini":
+        try:
+            load_tokenizer(name, cache, assets)
+        except NotAvailable as error:
+            raise UserError(
+                f"MODEL={name} needs GPT-2's vocabulary: {error}. Connect to the network once, set FTBENCH_ASSETS to a "
+                "folder that has it, or use MODEL=mini."
+            ) from error
+    weights, path, why = _resolve_weights(name, weights, cache, assets)
+    choices = {"model": reason, "weights": why}
+    return config.model_copy(update={"name": name, "weights": weights}), path, choices
+
+
+def _why_gpt2_is_missing(weights: str, cache: Path, assets: Path | None) -> str | None:
+    try:
+        load_tokenizer("gpt2", cache, assets)
+    except NotAvailable as error:
+        return f"GPT-2's vocabulary: {error}"
+    if weights == "auto":
+        found = find_pretrained("gpt2", cache, assets)
+        return f"GPT-2's weights: {found}" if isinstance(found, str) else None
+    return None
+
+
+def _resolve_weights(
+    name: str, given: str, cache: Path, assets: Path | None
+) -> tuple[str, Path | None, str]:
+    if given == "random":
+        return given, None, "as asked"
+    if given not in ("auto", "pretrained"):
+        path = checkpoint_path(given)
+        check_checkpoint(name, path)
+        return given, path, "as asked"
+    found = find_pretrained(name, cache, assets)
+    if isinstance(found, Path):
+        check_checkpoint(name, found)
+        return "pretrained", found, "as asked" if given == "pretrained" else "auto: at hand"
+    if given == "pretrained":
+        raise UserError(
+            f"WEIGHTS=pretrained for {name}: {found}. Connect to the network once, put the file at "
+            f"FTBENCH_ASSETS/models/{name}/model.safetensors, give its path as WEIGHTS, or use WEIGHTS=random."
+        )
+    return "random", None, f"auto: {found}"
+
+
+def _resolve_data(config: DataConfig, cache: Path) -> tuple[DataConfig, str]:
+    name, reason = config.name, "as asked"
+    if name == "auto":
+        name, reason = "sms_spam", "auto: at hand"
+        try:
+            load_dataset(config.model_copy(update={"name": name}), cache)
+        except NotAvailable as error:
+            name, reason = "synthetic", f"auto: {error}"
+    elif name not in ("synthetic", "sms_spam") and not name.endswith(FILE_TYPES):
+        raise UserError(
+            f"DATA={name!r}: expected auto, synthetic, sms_spam or a path that ends in {', '.join(FILE_TYPES)}."
+        )
+    resolved = config.model_copy(update={"name": name})
+    try:
+        load_dataset(resolved, cache)
+    except NotAvailable as error:
+        raise UserError(
+            f"DATA={name}: {error}. Connect to the network once, set FTBENCH_ASSETS to a folder that has it, "
+            "or use DATA=synthetic."
+        ) from error
+    return resolved, reason
+
+
+def _check_ranks(config: RunConfig) -> None:
+    ranks, batch_size = config.engine.processes, config.training.batch_size
+    if ranks > batch_size:
+        raise UserError(
+            f"NPROC={ranks} ranks can't share a batch of {batch_size}: use at most {batch_size} ranks, "
+            'or a larger batch (SET="training.batch_size=...").'
+        )
+    if torch.cuda.is_available() and ranks > torch.cuda.device_count():
+        raise UserError(f"NPROC={ranks}, but this machine has {torch.cuda.device_count()} GPU(s): one rank a GPU.")
+
+
+def _check_strategy(strategy: Strategy, model: str, classes: int) -> None:
+    context = SHAPES[model].context
+    if isinstance(strategy.input.pad_to, int) and strategy.input.pad_to > context:
+        raise UserError(f"pad_to={strategy.input.pad_to} is beyond the context of {model}: at most {context}.")
+    if strategy.build is None:
+        trainable_parameters(strategy, model, classes)
+
+
+def _identity(config: RunConfig, *hashes: str | None) -> str:
+    content = json.dumps([config.model_dump(mode="json"), *hashes, code_sha256()], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,218 @@
+"""The record of a run: its schema, and the store on disk.
+
+A record lies in RESULTS/runs/<run_id>/record.json, written atomically, with `predictions.csv` (the test texts) and
+`losses.csv` (each training step) beside it. `record.schema.json` in this package is the JSON Schema of this file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness import UserError
+from harness.data.fetch import write_atomically
+
+SCHEMA_VERSION = 1
+Status = Literal["ok", "oom", "diverged", "failed", "interrupted"]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Metrics(Part):
+    """loss: mean cross-entropy in nats. interval: 95% Wilson interval of the accuracy (test-set size only)."""
+
+    loss: float
+    accuracy: float
+    correct: int
+    total: int
+    interval: tuple[float, float]
+
+
+class AllMetrics(Part):
+    """test_clean: the test texts that do not stand in the training set verbatim."""
+
+    train: Metrics
+    validation: Metrics
+    test: Metrics
+    test_clean: Metrics | None
+
+
+class ModelFacts(Part):
+    name: str
+    weights: str
+    weights_sha256: str | None = Field(description="of the checkpoint file; null for random weights")
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+
+
+class DataFacts(Part):
+    name: str
+    sha256: str
+    classes: list[str]
+    sizes: dict[Literal["train", "validation", "test"], int]
+    best_accuracy: float | None = Field(description="the best possible on average, where it is known")
+    test_in_train: int = Field(description="test texts that stand in the training set verbatim")
+    test_near_train: int = Field(description="the same when digits and punctuation are ignored")
+    cut_texts: int = Field(description="texts longer than a row may be, cut")
+
+
+class EngineFacts(Part):
+    name: str
+    zero_stage: int | None
+    world_size: int
+
+
+class PrefixFacts(Part):
+    """boundary: the first stage above the cut. Tokens that the prefix computed, and that a store supplied."""
+
+    boundary: str
+    computed_tokens: int
+    reused_tokens: int
+
+
+class Throughput(Part):
+    """Steady-state training steps after warm-up; null where a run was shorter than the warm-up."""
+
+    examples_per_second: float | None
+    real_tokens_per_second: float | None
+    padded_tokens_per_second: float | None
+
+
+class StepTimes(Part):
+    p50: float | None
+    p95: float | None
+
+
+class Seconds(Part):
+    """total: from the data to the end of the final evaluation."""
+
+    prepare: float | None
+    train: float | None
+    evaluate: float | None
+    total: float
+
+
+class RankMemory(Part):
+    """Bytes. at_start: after imports, before the run. phases: the peak of each, by `definition`."""
+
+    rank: int
+    at_start: int
+    phases: dict[str, int]
+    reserved: dict[str, int] = Field(description="the CUDA allocator's reserved bytes; empty on a CPU")
+
+
+class Memory(Part):
+    peak_bytes: int
+    definition: str
+    by_rank: list[RankMemory]
+
+
+class StrategySource(Part):
+    origin: str
+    sha256: str
+
+
+class Record(Part):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: str
+    identity: str = Field(description="hash of configuration, content hashes and code: recognises a finished run")
+    status: Status
+    strategy: str
+    strategy_source: StrategySource
+    readout: str
+    seed: int
+    precision: str
+    choices: dict[str, str] = Field(description="what `auto` chose, and why")
+    model: ModelFacts
+    data: DataFacts | None = None
+    engine: EngineFacts
+    metrics: AllMetrics | None = None
+    prefix: PrefixFacts | None = None
+    resumed_from_step: int | None = None
+    throughput: Throughput | None = None
+    step_milliseconds: StepTimes | None = None
+    seconds: Seconds
+    memory: Memory | None = None
+    environment: dict[str, Any]
+    config: dict[str, Any]
+    finished_at: str
+    error: str | None = None
+
+
+class Store:
+    """The records below a results folder."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self.runs = results / "runs"
+
+    def check_writable(self) -> None:
+        try:
+            write_atomically(self.runs / ".writable", "")
+            (self.runs / ".writable").unlink()
+        except OSError as error:
+            raise UserError(
+                f"results folder {str(self.results)!r} can't be written ({error.strerror}): name another with RESULTS."
+            ) from error
+
+    def write(self, record: Record) -> None:
+        write_atomically(self.runs / record.run_id / "record.json", record.model_dump_json(indent=2) + "\n")
+
+    def write_predictions(self, run_id: str, frame: pd.DataFrame) -> None:
+        write_atomically(self.runs / run_id / "predictions.csv", frame.to_csv(index=False))
+
+    def write_losses(self, run_id: str, losses: list[float]) -> None:
+        frame = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})
+        write_atomically(self.runs / run_id / "losses.csv", frame.to_csv(index=False))
+
+    def read(self, run_id: str) -> Record:
+        """Raises UserError for a record that is damaged or of another schema version."""
+        path = self.runs / run_id / "record.json"
+        try:
+            return Record.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise UserError(
+                f"{path} is no record of schema version {SCHEMA_VERSION} ({where}: {first['msg']}): "
+                "move the folder away, or read it with the version of ftbench that wrote it."
+            ) from error
+
+    def all(self) -> list[Record]:
+        """Every record, oldest first."""
+        records = [self.read(path.parent.name) for path in self.runs.glob("*/record.json")]
+        return sorted(records, key=lambda record: (record.finished_at, record.run_id))
+
+    def remove(self, run_id: str) -> None:
+        (self.runs / run_id / "record.json").unlink()
+
+    def has(self, run_id: str) -> bool:
+        return (self.runs / run_id / "record.json").exists()
+
+
+def predictions_frame(index: np.ndarray, labels: np.ndarray, shares: np.ndarray, classes: list[str]) -> pd.DataFrame:
+    """index, label, predicted and one probability column for each class (shares: [examples, classes])."""
+    frame = pd.DataFrame({"index": index})
+    frame["label"] = [classes[label] for label in labels]
+    frame["predicted"] = [classes[choice] for choice in shares.argmax(axis=1)]
+    for number, name in enumerate(classes):
+        frame[f"probability_{name}"] = shares[:, number]
+    return frame
+
+
+def json_schema() -> str:
+    return json.dumps(Record.model_json_schema(), indent=2) + "\n"
+
+
+def newest_of_each(records: Iterable[Record]) -> list[Record]:
+    """One record for each configuration: the newest."""
+    newest = {json.dumps(record.config, sort_keys=True): record for record in records}
+    return list(newest.values())

@@ -1,0 +1,68 @@
+"""What `ftbench list` and `ftbench check-weights` print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import strategies
+from harness import UserError
+from harness.config import ModelConfig
+from harness.data.fetch import assets_folder
+from harness.data.tokenizer import load_tokenizer
+from harness.declare import Strategy
+from harness.model.continuation import EXPECTED, PROMPT, continue_greedily
+from harness.model.gpt2 import SHAPES
+from harness.model.weights import load_backbone, random_backbone
+from harness.plan import resolve_model, trainable_parameters
+
+
+def print_strategies(console: Console, model: str, classes: int) -> None:
+    """A table of every strategy that `load` knows."""
+    if model not in SHAPES:
+        raise UserError(f"unknown model {model!r}: expected one of {', '.join(SHAPES)}.")
+    table = Table(box=box.SIMPLE_HEAD, title=f"Strategies on {model}, {classes} classes", title_style="bold")
+    table.add_column("strategy", style="cyan", no_wrap=True)
+    table.add_column("trained", justify="right", no_wrap=True)
+    table.add_column("reads", no_wrap=True)
+    table.add_column("what it does")
+    for name in strategies.names():
+        entry = strategies.load(name)
+        declared = entry.strategy
+        counted = "its own code" if declared.build else f"{trainable_parameters(declared, model, classes):,}"
+        origin = "" if entry.origin == "built in" else f" [{entry.origin}]"
+        table.add_row(name, counted, _reads(declared), escape(entry.description + origin))
+    console.print(table)
+    console.print("Run one with [bold]make bench STRATEGY=name[/]; add your own with STRATEGY=path/to/file.py.")
+
+
+def check_weights(console: Console, name: str, weights: str, cache: Path) -> bool:
+    """Print the model's greedy continuation; whether it is the pretrained 124M model's."""
+    model, path, choices = resolve_model(ModelConfig(name=name, weights=weights), cache)
+    backbone = load_backbone(model.name, path) if path else random_backbone(model.name, model.init, model.init_seed)
+    tokenizer = load_tokenizer(model.name, cache, assets_folder())
+    wanted = len(tokenizer.encode_ordinary(EXPECTED))
+    text = tokenizer.decode(continue_greedily(backbone, tokenizer.encode_ordinary(PROMPT), wanted))
+    console.print(f"{model.name}, {model.weights} weights ({path or choices['weights']})", highlight=False)
+    console.print(f"prompt        {PROMPT!r}", highlight=False, markup=False)
+    console.print(f"continuation  {text!r}", highlight=False, markup=False)
+    if text == EXPECTED:
+        console.print("[bold green]This is what the pretrained 124M model answers: the weights are loaded right.[/]")
+        return True
+    console.print(f"expected      {EXPECTED!r}", highlight=False, markup=False)
+    console.print(
+        "[bold red]This is not what the pretrained 124M model answers.[/] "
+        "Other sizes, random weights and fine-tuned checkpoints answer otherwise."
+    )
+    return False
+
+
+def _reads(strategy: Strategy) -> str:
+    pad_to = strategy.input.pad_to
+    extras = [f"padded to {pad_to}"] if pad_to else []
+    extras += ["full attention"] if strategy.attention == "full" else []
+    return ", ".join([strategy.readout, *extras])

@@ -1,0 +1,279 @@
+"""The comparison table: in the terminal, as Markdown, as CSV and as JSON, all from the same rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.data.fetch import write_atomically
+from harness.records import Record, newest_of_each
+
+_AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
+NARROW_COLUMNS = 120
+
+
+@dataclass(frozen=True)
+class Column:
+    """title; value: what is compared, None where it was not measured; show: how it is written; best: which wins.
+
+    essential: shown in a narrow terminal too.
+    """
+
+    title: str
+    value: Callable[[Record], float | None]
+    show: Callable[[Record], str]
+    best: Callable[[Sequence[float]], float] | None = None
+    essential: bool = True
+
+
+def _metric(record: Record, split: str, key: str) -> float | None:
+    part = getattr(record.metrics, split) if record.metrics else None
+    return getattr(part, key) if part else None
+
+
+def _accuracy(title: str, split: str, essential: bool) -> Column:
+    def show(record: Record) -> str:
+        return f"{100 * _metric(record, split, 'accuracy'):.2f}"
+
+    return Column(title, lambda record: _metric(record, split, "accuracy"), show, max, essential)
+
+
+def _test_with_interval(record: Record) -> str:
+    low, high = record.metrics.test.interval
+    return f"{100 * record.metrics.test.accuracy:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _rate(title: str, key: str, essential: bool) -> Column:
+    def value(record: Record) -> float | None:
+        return getattr(record.throughput, key) if record.throughput else None
+
+    return Column(title, value, lambda record: f"{value(record):,.0f}", max, essential)
+
+
+COLUMNS = (
+    Column(
+        "trained",
+        lambda record: record.model.trainable_parameters,
+        lambda record: f"{record.model.trainable_parameters:,}",
+        min,
+    ),
+    Column("test loss", lambda r: _metric(r, "test", "loss"), lambda r: f"{r.metrics.test.loss:.3f}", min),
+    _accuracy("train %", "train", essential=False),
+    _accuracy("val. %", "validation", essential=False),
+    Column("test % [95%]", lambda record: _metric(record, "test", "accuracy"), _test_with_interval, max),
+    _accuracy("unseen %", "test_clean", essential=False),
+    _rate("examples/s", "examples_per_second", essential=False),
+    _rate("real tok./s", "real_tokens_per_second", essential=False),
+    Column(
+        "memory",
+        lambda record: record.memory.peak_bytes if record.memory else None,
+        lambda record: _bytes(record.memory.peak_bytes),
+        min,
+    ),
+    Column("time", lambda record: record.seconds.total, lambda record: f"{record.seconds.total:.1f} s", min),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    seed: int
+    cells: list[str]
+    best: list[bool]
+    failure: str | None
+
+
+def conditions(records: list[Record]) -> list[list[Record]]:
+    """Groups of records that differ in strategy, readout, input and seed only: each is one table."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        rest = {key: value for key, value in record.config.items() if key not in _AXES}
+        data = record.data.sha256 if record.data else None
+        groups.setdefault(json.dumps([rest, data, record.model.weights_sha256], sort_keys=True), []).append(record)
+    return list(groups.values())
+
+
+def rows(records: list[Record]) -> list[Row]:
+    """One row a run. A run that failed keeps what it measured, and says why it has no more."""
+    finished = [record for record in records if record.status == "ok"]
+    winners = [
+        column.best([v for record in finished if (v := column.value(record)) is not None] or [float("nan")])
+        if column.best and len(finished) > 1
+        else None
+        for column in COLUMNS
+    ]
+    return [_row(record, winners) for record in records]
+
+
+def _row(record: Record, winners: list[float | None]) -> Row:
+    values = [column.value(record) for column in COLUMNS]
+    ok = record.status == "ok"
+    cells = ["-" if value is None else column.show(record) for column, value in zip(COLUMNS, values, strict=True)]
+    best = [ok and value is not None and value == winner for value, winner in zip(values, winners, strict=True)]
+    failure = None if ok else f"{record.status}: {(record.error or 'no reason recorded').splitlines()[-1]}"
+    return Row(row_name(record), record.seed, cells, best, failure)
+
+
+def row_name(record: Record) -> str:
+    """The strategy with what the configuration changed of it."""
+    config = record.config
+    changes = [str(config[key]) for key in ("readout", "attention") if config[key]]
+    changes += [f"pad {config['pad_to']}"] if config["pad_to"] else []
+    changes += [f"{key} {value:g}" for key, value in config["adapter"].items() if value is not None]
+    return record.strategy + (f" ({', '.join(changes)})" if changes else "")
+
+
+def heading(record: Record) -> str:
+    """What ran on what."""
+    config, data = record.config, record.data
+    training = config["training"]
+    sizes = f" ({data.sizes['train']:,} / {data.sizes['validation']:,} / {data.sizes['test']:,})" if data else ""
+    weights = record.model.weights if record.model.weights in ("random", "pretrained") else "own"
+    return " · ".join(
+        [
+            f"{record.model.name}, {weights} weights",
+            f"{data.name if data else config['data']['name']}{sizes}",
+            f"{training['epochs']} epochs, batch {training['batch_size']}, lr {config['optimizer']['learning_rate']:g}",
+            f"{record.precision}, {record.engine.name} x {record.engine.world_size}, {record.environment['device']}",
+        ]
+        + (["plain path"] if config["plain"] else [])
+    )
+
+
+def notes(records: list[Record]) -> list[str]:
+    """What a reader must know to read the table right."""
+    record = next((record for record in records if record.data), records[0])
+    lines = [f"{what}: {why}." for what, why in record.choices.items() if why.startswith("auto")]
+    lines.append("[95%]: Wilson interval, for the size of the test set only; one seed says nothing about other seeds.")
+    if record.data:
+        data = record.data
+        lines.append(
+            f"unseen %: without the {data.test_in_train} of {data.sizes['test']} test texts that stand in the training "
+            f"set verbatim ({data.test_near_train} but for digits and punctuation)."
+        )
+        if data.best_accuracy:
+            lines.append(f"Nobody can be right more often than {100 * data.best_accuracy:.0f}%: the rest is flipped.")
+        if data.cut_texts:
+            lines.append(f"{data.cut_texts} texts were longer than a row may be, and were cut.")
+    if record.memory:
+        lines.append(f"memory: {record.memory.definition}, highest of all ranks and phases.")
+    lines += [
+        f"{row_name(other)} ran code from outside the harness: {other.strategy_source.origin}."
+        for other in records
+        if other.strategy_source.origin != "built in"
+    ]
+    return list(dict.fromkeys(line[0].upper() + line[1:] if line[0] != "[" else line for line in lines))
+
+
+def print_table(console: Console, records: list[Record]) -> None:
+    """A rich table for each group of comparable records, the best of each column marked."""
+    for group in conditions(records):
+        narrow = console.width < NARROW_COLUMNS
+        shown = [number for number, column in enumerate(COLUMNS) if column.essential or not narrow]
+        several_seeds = len({record.seed for record in group}) > 1
+        table = Table(title=escape(heading(group[0])), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+        table.add_column("strategy", style="cyan", overflow="fold")
+        if several_seeds:
+            table.add_column("seed", justify="right")
+        for number in shown:
+            table.add_column(COLUMNS[number].title, justify="right", no_wrap=True)
+        for row in rows(group):
+            cells = [f"[bold green]{row.cells[n]}[/]" if row.best[n] else escape(row.cells[n]) for n in shown]
+            table.add_row(escape(row.name), *([str(row.seed)] if several_seeds else []), *cells)
+        console.print(table)
+        for row in rows(group):
+            if row.failure:
+                console.print(f"  [bold red]{escape(row.name)}, seed {row.seed}: {escape(row.failure)}[/]")
+        for line in notes(group):
+            console.print(f"  [dim]{escape(line)}[/]", highlight=False)
+        if narrow:
+            console.print("  [dim]This terminal is narrow: table.md has all columns.[/]")
+
+
+def markdown(records: list[Record]) -> str:
+    return "\n".join(_markdown_group(group) for group in conditions(records))
+
+
+def _markdown_group(group: list[Record]) -> str:
+    lines = [f"### {_cell(heading(group[0]))}", ""]
+    lines.append("| strategy | seed | " + " | ".join(column.title for column in COLUMNS) + " |")
+    lines.append("| --- " + "| ---: " * (len(COLUMNS) + 1) + "|")
+    for row in rows(group):
+        cells = [f"**{cell}**" if best else cell for cell, best in zip(row.cells, row.best, strict=True)]
+        name = _cell(row.name) + (f" ({_cell(row.failure)})" if row.failure else "")
+        lines.append(f"| {name} | {row.seed} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *(f"- {_cell(line)}" for line in notes(group)), ""])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def summary(records: list[Record]) -> pd.DataFrame:
+    """One line a run, plain numbers."""
+    return pd.json_normalize(
+        [
+            {
+                **record.model_dump(include={"run_id", "status", "strategy", "readout", "seed", "precision"}),
+                "model": record.model.name,
+                "weights": record.model.weights,
+                "data": record.data.name if record.data else None,
+                "trainable_parameters": record.model.trainable_parameters,
+                "metrics": record.metrics.model_dump() if record.metrics else None,
+                "throughput": record.throughput.model_dump() if record.throughput else None,
+                "seconds": record.seconds.model_dump(),
+                "peak_bytes": record.memory.peak_bytes if record.memory else None,
+                "world_size": record.engine.world_size,
+                "error": record.error.splitlines()[-1] if record.error else None,
+            }
+            for record in records
+        ]
+    )
+
+
+def comparison(records: list[Record]) -> list[dict[str, Any]]:
+    """Each table as data: its heading, its notes, and for each row the values that are compared."""
+    return [
+        {
+            "conditions": heading(group[0]),
+            "notes": notes(group),
+            "rows": [
+                {
+                    "name": row_name(record),
+                    "run_id": record.run_id,
+                    "seed": record.seed,
+                    "status": record.status,
+                    "values": {column.title: column.value(record) for column in COLUMNS},
+                    "test_interval": record.metrics.test.interval if record.metrics else None,
+                }
+                for record in group
+            ],
+        }
+        for group in conditions(records)
+    ]
+
+
+def write_tables(results: Path, records: list[Record]) -> list[Path]:
+    """table.md, summary.csv and comparison.json from the newest record of each configuration."""
+    kept = newest_of_each(records)
+    files = {
+        "table.md": markdown(kept),
+        "summary.csv": summary(kept).to_csv(index=False),
+        "comparison.json": json.dumps(comparison(kept), indent=2) + "\n",
+    }
+    for name, content in files.items():
+        write_atomically(results / name, content)
+    return [results / name for name in files]
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

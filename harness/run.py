@@ -1,0 +1,194 @@
+"""A run from start to finish: data, cut, training, evaluation, record. The page to read first."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tiktoken
+import torch
+
+import strategies
+from harness import records
+from harness.config import RunConfig
+from harness.data.batches import Examples, encode_split, longest_row
+from harness.data.dataset import Dataset, load_dataset
+from harness.data.fetch import assets_folder
+from harness.data.tokenizer import load_tokenizer
+from harness.engine.ddp import DDPEngine
+from harness.engine.world import World
+from harness.evaluate import measure, predict, probabilities
+from harness.measure import clock as clocks
+from harness.measure import environment
+from harness.measure import memory as memories
+from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.split import parameter_counts, split
+from harness.model.weights import load_backbone, random_backbone
+from harness.plan import PlannedRun, effective_strategy
+from harness.train import train
+
+
+class Observer(Protocol):
+    """Who watches a run; the report package has those that print."""
+
+    def phase(self, name: str) -> None: ...
+
+    def progress(self, done: int, total: int, loss: float) -> None: ...
+
+
+@dataclass
+class Outcome:
+    """What a run has measured so far: all of it where it ended well, the beginning where it failed."""
+
+    clock: clocks.Clock
+    memory: memories.MemoryMeter
+    facts: dict[str, Any] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    test_shares: np.ndarray | None = None
+    test: Examples | None = None
+    classes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, world: World) -> Outcome:
+        return cls(clocks.Clock(world.device), memories.MemoryMeter(world.device))
+
+
+def run(planned: PlannedRun, cache: Path, world: World, observer: Observer, outcome: Outcome) -> None:
+    """Do what `planned` says and leave what was measured in `outcome`, on every rank."""
+    config, facts = planned.config, outcome.facts
+
+    with _phase("prepare", outcome, observer):
+        strategy = effective_strategy(config)
+        dataset = load_dataset(config.data, cache)
+        outcome.classes = dataset.source.classes
+        tokenizer = _tokenizer(config.model.name, cache)
+        context = SHAPES[config.model.name].context
+        examples = encode_split(dataset.split, tokenizer, outcome.classes, strategy.input, context)
+        facts["data"] = _data_facts(dataset, examples)
+
+        backbone = _backbone(planned)
+        torch.manual_seed(config.seed)
+        prefix, suffix = split(backbone, strategy, len(outcome.classes), config.plain)
+        del backbone
+        parameters, trainable = parameter_counts(prefix, suffix)
+        facts["parameters"] = {"parameters": parameters, "trainable_parameters": trainable}
+        prefix.place(world.device, config.precision)
+        engine = DDPEngine(world, config.precision, fused=not config.plain)
+        engine.prepare(suffix, config.optimizer)
+
+    width = longest_row(examples) if config.plain else None
+    with _phase("train", outcome, observer):
+        outcome.losses = train(
+            engine, prefix, examples["train"], config.training, config.seed, world, outcome.clock, observer.progress, width
+        )
+
+    with _phase("evaluate", outcome, observer):
+        plain = (config.training.batch_size, width) if config.plain else None
+        logits = {name: predict(engine, prefix, part, world, plain) for name, part in examples.items()}
+    engine.close()
+
+    facts["metrics"] = _metrics(logits, examples, dataset)
+    facts["prefix"] = {
+        "boundary": prefix.boundary,
+        "computed_tokens": sum(world.gather(prefix.computed_tokens)),
+        "reused_tokens": 0,
+    }
+    outcome.test, outcome.test_shares = examples["test"], probabilities(logits["test"])
+
+
+def make_record(
+    planned: PlannedRun, world: World, outcome: Outcome, status: records.Status, error: str | None = None
+) -> records.Record:
+    """The record of a run in whatever state it ended. Where it ended well, every rank must call it."""
+    config, facts, clock = planned.config, outcome.facts, outcome.clock
+    gather: Callable[[Any], list[Any]] = world.gather if status in ("ok", "diverged") else lambda value: [value]
+    steps = gather(clock.steady_steps())
+    entry = strategies.load(config.strategy)
+    return records.Record(
+        run_id=planned.run_id,
+        identity=planned.identity,
+        status=status,
+        strategy=entry.name,
+        strategy_source=records.StrategySource(origin=entry.origin, sha256=entry.sha256),
+        readout=effective_strategy(config).readout,
+        seed=config.seed,
+        precision=config.precision,
+        choices=planned.choices,
+        model={
+            "name": config.model.name,
+            "weights": config.model.weights,
+            "weights_sha256": planned.weights_sha256,
+            **facts.get("parameters", {}),
+        },
+        data=facts.get("data"),
+        engine={"name": config.engine.name, "zero_stage": None, "world_size": world.size},
+        metrics=facts.get("metrics"),
+        prefix=facts.get("prefix"),
+        throughput=clocks.throughput(steps),
+        step_milliseconds=clocks.step_milliseconds(steps[0]),
+        seconds=_seconds(clock.phases),
+        memory=_memory(gather, world, outcome.memory),
+        environment=environment.describe(world.device),
+        config=config.model_dump(mode="json"),
+        finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
+        error=error,
+    )
+
+
+@contextmanager
+def _phase(name: str, outcome: Outcome, observer: Observer) -> Iterator[None]:
+    observer.phase(name)
+    with outcome.clock.phase(name), outcome.memory.phase(name):
+        yield
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(model: str, cache: Path) -> tiktoken.Encoding:
+    return load_tokenizer(model, cache, assets_folder())
+
+
+def _backbone(planned: PlannedRun) -> GPT2:
+    model = planned.config.model
+    if planned.weights_path:
+        return load_backbone(model.name, planned.weights_path)
+    return random_backbone(model.name, model.init, model.init_seed)
+
+
+def _data_facts(dataset: Dataset, examples: dict[str, Examples]) -> dict[str, Any]:
+    source = dataset.source
+    return {
+        "name": source.name,
+        "sha256": source.sha256,
+        "classes": source.classes,
+        "sizes": {name: len(part) for name, part in examples.items()},
+        "best_accuracy": source.best_accuracy,
+        "test_in_train": sum(dataset.test_seen),
+        "test_near_train": dataset.test_near_train,
+        "cut_texts": sum(part.cut_texts for part in examples.values()),
+    }
+
+
+def _metrics(logits: dict[str, np.ndarray], examples: dict[str, Examples], dataset: Dataset) -> dict[str, Any]:
+    metrics = {name: measure(logits[name], part.labels) for name, part in examples.items()}
+    clean = ~np.array(dataset.test_seen)
+    metrics["test_clean"] = measure(logits["test"][clean], examples["test"].labels[clean]) if clean.any() else None
+    return metrics
+
+
+def _seconds(phases: dict[str, float]) -> dict[str, float | None]:
+    return {name: phases.get(name) for name in ("prepare", "train", "evaluate")} | {"total": sum(phases.values())}
+
+
+def _memory(gather: Callable[[Any], list[Any]], world: World, meter: memories.MemoryMeter) -> dict[str, Any] | None:
+    mine = {"rank": world.rank, "at_start": meter.at_start, "phases": meter.peaks, "reserved": meter.reserved}
+    by_rank = gather(mine)
+    if not meter.peaks:
+        return None
+    peak = max(bytes_ for rank in by_rank for bytes_ in rank["phases"].values())
+    return {"peak_bytes": peak, "definition": memories.definition(world.device), "by_rank": by_rank}

@@ -1,0 +1,100 @@
+"""The registry of strategies: the modules of this folder, installed entry points, and files by path.
+
+A strategy module holds one `strategy = Strategy(...)`; its docstring's first line describes it.
+Other packages plug in through the entry point group `ftbench.strategies`, whose entries name such a
+module (`mine = "package.module"`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from harness import UserError
+from harness.declare import Strategy
+
+ENTRY_POINT_GROUP = "ftbench.strategies"
+# From the least trained to the most, then the variants of reading, input and attention.
+_SHOWN_FIRST = ("head_only", "last_block", "last_two_blocks", "full", "lora", "first_token", "mean_pool")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A strategy with where it came from. `sha256` is that of the file that declares it."""
+
+    name: str
+    strategy: Strategy
+    description: str
+    origin: str
+    sha256: str
+
+
+def names() -> list[str]:
+    """Names that `load` takes: the built-in strategies in order of display, then installed plug-ins."""
+    built_in = {module.name for module in pkgutil.iter_modules(__path__)}
+    shown_first = [name for name in _SHOWN_FIRST if name in built_in]
+    return [*shown_first, *sorted(built_in - set(shown_first)), *sorted(_plug_ins())]
+
+
+def built_in_names() -> list[str]:
+    plug_ins = _plug_ins()
+    return [name for name in names() if name not in plug_ins]
+
+
+def load(name: str) -> Entry:
+    """The strategy called `name`, or declared by the file `name` where it ends in `.py` (this runs its code)."""
+    if name.endswith(".py"):
+        return _from_file(Path(name))
+    plug_ins = _plug_ins()
+    if name in plug_ins:
+        return _entry(name, _import(name, plug_ins[name].load), origin=f"entry point {plug_ins[name].value}")
+    known = names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UserError(
+            f"unknown strategy {name!r}: {hint}Known are {', '.join(known)}; a path to a .py file works too."
+        )
+    return _entry(name, importlib.import_module(f"{__name__}.{name}"), origin="built in")
+
+
+def _plug_ins() -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _from_file(path: Path) -> Entry:
+    if not path.is_file():
+        raise UserError(f"strategy file {str(path)!r} does not exist: give the path of a module that declares one.")
+    spec = importlib.util.spec_from_file_location(f"ftbench_strategy_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+
+    def execute() -> ModuleType:
+        spec.loader.exec_module(module)
+        return module
+
+    return _entry(path.stem, _import(str(path), execute), origin=f"file {path.resolve()}")
+
+
+def _import(name: str, importer) -> ModuleType:
+    try:
+        return importer()
+    except (ValueError, TypeError, ImportError, SyntaxError, AttributeError, NameError) as error:
+        raise UserError(f"strategy {name!r} can't be loaded: {type(error).__name__}: {error}") from error
+
+
+def _entry(name: str, module: ModuleType, origin: str) -> Entry:
+    declared = getattr(module, "strategy", None)
+    if not isinstance(declared, Strategy):
+        raise UserError(
+            f"strategy {name!r} ({origin}) declares no strategy: its module needs a line "
+            "`strategy = Strategy(...)`, with Strategy from harness.declare."
+        )
+    lines = (module.__doc__ or "").strip().splitlines()
+    source_hash = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+    return Entry(name, declared, lines[0] if lines else "", origin, source_hash)

@@ -1,0 +1,5 @@
+"""The textbook's input: rows padded to the longest training text, padding attended, position -1 read."""
+
+from harness.declare import Input, Strategy
+
+strategy = Strategy(trainable=("block.-1", "final_norm"), input=Input(pad_to="longest"))

@@ -1,0 +1,5 @@
+"""The last two blocks, the final LayerNorm and the head."""
+
+from harness.declare import Strategy
+
+strategy = Strategy(trainable=("block.-2", "block.-1", "final_norm"))

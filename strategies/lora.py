@@ -1,0 +1,5 @@
+"""Low-rank adapters on every Linear, the head included; the backbone itself stays frozen."""
+
+from harness.declare import Adapter, Strategy
+
+strategy = Strategy(adapt=(Adapter(rank=16, alpha=16.0),))
