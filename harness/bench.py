@@ -14,23 +14,21 @@ from harness.launch import launch
 from harness.plan import Plan, resolve
 from harness.records import Record, Store
 from harness.report.table import print_table, write_tables
-from harness.suite import keep_unfinished
+from harness.suite import prepare_store
 
 
 def run_suite(console: Console, suite: SuiteConfig, results: Path, cache: Path, force: bool) -> int:
     """Do a suite and print its table; returns the exit code: 0, or 1 where a run did not end well."""
     store = Store(results)
     store.check_writable()
-    asked = resolve(suite, results, cache)
-    plan, finished = keep_unfinished(asked, store, force)
-    _say_what_runs(console, asked, finished)
+    plan, finished = prepare_store(resolve(suite, results, cache), store, force)
+    _say_what_runs(console, plan, finished)
     interrupted = False
     try:
         launch(plan)
     except KeyboardInterrupt:
         interrupted = True
-    run_ids = finished + [planned.run_id for planned in plan.runs]
-    records = [store.read(run_id) for run_id in run_ids if store.has(run_id)]
+    records = [store.read(planned.run_id) for planned in plan.runs if store.has(planned.run_id)]
     _show(console, store, records)
     if interrupted:
         console.print("[bold red]Interrupted.[/] The same command goes on with the runs that are missing.")
@@ -41,7 +39,9 @@ def show_results(console: Console, results: Path) -> None:
     store = Store(results)
     records = store.all()
     if not records:
-        raise UserError(f"no records below {str(store.runs)!r}: run `make bench` first, or name the folder with RESULTS.")
+        raise UserError(
+            f"no records below {str(store.runs)!r}: run `make bench` first, or name the folder with RESULTS."
+        )
     _show(console, store, records)
 
 

@@ -48,8 +48,8 @@ def run(
     force: Annotated[bool, typer.Option(help="run again what is done")] = False,
 ) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
-    from harness.config import load_suite, parse_seeds
     from harness import bench
+    from harness.config import load_suite, parse_seeds
     from strategies import built_in_names
 
     names = built_in_names() if strategy == "all" else strategy.split(",") if strategy else None

@@ -61,9 +61,7 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path) -> Plan:
     if optimizer.learning_rate is None:
         rate = MINI_LEARNING_RATE if model.name == "mini" else TEXTBOOK_LEARNING_RATE
         optimizer = optimizer.model_copy(update={"learning_rate": rate})
-    base = suite.base.model_copy(
-        update={"model": model, "data": data, "precision": precision, "optimizer": optimizer}
-    )
+    base = suite.base.model_copy(update={"model": model, "data": data, "precision": precision, "optimizer": optimizer})
     _check_ranks(base)
     dataset = load_dataset(data, cache)
     weights_sha256 = file_sha256(weights_path) if weights_path else None
@@ -97,7 +95,9 @@ def effective_strategy(config: RunConfig) -> Strategy:
     adapter = config.adapter.model_dump(exclude_none=True)
     if adapter:
         if not strategy.adapt:
-            raise UserError(f"strategy {config.strategy!r} has no adapter: `adapter.rank` and `adapter.alpha` are lora's.")
+            raise UserError(
+                f"strategy {config.strategy!r} has no adapter: `adapter.rank` and `adapter.alpha` are lora's."
+            )
         changes["adapt"] = tuple(replace(declared, **adapter) for declared in strategy.adapt)
     return replace(strategy, **{name: value for name, value in changes.items() if value is not None})
 
@@ -121,7 +121,7 @@ def resolve_model(config: ModelConfig, cache: Path) -> tuple[ModelConfig, Path |
             load_tokenizer(name, cache, assets)
         except NotAvailable as error:
             raise UserError(
-                f"MODEL={name} needs GPT-2's vocabulary: {error}. Connect to the network once, set FTBENCH_ASSETS to a "
+                f"MODEL={name}: {error}. Connect to the network once, set FTBENCH_ASSETS to a "
                 "folder that has it, or use MODEL=mini."
             ) from error
     weights, path, why = _resolve_weights(name, weights, cache, assets)
@@ -133,16 +133,14 @@ def _why_gpt2_is_missing(weights: str, cache: Path, assets: Path | None) -> str 
     try:
         load_tokenizer("gpt2", cache, assets)
     except NotAvailable as error:
-        return f"GPT-2's vocabulary: {error}"
+        return str(error)
     if weights == "auto":
         found = find_pretrained("gpt2", cache, assets)
-        return f"GPT-2's weights: {found}" if isinstance(found, str) else None
+        return f"the pretrained weights: {found}" if isinstance(found, str) else None
     return None
 
 
-def _resolve_weights(
-    name: str, given: str, cache: Path, assets: Path | None
-) -> tuple[str, Path | None, str]:
+def _resolve_weights(name: str, given: str, cache: Path, assets: Path | None) -> tuple[str, Path | None, str]:
     if given == "random":
         return given, None, "as asked"
     if given not in ("auto", "pretrained"):

@@ -16,7 +16,6 @@ import torch
 
 import strategies
 from harness import records
-from harness.config import RunConfig
 from harness.data.batches import Examples, encode_split, longest_row
 from harness.data.dataset import Dataset, load_dataset
 from harness.data.fetch import assets_folder
@@ -85,7 +84,15 @@ def run(planned: PlannedRun, cache: Path, world: World, observer: Observer, outc
     width = longest_row(examples) if config.plain else None
     with _phase("train", outcome, observer):
         outcome.losses = train(
-            engine, prefix, examples["train"], config.training, config.seed, world, outcome.clock, observer.progress, width
+            engine,
+            prefix,
+            examples["train"],
+            config.training,
+            config.seed,
+            world,
+            outcome.clock,
+            observer.progress,
+            width,
         )
 
     with _phase("evaluate", outcome, observer):

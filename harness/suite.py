@@ -23,25 +23,22 @@ class SuiteObserver(Observer, Protocol):
 
 
 class RankLost(Exception):
-    """A run failed on this rank while others may wait for it: the worker group must start anew. Its record is written."""
+    """A run failed on this rank while others may wait for it: the group must start anew. Its record is written."""
 
 
-def keep_unfinished(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str]]:
-    """The plan without the runs that have ended well before, and the ids of those; with `force`, all of it anew.
+def prepare_store(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str]]:
+    """The plan with ids for all of its runs, and the ids of those that have ended well before and need not run.
 
-    What failed or was interrupted before runs again, in place of its old record.
+    With `force` every run gets an id of its own. What failed or was interrupted before loses its record, and runs.
     """
-    finished, pending = [], []
-    for planned in plan.runs:
-        if force:
-            planned = planned.model_copy(update={"run_id": _free_id(planned.run_id, store)})
-        elif store.has(planned.run_id):
-            if store.read(planned.run_id).status == "ok":
-                finished.append(planned.run_id)
-                continue
-            store.remove(planned.run_id)
-        pending.append(planned)
-    return plan.model_copy(update={"runs": pending}), finished
+    if force:
+        anew = [run.model_copy(update={"run_id": _free_id(run.run_id, store)}) for run in plan.runs]
+        return plan.model_copy(update={"runs": anew}), []
+    recorded = [planned.run_id for planned in plan.runs if store.has(planned.run_id)]
+    finished = [run_id for run_id in recorded if store.read(run_id).status == "ok"]
+    for run_id in set(recorded) - set(finished):
+        store.remove(run_id)
+    return plan, finished
 
 
 def execute(plan: Plan, world: World, observer: SuiteObserver) -> None:

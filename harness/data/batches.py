@@ -104,7 +104,9 @@ def global_batches(count: int, batch_size: int, seed: int, epoch: int, drop_last
     return [order[end - batch_size : end] for end in ends]
 
 
-def micro_batches(batch: np.ndarray, micro_batch_size: int, rank: int, world_size: int) -> list[tuple[np.ndarray, bool]]:
+def micro_batches(
+    batch: np.ndarray, micro_batch_size: int, rank: int, world_size: int
+) -> list[tuple[np.ndarray, bool]]:
     """This rank's slice of a global batch, cut into equally many micro-batches on every rank.
 
     Each comes with whether its examples count: a rank that has none left repeats the batch's first at weight 0, so

@@ -18,11 +18,12 @@ TIMEOUT_SECONDS = 5
 
 @dataclass(frozen=True)
 class Remote:
-    """A published file: its path below the assets folder and the cache, and its sha256.
+    """A published file: what people call it, its path below the assets folder and the cache, and its sha256.
 
     member: the file's name inside the archive at `url`, where that is a zip.
     """
 
+    name: str
     path: str
     url: str
     sha256: str
@@ -56,7 +57,9 @@ def fetch(remote: Remote, cache: Path, assets: Path | None) -> Path:
         path = folder / remote.path
         if path.is_file():
             if hashlib.sha256(path.read_bytes()).hexdigest() != remote.sha256:
-                raise UserError(f"{path} is not the published file (its sha256 differs): replace or delete it.")
+                raise UserError(
+                    f"{path} is not the published {remote.name} (its sha256 differs): replace or delete it."
+                )
             return path
     content = _download(remote)
     path = cache / remote.path
@@ -77,7 +80,7 @@ def _download(remote: Remote) -> bytes:
         response = requests.get(remote.url, timeout=TIMEOUT_SECONDS)
         response.raise_for_status()
     except requests.RequestException as error:
-        raise NotAvailable(f"{remote.path} can't be downloaded ({type(error).__name__})") from error
+        raise NotAvailable(f"{remote.name} can't be downloaded ({type(error).__name__})") from error
     content = response.content
     if remote.member:
         try:

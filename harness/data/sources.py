@@ -16,6 +16,7 @@ from harness.data import synthetic
 from harness.data.fetch import Remote, fetch
 
 SMS_SPAM = Remote(
+    name="the SMS Spam Collection",
     path="sms_spam/SMSSpamCollection",
     url="https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
     sha256="7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d",

@@ -18,7 +18,9 @@ def balance(texts: pd.DataFrame, seed: int) -> pd.DataFrame:
     """As many texts of each class as the smallest has: the textbook's sample, classes in order of their names."""
     smallest = texts["label"].value_counts().min()
     classes = [group for _, group in texts.groupby("label", sort=True)]
-    return pd.concat([group.sample(smallest, random_state=seed) if len(group) > smallest else group for group in classes])
+    return pd.concat(
+        [group.sample(smallest, random_state=seed) if len(group) > smallest else group for group in classes]
+    )
 
 
 def cut(texts: pd.DataFrame, kind: SplitKind, balanced: bool, seed: int) -> dict[str, pd.DataFrame]:

@@ -18,7 +18,7 @@ _PUBLISHED = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 def _mirrored(name: str, sha256: str) -> Remote:
     """A vocabulary file under the name that tiktoken gives it in its own cache folder."""
     url = _PUBLISHED + name
-    return Remote(f"tiktoken/{hashlib.sha1(url.encode()).hexdigest()}", url, sha256)
+    return Remote(f"GPT-2's vocabulary ({name})", f"tiktoken/{hashlib.sha1(url.encode()).hexdigest()}", url, sha256)
 
 
 VOCABULARY = _mirrored("vocab.bpe", "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5")
@@ -36,6 +36,4 @@ def load_tokenizer(model: str, cache: Path, assets: Path | None) -> tiktoken.Enc
     else:
         files = [fetch(remote, cache, assets) for remote in (VOCABULARY, ENCODER)]
         ranks = data_gym_to_mergeable_bpe_ranks(*(str(file) for file in files))
-    return tiktoken.Encoding(
-        model, pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}
-    )
+    return tiktoken.Encoding(model, pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)})

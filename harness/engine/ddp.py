@@ -29,9 +29,7 @@ class DDPEngine:
         self._suffix: nn.Module = suffix
         if self.world.size > 1:
             device_ids = [self.world.device.index] if self.world.device.type == "cuda" else None
-            self._suffix = DistributedDataParallel(
-                suffix, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            self._suffix = DistributedDataParallel(suffix, device_ids=device_ids, gradient_as_bucket_view=True)
         self._trained = [parameter for parameter in suffix.parameters() if parameter.requires_grad]
         self._clip_norm = optimizer.clip_norm
         self._optimizer = torch.optim.AdamW(

@@ -69,7 +69,9 @@ def check_checkpoint(name: str, path: Path) -> None:
 
 def _open(path: Path) -> safe_open:
     if not path.is_file():
-        raise UserError(f"checkpoint {str(path)!r} does not exist: give a .safetensors file or a folder that holds one.")
+        raise UserError(
+            f"checkpoint {str(path)!r} does not exist: give a .safetensors file or a folder that holds one."
+        )
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
         raise UserError(f"checkpoint {str(path)!r} is a pickle, which can run code when it is loaded; {_SAFE}.")
     try:
@@ -106,7 +108,9 @@ def find_pretrained(name: str, cache: Path, assets: Path | None) -> Path | str:
     # The hub names the blob of a large file by its sha256.
     expected, actual = found.resolve().name, file_sha256(found)
     if len(expected) == 64 and expected != actual:
-        raise UserError(f"download {found} is damaged (sha256 {actual}, the hub says {expected}): delete it, try again.")
+        raise UserError(
+            f"download {found} is damaged (sha256 {actual}, the hub says {expected}): delete it, try again."
+        )
     return found
 
 

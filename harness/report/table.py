@@ -152,16 +152,19 @@ def heading(record: Record) -> str:
 def notes(records: list[Record]) -> list[str]:
     """What a reader must know to read the table right."""
     record = next((record for record in records if record.data), records[0])
-    lines = [f"{what}: {why}." for what, why in record.choices.items() if why.startswith("auto")]
-    lines.append("[95%]: Wilson interval, for the size of the test set only; one seed says nothing about other seeds.")
+    lines = [f"{what} chosen by {why}." for what, why in record.choices.items() if why.startswith("auto")]
+    lines.append(
+        "[95%]: Wilson interval for the size of the test set; how results vary from seed to seed is not in it."
+    )
     if record.data:
         data = record.data
-        lines.append(
-            f"unseen %: without the {data.test_in_train} of {data.sizes['test']} test texts that stand in the training "
-            f"set verbatim ({data.test_near_train} but for digits and punctuation)."
-        )
+        if data.test_in_train:
+            lines.append(
+                f"unseen %: without the {data.test_in_train} of {data.sizes['test']} test texts that stand "
+                f"in the training set verbatim ({data.test_near_train} but for digits and punctuation)."
+            )
         if data.best_accuracy:
-            lines.append(f"Nobody can be right more often than {100 * data.best_accuracy:.0f}%: the rest is flipped.")
+            lines.append(f"best possible on average: {100 * data.best_accuracy:.0f}%; the other labels are flipped.")
         if data.cut_texts:
             lines.append(f"{data.cut_texts} texts were longer than a row may be, and were cut.")
     if record.memory:

@@ -1,0 +1,47 @@
+# What a person types. Each target sets up what it needs; on a fresh clone `make bench STRATEGY=last_block` and
+# `make test` are all.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup bench test test-all lint
+
+help:
+	@echo "make setup                      create .venv and install what is pinned"
+	@echo "make bench STRATEGY=last_block  fine-tune, measure, print a table, write results/"
+	@echo "                                STRATEGY=all, a comma list, or a path to a .py file; more in the README"
+	@echo "make test                       the tests that must be green everywhere (make test-all: the long ones too)"
+	@echo "make lint                       ruff"
+
+setup: $(VENV)/.ready
+
+# Without build isolation: DeepSpeed's build looks for the torch that is pinned here.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (once; some minutes, most of it the download of PyTorch)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation \
+		--editable ".[dev,deepspeed]"
+	@touch $@
+
+# VARIABLE=value becomes --option value; what is not given is not passed.
+option = $(if $($(1)),--$(2) "$($(1))")
+
+bench: setup
+	@$(BIN)/ftbench run \
+		$(call option,STRATEGY,strategy) $(call option,MODEL,model) $(call option,WEIGHTS,weights) \
+		$(call option,DATA,data) $(call option,READOUT,readout) $(call option,ENGINE,engine) \
+		$(call option,NPROC,nproc) $(call option,SEEDS,seeds) $(call option,EPOCHS,epochs) \
+		$(call option,PRECISION,precision) $(call option,CONFIG,config) $(call option,SET,set) \
+		$(call option,RESULTS,results) $(call option,CACHE,cache) $(if $(FORCE),--force)
+
+test: setup
+	@$(BIN)/python -m pytest
+
+test-all: setup
+	@$(BIN)/python -m pytest -m ""
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
