@@ -134,6 +134,7 @@ def _checked(given: str, rows: list[Row], text_column: str, label_column: str) -
     )
     if texts["label"].nunique() < 2:
         raise UserError(
-            f"data file {given!r} has one class only, {texts['label'].iloc[0]!r}: a classifier needs two or more labels."
+            f"data file {given!r} has one class only, {texts['label'].iloc[0]!r}: "
+            "a classifier needs two or more different labels."
         )
     return texts

@@ -127,7 +127,7 @@ def _empty(name: str) -> GPT2:
 
 def _stored_names(file: safe_open) -> dict[str, str]:
     """Published names, without the prefix that some files have, to the names in the file."""
-    return {key.removeprefix("transformer."): key for key in file.keys()}
+    return {key.removeprefix("transformer."): key for key in file.keys()}  # noqa: SIM118 (no dict)
 
 
 def _published_names(model: GPT2) -> Iterator[tuple[str, list[nn.Parameter]]]:
