@@ -19,6 +19,7 @@ from harness import UserError
 from harness.data.fetch import write_atomically
 
 SCHEMA_VERSION = 1
+SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 Status = Literal["ok", "oom", "diverged", "failed", "interrupted"]
 
 

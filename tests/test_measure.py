@@ -1,0 +1,78 @@
+"""Clocks and memory meters: what they leave out, and what they must see."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from harness.evaluate import measure
+from harness.measure.clock import WARM_UP_STEPS, Clock, Step, step_milliseconds, throughput
+from harness.measure.memory import MemoryMeter
+
+CPU = torch.device("cpu")
+
+
+def test_warm_up_steps_do_not_count() -> None:
+    clock = Clock(CPU)
+    clock.steps = [Step(1000.0, 8, 100, 200)] * WARM_UP_STEPS + [Step(0.5, 8, 100, 200)] * 4
+    assert throughput([clock.steady_steps()]) == {
+        "examples_per_second": 16,
+        "real_tokens_per_second": 200,
+        "padded_tokens_per_second": 400,
+    }
+    assert step_milliseconds(clock.steady_steps()) == {"p50": 500, "p95": 500}
+
+
+def test_a_run_within_the_warm_up_has_no_throughput() -> None:
+    clock = Clock(CPU, steps=[Step(1.0, 8, 100, 200)] * WARM_UP_STEPS)
+    assert set(throughput([clock.steady_steps()]).values()) == {None}
+    assert step_milliseconds(clock.steady_steps()) == {"p50": None, "p95": None}
+
+
+def test_ranks_add_up_and_the_slowest_sets_the_time() -> None:
+    fast, slow = [Step(1.0, 4, 10, 20)], [Step(2.0, 4, 30, 40)]
+    assert throughput([fast, slow]) == {
+        "examples_per_second": 4,
+        "real_tokens_per_second": 20,
+        "padded_tokens_per_second": 30,
+    }
+
+
+def test_phases_add_up_their_own_time() -> None:
+    clock = Clock(CPU)
+    for _ in range(2):
+        with clock.phase("train"):
+            time.sleep(0.02)
+    assert clock.phases["train"] >= 0.04
+
+
+def test_the_peak_of_a_phase_is_seen_after_the_memory_is_freed_and_not_in_the_next() -> None:
+    meter = MemoryMeter(CPU)
+    with meter.phase("large"):
+        block = torch.ones(100_000_000 // 4)
+        time.sleep(0.05)
+        del block
+    with meter.phase("small"):
+        time.sleep(0.02)
+    grown = meter.peaks["large"] - meter.at_start
+    assert 90_000_000 < grown < 200_000_000
+    assert meter.peaks["small"] < meter.peaks["large"] - 50_000_000
+
+
+def test_a_mapped_file_is_no_memory_of_ours(tmp_path) -> None:
+    path = tmp_path / "mapped"
+    path.write_bytes(bytes(100_000_000))
+    meter = MemoryMeter(CPU)
+    with meter.phase("mapped"):
+        assert np.memmap(path, dtype=np.uint8, mode="r").sum() == 0
+    assert meter.peaks["mapped"] - meter.at_start < 50_000_000
+
+
+def test_metrics_of_known_logits() -> None:
+    logits = np.log(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]))
+    metrics = measure(logits, np.array([0, 1, 1]))
+    assert (metrics.correct, metrics.total) == (2, 3)
+    assert metrics.loss == pytest.approx(-np.log([0.9, 0.8, 0.4]).mean())

@@ -1,0 +1,200 @@
+"""GPT-2 against `transformers`, the cut against the whole, and rows against their padding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import strategies
+from harness.declare import Strategy
+from harness.model.continuation import continue_greedily
+from harness.model.gpt2 import GPT2, SHAPES, Rows
+from harness.model.split import split
+from harness.model.weights import load_backbone, random_backbone
+
+BUILT_IN = strategies.built_in_names()
+VOCABULARY = SHAPES["mini"].vocabulary
+
+
+@pytest.fixture(scope="module")
+def peer() -> GPT2LMHeadModel:
+    """A full-size model of `transformers` in which no bias is zero and no norm is one, so that no swap goes unseen."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config()).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="module")
+def rows() -> tuple[Tensor, Tensor]:
+    """Token ids of three right-padded rows, and their lengths."""
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.tensor([17, 5, 11])
+    token_ids = torch.randint(0, 50257, (3, 17), generator=generator)
+    token_ids[torch.arange(17) >= lengths[:, None]] = 50256
+    return token_ids, lengths
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("prefixed", [True, False])
+def test_logits_of_a_published_checkpoint_equal_transformers(
+    peer: GPT2LMHeadModel, rows: tuple[Tensor, Tensor], tmp_path: Path, dtype: torch.dtype, prefixed: bool
+) -> None:
+    token_ids, lengths = rows
+    rounded = GPT2LMHeadModel(GPT2Config()).eval()
+    rounded.load_state_dict({key: value.to(dtype).float() for key, value in peer.state_dict().items()})
+    path = tmp_path / "model.safetensors"
+    _save_as_published(rounded.to(dtype), path, prefixed)
+    rounded.float()
+
+    ours = load_backbone("gpt2", path)
+    with torch.no_grad():
+        logits = ours.next_token_logits(ours(token_ids, Rows(lengths)))
+        mask = (torch.arange(17) < lengths[:, None]).long()
+        expected = rounded(token_ids, attention_mask=mask).logits
+    real = torch.arange(17) < lengths[:, None]
+    torch.testing.assert_close(logits[real], expected[real], atol=1e-4, rtol=0)
+
+
+def _save_as_published(model: GPT2LMHeadModel, path: Path, prefixed: bool) -> None:
+    """With the stored mask buffers that the hub's files have, and with or without the `transformer.` prefix."""
+    model.save_pretrained(path.parent)
+    tensors = load_file(path)
+    for index in range(12):
+        tensors[f"transformer.h.{index}.attn.bias"] = torch.ones(1, 1, 1024, 1024, dtype=torch.uint8).tril()
+        tensors[f"transformer.h.{index}.attn.masked_bias"] = torch.tensor(-1e4)
+    names = {key: key if prefixed else key.removeprefix("transformer.") for key in tensors}
+    save_file({names[key]: tensor for key, tensor in tensors.items()}, path)
+
+
+def test_greedy_continuation_equals_transformers(peer: GPT2LMHeadModel, tmp_path: Path) -> None:
+    peer.save_pretrained(tmp_path)
+    prompt = [6109, 3626, 6100, 345]
+    ours = continue_greedily(load_backbone("gpt2", tmp_path / "model.safetensors"), prompt, 8)
+    theirs = peer.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, pad_token_id=50256)
+    assert ours == theirs[0, 4:].tolist()
+
+
+def test_random_weights_follow_gpt2s_rule() -> None:
+    model = random_backbone("gpt2", "gpt2", seed=3)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 124_439_808
+    for matrix, deviation in (
+        (model.embeddings.token.weight, 0.02),
+        (model.embeddings.position.weight, 0.02),
+        (model.blocks[5].attention.query.weight, 0.02),
+        (model.blocks[5].attention.output.weight, 0.02 / 24**0.5),
+        (model.blocks[5].mlp.contract.weight, 0.02 / 24**0.5),
+    ):
+        assert matrix.std().item() == pytest.approx(deviation, rel=0.02)
+    assert model.blocks[5].mlp.expand.bias.abs().max() == 0
+    assert (model.final_norm.weight == 1).all()
+    again = random_backbone("gpt2", "gpt2", seed=3)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_pytorch_initialisation_is_pytorchs_and_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    model = random_backbone("mini", "pytorch", seed=3)
+    assert torch.equal(torch.rand(3), expected)
+    assert model.embeddings.token.weight.std().item() == pytest.approx(1.0, rel=0.02)
+    assert model.blocks[0].mlp.expand.bias.abs().max() > 0
+
+
+def _cut(strategy: Strategy, plain: bool = False, backbone: GPT2 | None = None):
+    torch.manual_seed(1)
+    model = backbone or random_backbone("mini", "pytorch", seed=0)
+    prefix, suffix = split(model, strategy, classes=3, plain=plain)
+    prefix.place(torch.device("cpu"), "fp64")
+    return prefix, suffix.double()
+
+
+def _random_rows(seed: int, lengths: list[int], width: int) -> tuple[Tensor, Tensor]:
+    token_ids = torch.randint(0, VOCABULARY, (len(lengths), width), generator=torch.Generator().manual_seed(seed))
+    return token_ids, torch.tensor(lengths)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@settings(max_examples=10, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=5),
+    extra=st.integers(0, 9),
+    seed=st.integers(0, 1000),
+    pad=st.integers(0, VOCABULARY - 1),
+)
+def test_a_row_gives_the_same_logits_alone_in_any_batch_and_with_any_padding(
+    name: str, lengths: list[int], extra: int, seed: int, pad: int
+) -> None:
+    prefix, suffix = _cut(strategies.load(name).strategy)
+    width = max(lengths) + extra
+    token_ids, length_tensor = _random_rows(seed, lengths, width)
+    token_ids[torch.arange(width) >= length_tensor[:, None]] = pad
+    together = suffix(prefix.features(token_ids, length_tensor), length_tensor)
+    for row, length in enumerate(lengths):
+        alone = token_ids[row : row + 1, :length]
+        one = length_tensor[row : row + 1]
+        torch.testing.assert_close(suffix(prefix.features(alone, one), one)[0], together[row], atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_reading_only_what_is_read_gives_the_plain_paths_logits_and_gradients(name: str) -> None:
+    token_ids, lengths = _random_rows(0, [9, 4, 12, 1], 12)
+    results = []
+    for plain in (False, True):
+        prefix, suffix = _cut(strategies.load(name).strategy, plain)
+        logits = suffix(prefix.features(token_ids, lengths), lengths)
+        logits.square().sum().backward()
+        gradients = {key: value.grad for key, value in suffix.named_parameters() if value.requires_grad}
+        results.append((logits.detach(), gradients))
+    (fast, fast_gradients), (plain_logits, plain_gradients) = results
+    torch.testing.assert_close(fast, plain_logits, atol=1e-10, rtol=1e-10)
+    for key, gradient in plain_gradients.items():
+        torch.testing.assert_close(fast_gradients[key], gradient, atol=1e-9, rtol=1e-9, msg=key)
+
+
+@pytest.mark.parametrize("trainable", [("block.-1", "final_norm"), (), ("final_norm",), ("all",), ("block.1",)])
+def test_prefix_and_suffix_together_compute_what_the_backbone_does(trainable: tuple[str, ...]) -> None:
+    backbone = random_backbone("mini", "gpt2", seed=0)
+    token_ids, lengths = _random_rows(0, [7, 3], 7)
+    with torch.no_grad():
+        hidden = backbone.double()(token_ids, Rows(lengths))
+    prefix, suffix = _cut(Strategy(trainable=trainable), backbone=backbone)
+    expected = suffix.head(torch.stack([hidden[0, 6], hidden[1, 2]]))
+    torch.testing.assert_close(suffix(prefix.features(token_ids, lengths), lengths), expected, atol=1e-12, rtol=0)
+    assert not any(parameter.requires_grad for parameter in prefix.parameters())
+
+
+def test_readouts_read_where_they_say() -> None:
+    token_ids, lengths = _random_rows(0, [6, 2], 6)
+    for readout, changed_by in (("first", 0), ("last", 5), ("mean", 3)):
+        prefix, suffix = _cut(Strategy(trainable=("block.-1",), readout=readout))
+        before = suffix(prefix.features(token_ids, lengths), lengths)
+        changed = token_ids.clone()
+        changed[0, changed_by] = (changed[0, changed_by] + 1) % VOCABULARY
+        after = suffix(prefix.features(changed, lengths), lengths)
+        assert not torch.allclose(before[0], after[0])
+        assert torch.equal(before[1], after[1])
+    # Under a causal mask the first token knows only itself; without the mask it knows the last.
+    changed = token_ids.clone()
+    changed[0, 5] = (changed[0, 5] + 1) % VOCABULARY
+    for attention, sees in (("causal", False), ("full", True)):
+        prefix, suffix = _cut(Strategy(trainable=("block.-1",), readout="first", attention=attention))
+        before, after = (suffix(prefix.features(ids, lengths), lengths)[0] for ids in (token_ids, changed))
+        assert torch.allclose(before, after) != sees
+
+
+def test_an_unknown_stage_is_named() -> None:
+    from harness import UserError
+
+    with pytest.raises(UserError, match=r"block\.7.*block\.N.*-4 to 3"):
+        _cut(Strategy(trainable=("block.7",)))
