@@ -21,6 +21,7 @@ def run_suite(console: Console, suite: SuiteConfig, results: Path, cache: Path, 
     """Do a suite and print its table; returns the exit code: 0, or 1 where a run did not end well."""
     store = Store(results)
     store.check_writable()
+    store.all()  # a damaged record is told now, not after the work
     plan, finished = prepare_store(resolve(suite, results, cache), store, force)
     _say_what_runs(console, plan, finished)
     interrupted = False

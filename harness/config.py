@@ -10,15 +10,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import UserError
-from harness.declare import AttentionKind, PadTo, Readout
+from harness.declare import AttentionKind, Readout
 
 Precision = Literal["auto", "fp32", "bf16", "fp64"]
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0)]
+# What every generator that is seeded (pandas' included) takes.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(Part):
@@ -30,7 +32,7 @@ class ModelConfig(Part):
     name: Literal["auto", "mini", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] = "auto"
     weights: str = "auto"
     init: Literal["gpt2", "pytorch"] = "gpt2"
-    init_seed: int = 123
+    init_seed: Seed = 123
 
 
 class DataConfig(Part):
@@ -45,7 +47,7 @@ class DataConfig(Part):
     label_column: str = "label"
     balance: bool | None = None
     split: Literal["random", "grouped"] = "random"
-    split_seed: int = Field(123, ge=0)
+    split_seed: Seed = 123
     size: int = Field(3000, ge=10)
 
 
@@ -54,6 +56,12 @@ class EngineConfig(Part):
 
     name: Literal["ddp"] = "ddp"
     processes: Positive = 1
+
+
+class FeaturesConfig(Part):
+    """limit_gigabytes: of stored prefix features on disk, all together; beyond it they are computed each time."""
+
+    limit_gigabytes: Fraction = 20.0
 
 
 class OptimizerConfig(Part):
@@ -87,16 +95,17 @@ class RunConfig(Part):
     """
 
     strategy: str = "last_block"
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     readout: Readout | None = None
     attention: AttentionKind | None = None
-    pad_to: PadTo | None = None
+    pad_to: Annotated[int, Field(ge=1, strict=True)] | Literal["longest"] | None = None
     adapter: AdapterConfig = AdapterConfig()
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     engine: EngineConfig = EngineConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+    features: FeaturesConfig = FeaturesConfig()
     precision: Precision = "auto"
     plain: bool = False
 
@@ -132,6 +141,9 @@ def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str
             raise UserError(f'SET={assignment!r}: expected key=value, such as SET="optimizer.learning_rate=1e-4".')
         _set(tree, key, _scalar(value))
     strategies, seeds = _as_list(tree.pop("strategy", "last_block")), _as_list(tree.pop("seed", 0))
+    for what, values in (("strategy", strategies), ("seed", seeds)):
+        if not values:
+            raise UserError(f"configuration key {what!r} is an empty list: name at least one {what}.")
     twice = [value for values in (strategies, seeds) for value in values if values.count(value) > 1]
     if twice:
         raise UserError(f"{twice[0]!r} is given twice: name each strategy and each seed once.")
@@ -176,15 +188,20 @@ def _read_file(file: Path) -> dict[str, Any]:
 def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
-        tree = tree.setdefault(parent, {})
+        if tree.get(parent) is None:
+            tree[parent] = {}
+        tree = tree[parent]
         if not isinstance(tree, dict):
-            raise UserError(f"configuration key {dotted!r}: {parent!r} holds no further keys.")
+            raise UserError(f"configuration key {parent!r} is {tree!r}: expected keys below it, such as {dotted!r}.")
     tree[last] = value
 
 
 def _scalar(text: str) -> Any:
     """A value as YAML reads it; numbers such as 1e-4, which YAML 1.1 takes for text, count as numbers."""
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
     if isinstance(value, str):
         try:
             return float(value)
@@ -198,30 +215,46 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _explain(error: ValidationError) -> str:
-    """One line a mistake: the key, what was given, what was expected."""
-    return "\n".join(_explain_one(mistake) for mistake in error.errors())
+    """One line a mistake: the key, what was given, what was expected; the alternatives of a union on one line."""
+    known, expected = _fields(RunConfig), {}
+    for mistake in error.errors():
+        key = _key_of(mistake, known)
+        if mistake["type"] in ("extra_forbidden", "invalid_key"):
+            expected[f"unknown configuration key {key!r}: {_nearest_keys(key, known)}"] = []
+        else:
+            given = f"configuration key {key!r} is {mistake['input']!r}: expected "
+            expected.setdefault(given, []).append(_expectation(key, mistake, known))
+    return "\n".join(given + " or ".join(alternatives) for given, alternatives in expected.items())
 
 
-def _explain_one(mistake: dict[str, Any]) -> str:
-    # Unions add a step per alternative to the location: only steps that are keys count.
-    path, known = [], _fields(RunConfig)
-    for step in mistake["loc"]:
-        path.append(str(step))
-        if ".".join(path) not in known:
-            break
-    key = ".".join(path)
-    if mistake["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, known, n=1) or [k for k in known if k.rpartition(".")[2] == path[-1]]
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}."
-        return f"unknown configuration key {key!r}: {hint}"
-    given = mistake["input"]
-    hint = ""
+def _key_of(mistake: dict[str, Any], known: list[str]) -> str:
+    """Unions add a step per alternative to the location of a wrong value: only steps that are keys count."""
+    steps = [str(step) for step in mistake["loc"]]
+    if mistake["type"] != "extra_forbidden":
+        while len(steps) > 1 and ".".join(steps) not in known:
+            steps.pop()
+    return ".".join(steps)
+
+
+def _nearest_keys(key: str, known: list[str]) -> str:
+    parent, _, name = key.rpartition(".")
+    siblings = {other.rpartition(".")[2]: other for other in known if parent and other.startswith(f"{parent}.")}
+    near = [other for other in known if other.rpartition(".")[2] == name]
+    near = near or [siblings[other] for other in difflib.get_close_matches(name, siblings, n=1)]
+    if not near and not siblings:
+        near = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(siblings.values() or known)}."
+
+
+def _expectation(key: str, mistake: dict[str, Any], known: list[str]) -> str:
+    if mistake["type"] == "model_type":
+        return f"keys below it: {', '.join(other for other in known if other.startswith(f'{key}.'))}"
+    given, hint = mistake["input"], ""
     if mistake["type"] == "literal_error" and isinstance(given, str):
         options = [option.strip("'") for option in mistake["ctx"]["expected"].replace(" or ", ", ").split(", ")]
         near = difflib.get_close_matches(given, options, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-    expected = mistake["msg"].removeprefix("Input should be ")
-    return f"configuration key {key!r} is {given!r}: expected {expected}{hint}"
+    return mistake["msg"].removeprefix("Input should be ") + hint
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> list[str]:

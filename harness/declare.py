@@ -49,8 +49,8 @@ class Adapter:
     alpha: float = 16.0
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"rank={self.rank!r}: expected a rank of at least 1")
+        if not isinstance(self.rank, int) or self.rank < 1:
+            raise ValueError(f"rank={self.rank!r}: expected a whole number of at least 1")
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,10 @@ class Strategy:
     def __post_init__(self) -> None:
         if isinstance(self.trainable, str) or not all(isinstance(name, str) for name in self.trainable):
             raise ValueError(f"trainable={self.trainable!r}: expected a tuple of stage names, such as ('block.-1',)")
+        if not isinstance(self.adapt, tuple) or not all(isinstance(adapter, Adapter) for adapter in self.adapt):
+            raise ValueError(f"adapt={self.adapt!r}: expected a tuple of adapters, such as (Adapter(rank=16),)")
+        if not isinstance(self.input, Input):
+            raise ValueError(f"input={self.input!r}: expected an Input, such as Input(pad_to=120)")
         if self.readout not in get_args(Readout):
             raise ValueError(f"readout={self.readout!r}: expected one of {', '.join(get_args(Readout))}")
         if self.attention not in get_args(AttentionKind):

@@ -5,30 +5,34 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import log_softmax
 
-from harness.data.batches import Examples, collate, evaluation_batches
+from harness.data.batches import batches_by_length, batches_in_order
 from harness.engine import Engine
 from harness.engine.world import World
-from harness.model.split import Prefix
+from harness.model.features import Features
 from harness.records import Metrics
 from harness.statistics import wilson_interval
 
+# Attention and the MLP hold several times a batch's hidden states: this bounds the memory of an evaluation batch.
+EVALUATION_TOKENS = 2048
 
-def predict(
-    engine: Engine, prefix: Prefix, examples: Examples, world: World, plain: tuple[int, int] | None = None
-) -> np.ndarray:
+
+def predict(engine: Engine, features: Features, world: World, batch_size: int | None = None) -> np.ndarray:
     """Logits [examples, classes] float64, in the examples' own order, on every rank.
 
-    The batches are the same at any number of ranks, so that their bits don't depend on it.
-    plain: batch size and row width of the plain path.
+    The batches are the same at any number of ranks, so that their bits don't depend on it: by length, or with
+    `batch_size` as the examples stand.
     """
-    batch_size, width = plain or (None, None)
-    batches = evaluation_batches(examples, batch_size)
+    count = len(features.lengths)
+    if batch_size:
+        batches = batches_in_order(count, batch_size)
+    else:
+        batches = batches_by_length(features.lengths, EVALUATION_TOKENS)
     # Every rank runs equally many batches: sharded engines exchange parameters in each forward pass.
     rounds = -(-len(batches) // world.size)
     mine = [(round_ * world.size + world.rank) % len(batches) for round_ in range(rounds)]
-    results = [(number, _logits(engine, prefix, examples, batches[number], world, width)) for number in mine]
+    results = [(number, _logits(engine, features, batches[number])) for number in mine]
     gathered = {number: logits for rank in world.gather(results) for number, logits in rank}
-    logits = np.empty((len(examples), next(iter(gathered.values())).shape[1]))
+    logits = np.empty((count, gathered[0].shape[1]))
     for number, numbers in enumerate(batches):
         logits[numbers] = gathered[number]
     return logits
@@ -51,9 +55,5 @@ def measure(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     )
 
 
-def _logits(
-    engine: Engine, prefix: Prefix, examples: Examples, numbers: np.ndarray, world: World, width: int | None
-) -> np.ndarray:
-    batch = collate(examples, numbers, width).to(world.device)
-    features = prefix.features(batch.token_ids, batch.lengths)
-    return engine.logits(features, batch.lengths).double().cpu().numpy()
+def _logits(engine: Engine, features: Features, numbers: np.ndarray) -> np.ndarray:
+    return engine.logits(*features.batch(numbers)).double().cpu().numpy()

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 import strategies
 from harness import UserError
-from harness.config import DataConfig, ModelConfig, RunConfig, SuiteConfig
+from harness.config import DataConfig, ModelConfig, RunConfig, SuiteConfig, TrainingConfig
 from harness.data.dataset import load_dataset
 from harness.data.fetch import NotAvailable, assets_folder
 from harness.data.sources import FILE_TYPES
@@ -23,9 +23,16 @@ from harness.data.tokenizer import load_tokenizer
 from harness.declare import Input, Strategy
 from harness.engine.precision import choose
 from harness.measure.environment import code_sha256
-from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.gpt2 import SHAPES
 from harness.model.split import split
-from harness.model.weights import check_checkpoint, checkpoint_path, file_sha256, find_pretrained
+from harness.model.weights import (
+    HUB_REPOSITORIES,
+    check_checkpoint,
+    checkpoint_path,
+    empty_backbone,
+    file_sha256,
+    find_pretrained,
+)
 
 TEXTBOOK_LEARNING_RATE = 5e-5
 MINI_LEARNING_RATE = 1e-3
@@ -64,6 +71,7 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path) -> Plan:
     base = suite.base.model_copy(update={"model": model, "data": data, "precision": precision, "optimizer": optimizer})
     _check_ranks(base)
     dataset = load_dataset(data, cache)
+    _check_batch(base.training, len(dataset.split["train"]))
     weights_sha256 = file_sha256(weights_path) if weights_path else None
     runs = []
     for config in suite.model_copy(update={"base": base}).runs():
@@ -105,7 +113,7 @@ def effective_strategy(config: RunConfig) -> Strategy:
 def trainable_parameters(strategy: Strategy, model: str, classes: int) -> int:
     """How many parameters a strategy trains, without allocating any."""
     with torch.device("meta"):
-        prefix, suffix = split(GPT2(SHAPES[model]), strategy, classes)
+        prefix, suffix = split(empty_backbone(model), strategy, classes)
     return sum(p.numel() for p in [*prefix.parameters(), *suffix.parameters()] if p.requires_grad)
 
 
@@ -152,6 +160,11 @@ def _resolve_weights(name: str, given: str, cache: Path, assets: Path | None) ->
         check_checkpoint(name, found)
         return "pretrained", found, "as asked" if given == "pretrained" else "auto: at hand"
     if given == "pretrained":
+        if name not in HUB_REPOSITORIES:
+            raise UserError(
+                f"WEIGHTS=pretrained for {name}: {found}. Use WEIGHTS=random, give the path of a checkpoint as "
+                f"WEIGHTS, or choose one of {', '.join(HUB_REPOSITORIES)} with MODEL."
+            )
         raise UserError(
             f"WEIGHTS=pretrained for {name}: {found}. Connect to the network once, put the file at "
             f"FTBENCH_ASSETS/models/{name}/model.safetensors, give its path as WEIGHTS, or use WEIGHTS=random."
@@ -191,6 +204,14 @@ def _check_ranks(config: RunConfig) -> None:
         )
     if torch.cuda.is_available() and ranks > torch.cuda.device_count():
         raise UserError(f"NPROC={ranks}, but this machine has {torch.cuda.device_count()} GPU(s): one rank a GPU.")
+
+
+def _check_batch(training: TrainingConfig, texts: int) -> None:
+    if training.epochs and training.drop_last and texts < training.batch_size:
+        raise UserError(
+            f"training.batch_size={training.batch_size} is more than the {texts} training texts, and an incomplete "
+            'batch is dropped: nothing would be trained. Use a smaller batch, or SET="training.drop_last=false".'
+        )
 
 
 def _check_strategy(strategy: Strategy, model: str, classes: int) -> None:

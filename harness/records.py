@@ -72,11 +72,16 @@ class EngineFacts(Part):
 
 
 class PrefixFacts(Part):
-    """boundary: the first stage above the cut. Tokens that the prefix computed, and that a store supplied."""
+    """boundary: the first stage above the cut.
+
+    computed_tokens: that the prefix computed: where features are stored those of distinct texts, once; else every
+    token of every pass. reused_tokens: that a store supplied.
+    """
 
     boundary: str
     computed_tokens: int
     reused_tokens: int
+    not_stored: str | None = Field(description="why features were not stored; null where they were or there are none")
 
 
 class Throughput(Part):
@@ -96,6 +101,7 @@ class Seconds(Part):
     """total: from the data to the end of the final evaluation."""
 
     prepare: float | None
+    features: float | None
     train: float | None
     evaluate: float | None
     total: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,21 +17,26 @@ import torch
 
 import strategies
 from harness import records
+from harness.config import Precision
 from harness.data.batches import Examples, encode_split, longest_row
 from harness.data.dataset import Dataset, load_dataset
 from harness.data.fetch import assets_folder
 from harness.data.tokenizer import load_tokenizer
+from harness.declare import Strategy
 from harness.engine.ddp import DDPEngine
 from harness.engine.world import World
 from harness.evaluate import measure, predict, probabilities
 from harness.measure import clock as clocks
 from harness.measure import environment
 from harness.measure import memory as memories
+from harness.model.features import FeatureReport, FeatureStore
 from harness.model.gpt2 import GPT2, SHAPES
-from harness.model.split import parameter_counts, split
-from harness.model.weights import load_backbone, random_backbone
+from harness.model.split import Prefix, parameter_counts, split
+from harness.model.weights import Weights, empty_backbone, weights_of
 from harness.plan import PlannedRun, effective_strategy
 from harness.train import train
+
+PHASES = ("prepare", "features", "train", "evaluate")
 
 
 class Observer(Protocol):
@@ -71,41 +77,51 @@ def run(planned: PlannedRun, cache: Path, world: World, observer: Observer, outc
         examples = encode_split(dataset.split, tokenizer, outcome.classes, strategy.input, context)
         facts["data"] = _data_facts(dataset, examples)
 
-        backbone = _backbone(planned)
         torch.manual_seed(config.seed)
+        backbone, weights = empty_backbone(config.model.name), weights_of(config.model, planned.weights_path)
+        if strategy.build:
+            weights.fill(backbone, backbone.stages())
         prefix, suffix = split(backbone, strategy, len(outcome.classes), config.plain)
-        del backbone
+        weights.fill(backbone, suffix.names)
         parameters, trainable = parameter_counts(prefix, suffix)
         facts["parameters"] = {"parameters": parameters, "trainable_parameters": trainable}
-        prefix.place(world.device, config.precision)
         engine = DDPEngine(world, config.precision, fused=not config.plain)
         engine.prepare(suffix, config.optimizer)
 
-    width = longest_row(examples) if config.plain else None
+    with _phase("features", outcome, observer):
+        store = FeatureStore(
+            folder=_features_folder(cache, world),
+            limit_bytes=int(config.features.limit_gigabytes * 1e9),
+            world=world,
+            precision=config.precision,
+            recipe=None if strategy.build else _recipe(planned, strategy, prefix),
+            load=functools.partial(_load_prefix, prefix, backbone, weights, config.precision, world.device),
+        )
+        if config.plain:
+            features = store.computed(prefix, examples, "the plain path recomputes it", longest_row(examples))
+        else:
+            features = store.open(prefix, examples, backbone.shape.hidden)
+
     with _phase("train", outcome, observer):
         outcome.losses = train(
             engine,
-            prefix,
+            features["train"],
             examples["train"],
             config.training,
             config.seed,
             world,
             outcome.clock,
             observer.progress,
-            width,
         )
 
     with _phase("evaluate", outcome, observer):
-        plain = (config.training.batch_size, width) if config.plain else None
-        logits = {name: predict(engine, prefix, part, world, plain) for name, part in examples.items()}
+        batch_size = config.training.batch_size if config.plain else None
+        logits = {name: predict(engine, part, world, batch_size) for name, part in features.items()}
     engine.close()
+    assert not any(parameter.requires_grad for parameter in prefix.parameters()), "the prefix was unfrozen in mid-run"
+    facts["prefix"] = _prefix_facts(prefix, store.report, world)
 
     facts["metrics"] = _metrics(logits, examples, dataset)
-    facts["prefix"] = {
-        "boundary": prefix.boundary,
-        "computed_tokens": sum(world.gather(prefix.computed_tokens)),
-        "reused_tokens": 0,
-    }
     outcome.test, outcome.test_shares = examples["test"], probabilities(logits["test"])
 
 
@@ -160,11 +176,32 @@ def _tokenizer(model: str, cache: Path) -> tiktoken.Encoding:
     return load_tokenizer(model, cache, assets_folder())
 
 
-def _backbone(planned: PlannedRun) -> GPT2:
+def _features_folder(cache: Path, world: World) -> Path:
+    """Machines that share a cache folder keep their features apart: each fills its own with its own ranks."""
+    folder = cache / "features"
+    return folder if world.local_size == world.size else folder / platform.node()
+
+
+def _recipe(planned: PlannedRun, strategy: Strategy, prefix: Prefix) -> str:
+    """All that determines the tensors of a prefix, known before they are loaded."""
     model = planned.config.model
-    if planned.weights_path:
-        return load_backbone(model.name, planned.weights_path)
-    return random_backbone(model.name, model.init, model.init_seed)
+    origin = planned.weights_sha256 or f"{model.init} {model.init_seed}"
+    return repr((model.name, origin, prefix.names, strategy.adapt, planned.config.precision))
+
+
+def _load_prefix(prefix: Prefix, backbone: GPT2, weights: Weights, precision: Precision, device: torch.device) -> None:
+    weights.fill(backbone, prefix.names)
+    prefix.place(device, precision)
+
+
+def _prefix_facts(prefix: Prefix, report: FeatureReport, world: World) -> dict[str, Any]:
+    """Tokens of distinct texts where features are stored; else every token that went through the prefix."""
+    return {
+        "boundary": prefix.boundary,
+        "computed_tokens": sum(world.gather(prefix.computed_tokens)) if report.told else report.computed_tokens,
+        "reused_tokens": report.reused_tokens,
+        "not_stored": report.told,
+    }
 
 
 def _data_facts(dataset: Dataset, examples: dict[str, Examples]) -> dict[str, Any]:
@@ -189,7 +226,7 @@ def _metrics(logits: dict[str, np.ndarray], examples: dict[str, Examples], datas
 
 
 def _seconds(phases: dict[str, float]) -> dict[str, float | None]:
-    return {name: phases.get(name) for name in ("prepare", "train", "evaluate")} | {"total": sum(phases.values())}
+    return {name: phases.get(name) for name in PHASES} | {"total": sum(phases.values())}
 
 
 def _memory(gather: Callable[[Any], list[Any]], world: World, meter: memories.MemoryMeter) -> dict[str, Any] | None:

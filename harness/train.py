@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from harness.config import TrainingConfig
-from harness.data.batches import Batch, Examples, collate, global_batches, micro_batches
+from harness.data.batches import Examples, global_batches, micro_batches
 from harness.engine import Engine, MicroBatch
 from harness.engine.world import World
 from harness.measure.clock import Clock, Step
-from harness.model.split import Prefix
+from harness.model.features import Features
 
 # Losses are exchanged and checked this often: often enough to stop a diverged run and to show progress, rarely
 # enough not to matter.
@@ -30,18 +30,16 @@ class Diverged(Exception):
 
 def train(
     engine: Engine,
-    prefix: Prefix,
+    features: Features,
     examples: Examples,
     config: TrainingConfig,
     seed: int,
     world: World,
     clock: Clock,
     on_progress: Callable[[int, int, float], None],
-    width: int | None = None,
 ) -> list[float]:
     """Train on every epoch's batches and return the loss of each step, over all ranks.
 
-    width: the row width of the plain path; None pads to the longest row of a micro-batch.
     on_progress receives steps done, steps in all, and the last loss.
     Raises Diverged where a loss is not finite.
     """
@@ -50,14 +48,15 @@ def train(
         for epoch in range(config.epochs)
         for batch in global_batches(len(examples), config.batch_size, seed, epoch, config.drop_last)
     ]
+    micro_batch_size = config.micro_batch_size or -(-config.batch_size // world.size)
     losses: list[float] = []
     pending: list[torch.Tensor] = []
-    for done, numbers in enumerate(batches, start=1):
+    for done, batch in enumerate(batches, start=1):
         started = clock.now()
-        rows = list(_my_rows(examples, numbers, config, world, width))
-        micro = [_with_features(prefix, batch) for batch in rows]
-        pending.append(engine.step(micro, len(numbers)))
-        clock.steps.append(_measured(clock.now() - started, rows))
+        mine = micro_batches(batch, micro_batch_size, world.rank, world.size)
+        pending.append(engine.step([_micro_batch(features, examples, *part, world) for part in mine], len(batch)))
+        counted = np.concatenate([numbers for numbers, counts in mine if counts] or [batch[:0]])
+        clock.steps.append(_measured(clock.now() - started, examples, counted, features))
         if done % CHECK_EVERY_STEPS == 0 or done == len(batches):
             losses += world.sum(torch.stack(pending).double()).tolist()
             pending.clear()
@@ -66,25 +65,18 @@ def train(
     return losses
 
 
-def _my_rows(
-    examples: Examples, numbers: np.ndarray, config: TrainingConfig, world: World, width: int | None
-) -> Iterator[Batch]:
-    micro_batch_size = config.micro_batch_size or -(-config.batch_size // world.size)
-    for part, counts in micro_batches(numbers, micro_batch_size, world.rank, world.size):
-        yield collate(examples, part, width, counts).to(world.device)
+def _micro_batch(features: Features, examples: Examples, numbers: np.ndarray, counts: bool, world: World) -> MicroBatch:
+    inputs, rows = features.batch(numbers)
+    labels = torch.from_numpy(examples.labels[numbers]).to(world.device)
+    return MicroBatch(inputs, rows, labels, torch.full_like(labels, counts, dtype=torch.float32))
 
 
-def _with_features(prefix: Prefix, batch: Batch) -> MicroBatch:
-    features = prefix.features(batch.token_ids, batch.lengths)
-    return MicroBatch(features, batch.lengths, batch.labels, batch.weights)
-
-
-def _measured(seconds: float, rows: list[Batch]) -> Step:
+def _measured(seconds: float, examples: Examples, counted: np.ndarray, features: Features) -> Step:
     return Step(
         seconds,
-        examples=sum(int(batch.weights.sum()) for batch in rows),
-        real_tokens=sum(batch.real_tokens for batch in rows),
-        padded_tokens=sum(batch.token_ids.numel() for batch in rows),
+        examples=len(counted),
+        real_tokens=int(examples.real_lengths[counted].sum()),
+        padded_tokens=features.width * len(counted) if features.width else int(examples.lengths[counted].sum()),
     )
 
 

@@ -84,7 +84,7 @@ def _from_file(path: Path) -> Entry:
 def _import(name: str, importer) -> ModuleType:
     try:
         return importer()
-    except (ValueError, TypeError, ImportError, SyntaxError, AttributeError, NameError) as error:
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does when it is imported
         raise UserError(f"strategy {name!r} can't be loaded: {type(error).__name__}: {error}") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,8 +17,8 @@ import strategies
 from harness.declare import Strategy
 from harness.model.continuation import continue_greedily
 from harness.model.gpt2 import GPT2, SHAPES, Rows
-from harness.model.split import split
-from harness.model.weights import load_backbone, random_backbone
+from harness.model.split import Prefix, Suffix, split
+from harness.model.weights import Checkpoint, RandomWeights, filled_backbone
 
 BUILT_IN = strategies.built_in_names()
 VOCABULARY = SHAPES["mini"].vocabulary
@@ -34,35 +35,37 @@ def peer() -> GPT2LMHeadModel:
     return model
 
 
-@pytest.fixture(scope="module")
-def rows() -> tuple[Tensor, Tensor]:
-    """Token ids of three right-padded rows, and their lengths."""
-    generator = torch.Generator().manual_seed(1)
-    lengths = torch.tensor([17, 5, 11])
-    token_ids = torch.randint(0, 50257, (3, 17), generator=generator)
-    token_ids[torch.arange(17) >= lengths[:, None]] = 50256
-    return token_ids, lengths
+def random_rows(lengths: list[int], vocabulary: int, seed: int = 0) -> tuple[Tensor, Rows]:
+    """Token ids [tokens] of packed rows."""
+    token_ids = torch.randint(0, vocabulary, (sum(lengths),), generator=torch.Generator().manual_seed(seed))
+    return token_ids, Rows.packed(np.array(lengths))
+
+
+def random_backbone(name: str, init: str, seed: int) -> GPT2:
+    return filled_backbone(name, RandomWeights(init, seed))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("prefixed", [True, False])
 def test_logits_of_a_published_checkpoint_equal_transformers(
-    peer: GPT2LMHeadModel, rows: tuple[Tensor, Tensor], tmp_path: Path, dtype: torch.dtype, prefixed: bool
+    peer: GPT2LMHeadModel, tmp_path: Path, dtype: torch.dtype, prefixed: bool
 ) -> None:
-    token_ids, lengths = rows
+    """Ours on packed rows, theirs on the same rows padded on the right."""
+    token_ids, rows = random_rows([17, 5, 11], 50257)
     rounded = GPT2LMHeadModel(GPT2Config()).eval()
     rounded.load_state_dict({key: value.to(dtype).float() for key, value in peer.state_dict().items()})
     path = tmp_path / "model.safetensors"
     _save_as_published(rounded.to(dtype), path, prefixed)
     rounded.float()
 
-    ours = load_backbone("gpt2", path)
+    ours = filled_backbone("gpt2", Checkpoint(path))
+    real = rows.seen(rows.lengths)[:, 0, 0]
+    padded = torch.full((3, 17), 50256)
+    padded[real] = token_ids
     with torch.no_grad():
-        logits = ours.next_token_logits(ours(token_ids, Rows(lengths)))
-        mask = (torch.arange(17) < lengths[:, None]).long()
-        expected = rounded(token_ids, attention_mask=mask).logits
-    real = torch.arange(17) < lengths[:, None]
-    torch.testing.assert_close(logits[real], expected[real], atol=1e-4, rtol=0)
+        logits = ours.next_token_logits(ours(token_ids, rows))
+        expected = rounded(padded, attention_mask=real.long()).logits[real]
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 
 def _save_as_published(model: GPT2LMHeadModel, path: Path, prefixed: bool) -> None:
@@ -79,7 +82,7 @@ def _save_as_published(model: GPT2LMHeadModel, path: Path, prefixed: bool) -> No
 def test_greedy_continuation_equals_transformers(peer: GPT2LMHeadModel, tmp_path: Path) -> None:
     peer.save_pretrained(tmp_path)
     prompt = [6109, 3626, 6100, 345]
-    ours = continue_greedily(load_backbone("gpt2", tmp_path / "model.safetensors"), prompt, 8)
+    ours = continue_greedily(filled_backbone("gpt2", Checkpoint(tmp_path / "model.safetensors")), prompt, 8)
     theirs = peer.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, pad_token_id=50256)
     assert ours == theirs[0, 4:].tolist()
 
@@ -111,7 +114,7 @@ def test_pytorch_initialisation_is_pytorchs_and_leaves_the_global_generator_alon
     assert model.blocks[0].mlp.expand.bias.abs().max() > 0
 
 
-def _cut(strategy: Strategy, plain: bool = False, backbone: GPT2 | None = None):
+def _cut(strategy: Strategy, plain: bool = False, backbone: GPT2 | None = None) -> tuple[Prefix, Suffix]:
     torch.manual_seed(1)
     model = backbone or random_backbone("mini", "pytorch", seed=0)
     prefix, suffix = split(model, strategy, classes=3, plain=plain)
@@ -119,9 +122,9 @@ def _cut(strategy: Strategy, plain: bool = False, backbone: GPT2 | None = None):
     return prefix, suffix.double()
 
 
-def _random_rows(seed: int, lengths: list[int], width: int) -> tuple[Tensor, Tensor]:
-    token_ids = torch.randint(0, VOCABULARY, (len(lengths), width), generator=torch.Generator().manual_seed(seed))
-    return token_ids, torch.tensor(lengths)
+def _logits(prefix: Prefix, suffix: Suffix, token_ids: Tensor, rows: Rows) -> Tensor:
+    features = prefix.features(token_ids, rows)
+    return suffix(features, Rows.packed(np.ones(len(rows.lengths), dtype=np.int64)) if prefix.readout else rows)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -136,28 +139,31 @@ def test_a_row_gives_the_same_logits_alone_in_any_batch_and_with_any_padding(
     name: str, lengths: list[int], extra: int, seed: int, pad: int
 ) -> None:
     prefix, suffix = _cut(strategies.load(name).strategy)
+    token_ids, rows = random_rows(lengths, VOCABULARY, seed)
+    packed = _logits(prefix, suffix, token_ids, rows)
     width = max(lengths) + extra
-    token_ids, length_tensor = _random_rows(seed, lengths, width)
-    token_ids[torch.arange(width) >= length_tensor[:, None]] = pad
-    together = suffix(prefix.features(token_ids, length_tensor), length_tensor)
-    for row, length in enumerate(lengths):
-        alone = token_ids[row : row + 1, :length]
-        one = length_tensor[row : row + 1]
-        torch.testing.assert_close(suffix(prefix.features(alone, one), one)[0], together[row], atol=1e-10, rtol=1e-10)
+    rectangle = torch.full((len(lengths), width), pad)
+    rectangle[torch.arange(width) < rows.lengths[:, None]] = token_ids
+    padded = _logits(prefix, suffix, rectangle.flatten(), Rows.padded(np.array(lengths), width))
+    torch.testing.assert_close(padded, packed, atol=1e-10, rtol=1e-10)
+    for row, ids in enumerate(token_ids.split(lengths)):
+        alone = _logits(prefix, suffix, ids, Rows.packed(np.array([len(ids)])))
+        torch.testing.assert_close(alone[0], packed[row], atol=1e-10, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_reading_only_what_is_read_gives_the_plain_paths_logits_and_gradients(name: str) -> None:
-    token_ids, lengths = _random_rows(0, [9, 4, 12, 1], 12)
+    token_ids, rows = random_rows([9, 4, 12, 1], VOCABULARY)
     results = []
     for plain in (False, True):
         prefix, suffix = _cut(strategies.load(name).strategy, plain)
-        logits = suffix(prefix.features(token_ids, lengths), lengths)
+        logits = _logits(prefix, suffix, token_ids, rows)
         logits.square().sum().backward()
         gradients = {key: value.grad for key, value in suffix.named_parameters() if value.requires_grad}
         results.append((logits.detach(), gradients))
     (fast, fast_gradients), (plain_logits, plain_gradients) = results
     torch.testing.assert_close(fast, plain_logits, atol=1e-10, rtol=1e-10)
+    # Also where the gradient is zero (queries and keys when the first token is read) there must be one, for the decay.
     for key, gradient in plain_gradients.items():
         torch.testing.assert_close(fast_gradients[key], gradient, atol=1e-9, rtol=1e-9, msg=key)
 
@@ -165,32 +171,34 @@ def test_reading_only_what_is_read_gives_the_plain_paths_logits_and_gradients(na
 @pytest.mark.parametrize("trainable", [("block.-1", "final_norm"), (), ("final_norm",), ("all",), ("block.1",)])
 def test_prefix_and_suffix_together_compute_what_the_backbone_does(trainable: tuple[str, ...]) -> None:
     backbone = random_backbone("mini", "gpt2", seed=0)
-    token_ids, lengths = _random_rows(0, [7, 3], 7)
+    token_ids, rows = random_rows([7, 3], VOCABULARY)
     with torch.no_grad():
-        hidden = backbone.double()(token_ids, Rows(lengths))
+        hidden = backbone.double()(token_ids, rows)
     prefix, suffix = _cut(Strategy(trainable=trainable), backbone=backbone)
-    expected = suffix.head(torch.stack([hidden[0, 6], hidden[1, 2]]))
-    torch.testing.assert_close(suffix(prefix.features(token_ids, lengths), lengths), expected, atol=1e-12, rtol=0)
+    expected = suffix.head(hidden[[6, 9]])
+    torch.testing.assert_close(_logits(prefix, suffix, token_ids, rows), expected, atol=1e-12, rtol=0)
     assert not any(parameter.requires_grad for parameter in prefix.parameters())
 
 
-def test_readouts_read_where_they_say() -> None:
-    token_ids, lengths = _random_rows(0, [6, 2], 6)
-    for readout, changed_by in (("first", 0), ("last", 5), ("mean", 3)):
-        prefix, suffix = _cut(Strategy(trainable=("block.-1",), readout=readout))
-        before = suffix(prefix.features(token_ids, lengths), lengths)
-        changed = token_ids.clone()
-        changed[0, changed_by] = (changed[0, changed_by] + 1) % VOCABULARY
-        after = suffix(prefix.features(changed, lengths), lengths)
-        assert not torch.allclose(before[0], after[0])
-        assert torch.equal(before[1], after[1])
-    # Under a causal mask the first token knows only itself; without the mask it knows the last.
+def _changes(strategy: Strategy, position: int) -> list[bool]:
+    """Which of two rows, of 6 and 2 tokens, answer otherwise when the token at `position` of the first is another."""
+    prefix, suffix = _cut(strategy)
+    token_ids, rows = random_rows([6, 2], VOCABULARY)
     changed = token_ids.clone()
-    changed[0, 5] = (changed[0, 5] + 1) % VOCABULARY
-    for attention, sees in (("causal", False), ("full", True)):
-        prefix, suffix = _cut(Strategy(trainable=("block.-1",), readout="first", attention=attention))
-        before, after = (suffix(prefix.features(ids, lengths), lengths)[0] for ids in (token_ids, changed))
-        assert torch.allclose(before, after) != sees
+    changed[position] = (changed[position] + 1) % VOCABULARY
+    before, after = (_logits(prefix, suffix, ids, rows) for ids in (token_ids, changed))
+    return [not torch.allclose(a, b, atol=1e-12) for a, b in zip(before, after, strict=True)]
+
+
+@pytest.mark.parametrize(("readout", "position"), [("first", 0), ("last", 5), ("last", 2), ("mean", 3)])
+def test_readouts_read_where_they_say(readout: str, position: int) -> None:
+    assert _changes(Strategy(trainable=("block.-1",), readout=readout), position) == [True, False]
+
+
+@pytest.mark.parametrize(("attention", "sees"), [("causal", False), ("full", True)])
+def test_only_without_the_causal_mask_does_the_first_token_see_the_last(attention: str, sees: bool) -> None:
+    strategy = Strategy(trainable=("block.-1",), readout="first", attention=attention)
+    assert _changes(strategy, position=5) == [sees, False]
 
 
 def test_an_unknown_stage_is_named() -> None:

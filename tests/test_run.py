@@ -21,7 +21,7 @@ from tests.conftest import ROOT, command
 from harness.records import SCHEMA_FILE, Record, Store, json_schema
 from harness.statistics import wilson_interval
 
-_DIFFERS = {"run_id", "finished_at", "seconds", "memory", "throughput", "step_milliseconds"}
+_DIFFERS = {"run_id", "finished_at", "seconds", "memory", "throughput", "step_milliseconds", "prefix"}
 
 
 def test_the_schema_in_the_repo_is_that_of_the_code() -> None:
@@ -38,20 +38,27 @@ def test_a_record_says_what_ran_and_follows_its_schema(run_here: Callable, tmp_p
     assert record.data.sizes == {"train": 280, "validation": 40, "test": 80}
     assert record.model.trainable_parameters == 198_786
     assert record.prefix.boundary == "block.3"
-    assert record.prefix.computed_tokens > 0
+    assert (record.prefix.computed_tokens > 0, record.prefix.reused_tokens) == (True, 0)
     assert record.seconds.total == pytest.approx(
-        record.seconds.prepare + record.seconds.train + record.seconds.evaluate
+        record.seconds.prepare + record.seconds.features + record.seconds.train + record.seconds.evaluate
     )
-    assert set(record.memory.by_rank[0].phases) == {"prepare", "train", "evaluate"}
+    assert set(record.memory.by_rank[0].phases) == {"prepare", "features", "train", "evaluate"}
     assert record.memory.peak_bytes >= record.memory.by_rank[0].at_start > 1e7
-    # Padding is never counted as real, and only computed tokens can be padding.
-    assert record.throughput.real_tokens_per_second < record.throughput.padded_tokens_per_second
     assert {path.name for path in (tmp_path / "results").iterdir()} == {
         "runs",
         "table.md",
         "summary.csv",
         "comparison.json",
     }
+
+
+def test_padding_is_never_counted_as_real(run_here: Callable) -> None:
+    (packed,) = run_here(strategy=["last_block"], training__epochs=1)
+    (padded,) = run_here(strategy=["last_block"], training__epochs=1, pad_to=60)
+    (plain,) = run_here(strategy=["last_block"], training__epochs=1, plain=True)
+    for record, share in ((packed, 1), (padded, 31 / 60), (plain, 31 / 38)):
+        rates = record.throughput
+        assert rates.real_tokens_per_second / rates.padded_tokens_per_second == pytest.approx(share, rel=0.05)
 
 
 def test_predictions_reproduce_the_metrics(run_here: Callable, tmp_path: Path) -> None:

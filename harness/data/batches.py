@@ -10,14 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import tiktoken
-import torch
-from torch import Tensor
 
 from harness.data.tokenizer import END_OF_TEXT
 from harness.declare import Input
-
-# Attention and the MLP hold several times a row's hidden states: this bounds the memory of one evaluation batch.
-EVALUATION_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -42,24 +37,6 @@ class Examples:
     def lengths(self) -> np.ndarray:
         """Attended tokens of each row."""
         return np.diff(self.offsets)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Right-padded rows. token_ids: [batch, width] int64; lengths, labels: [batch] int64.
-
-    weights: [batch] float32, 0 for a row that only fills the batch of a rank that has none left.
-    """
-
-    token_ids: Tensor
-    lengths: Tensor
-    labels: Tensor
-    weights: Tensor
-    real_tokens: int
-
-    def to(self, device: torch.device) -> Batch:
-        tensors = (self.token_ids, self.lengths, self.labels, self.weights)
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.real_tokens)
 
 
 def encode_split(
@@ -118,33 +95,24 @@ def micro_batches(
     return [(part, True) if len(part) else (batch[:1], False) for part in parts]
 
 
-def evaluation_batches(examples: Examples, plain_batch_size: int | None) -> list[np.ndarray]:
-    """All examples once: by length, in batches of about equally many tokens; or, for the plain path, as they stand."""
-    if plain_batch_size:
-        return np.split(np.arange(len(examples)), range(plain_batch_size, len(examples), plain_batch_size))
-    lengths = examples.lengths
+def batches_by_length(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
+    """The numbers of all rows once, shortest first, in batches of about `tokens` tokens."""
     batches: list[list[int]] = [[]]
     for number in np.argsort(lengths, kind="stable"):
-        if batches[-1] and (len(batches[-1]) + 1) * lengths[number] > EVALUATION_TOKENS:
+        if batches[-1] and (len(batches[-1]) + 1) * lengths[number] > tokens:
             batches.append([])
         batches[-1].append(number)
     return [np.array(batch) for batch in batches]
 
 
-def collate(examples: Examples, numbers: np.ndarray, width: int | None = None, counts: bool = True) -> Batch:
-    """The rows `numbers`, padded on the right to the longest of them or to `width`."""
-    lengths = examples.lengths[numbers]
-    rows = np.full((len(numbers), width or lengths.max()), examples.pad_token, dtype=np.int64)
-    for row, number in zip(rows, numbers, strict=True):
-        ids = examples.token_ids[examples.offsets[number] : examples.offsets[number + 1]]
-        row[: len(ids)] = ids
-    return Batch(
-        torch.from_numpy(rows),
-        torch.from_numpy(lengths),
-        torch.from_numpy(examples.labels[numbers]),
-        torch.full((len(numbers),), float(counts)),
-        real_tokens=int(examples.real_lengths[numbers].sum()) if counts else 0,
-    )
+def batches_in_order(count: int, batch_size: int) -> list[np.ndarray]:
+    return np.split(np.arange(count), range(batch_size, count, batch_size))
+
+
+def gather_rows(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The rows that begin at `starts` of a flat array, one after the other."""
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return flat[np.repeat(starts, lengths) + within]
 
 
 def longest_row(examples: dict[str, Examples]) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -75,7 +77,8 @@ def load_file(given: str, text_column: str, label_column: str) -> Source:
         raise UserError(f"data file {given!r} does not exist: check the path; a relative one counts from {Path.cwd()}.")
     content = path.read_bytes()
     try:
-        lines = content.decode("utf-8-sig").splitlines(keepends=True)
+        # Not str.splitlines: it also cuts at characters that may stand in a text, such as U+2028.
+        lines = list(io.StringIO(content.decode("utf-8-sig"), newline=""))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"data file {given!r}, line {line}: not UTF-8 ({error.reason}); save it as UTF-8.") from error
@@ -90,16 +93,25 @@ Row = tuple[int, dict[str, str]]
 
 
 def _delimited_rows(given: str, lines: list[str], suffix: str) -> Iterator[Row]:
-    reader = csv.DictReader(lines, delimiter="," if suffix == ".csv" else "\t", strict=True)
+    reader = csv.reader(lines, delimiter="," if suffix == ".csv" else "\t", strict=True)
+    header: list[str] = []
     while True:
         line = reader.line_num + 1
         try:
-            row = next(reader)
+            cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             raise UserError(f"data file {given!r}, line {line}: {error}; check the quotes from there on.") from error
-        yield (line if reader.line_num > 1 else 2), {key: value or "" for key, value in row.items() if key}
+        if not header:
+            header = cells
+        elif any(cells[len(header) :]):
+            raise UserError(
+                f"data file {given!r}, line {line}: {len(cells)} columns, but the header has {len(header)}; "
+                "put quotes around a text that holds the separator."
+            )
+        elif cells:
+            yield line, dict(zip_longest(header, cells[: len(header)], fillvalue=""))
 
 
 def _json_rows(given: str, lines: list[str]) -> Iterator[Row]:

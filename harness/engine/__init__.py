@@ -13,15 +13,19 @@ from typing import Protocol
 from torch import Tensor
 
 from harness.config import OptimizerConfig
+from harness.model.gpt2 import Rows
 from harness.model.split import Suffix
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Features [rows, width, hidden] (or token ids [rows, width]); lengths, labels, weights: [rows]."""
+    """What the suffix is fed with, with labels [rows] int64 and weights [rows].
+
+    A weight is 0 for a row that only fills the batch of a rank that has none left, else 1.
+    """
 
     features: Tensor
-    lengths: Tensor
+    rows: Rows
     labels: Tensor
     weights: Tensor
 
@@ -37,7 +41,7 @@ class Engine(Protocol):
         global batch is cut into ranks and micro-batches.
         """
 
-    def logits(self, features: Tensor, lengths: Tensor) -> Tensor:
+    def logits(self, features: Tensor, rows: Rows) -> Tensor:
         """Logits [rows, classes] without gradient; every rank calls it equally often."""
 
     def close(self) -> None:

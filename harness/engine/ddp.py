@@ -14,6 +14,7 @@ from harness.config import OptimizerConfig, Precision
 from harness.engine import MicroBatch
 from harness.engine.precision import compute_context, parameter_dtype, store_frozen
 from harness.engine.world import World
+from harness.model.gpt2 import Rows
 from harness.model.split import Suffix
 
 
@@ -40,6 +41,7 @@ class DDPEngine:
         )
 
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
+        self._suffix.train()
         losses = []
         for number, micro_batch in enumerate(micro_batches, start=1):
             exchange = number == len(micro_batches)
@@ -55,17 +57,18 @@ class DDPEngine:
         return torch.stack(losses).sum()
 
     @torch.no_grad()
-    def logits(self, features: Tensor, lengths: Tensor) -> Tensor:
-        return self._forward(features, lengths)
+    def logits(self, features: Tensor, rows: Rows) -> Tensor:
+        self._suffix.eval()
+        return self._forward(features, rows)
 
     def close(self) -> None:
         del self._suffix, self._optimizer, self._trained
 
-    def _forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+    def _forward(self, features: Tensor, rows: Rows) -> Tensor:
         with compute_context(self.precision, self.world.device):
-            return self._suffix(features, lengths)
+            return self._suffix(features, rows)
 
     def _loss(self, micro_batch: MicroBatch) -> Tensor:
-        logits = self._forward(micro_batch.features, micro_batch.lengths)
+        logits = self._forward(micro_batch.features, micro_batch.rows)
         per_row = F.cross_entropy(logits, micro_batch.labels, reduction="none")
         return (per_row * micro_batch.weights).sum()

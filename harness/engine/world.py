@@ -13,9 +13,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class World:
+    """rank and size: among all; local_rank and local_size: among those on this machine."""
+
     rank: int
     size: int
     device: torch.device
+    local_rank: int = 0
+    local_size: int = 1
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value, in order of rank, on every rank."""
@@ -42,7 +46,8 @@ def connect() -> World:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return World(int(os.environ.get("RANK", "0")), size, device)
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return World(int(os.environ.get("RANK", "0")), size, device, local_rank, local_size)
 
 
 def disconnect() -> None:

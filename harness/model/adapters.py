@@ -14,16 +14,15 @@ class LoRALinear(nn.Linear):
     """A Linear with a low-rank update: `x W' + b + alpha * (x A) B` (Hu et al., arXiv:2106.09685, section 4.1).
 
     B starts at zero, so that the adapted layer first computes what the layer did. Takes over the layer's own
-    parameters, with their `requires_grad`.
+    parameters, with their `requires_grad`; A and B are float32 on the default device, wherever those are.
     """
 
     def __init__(self, layer: nn.Linear, adapter: Adapter) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias, self.alpha = layer.weight, layer.bias, adapter.alpha
-        like = {"dtype": layer.weight.dtype, "device": layer.weight.device}
-        self.down = nn.Parameter(torch.empty(adapter.rank, layer.in_features, **like))
-        self.up = nn.Parameter(torch.zeros(layer.out_features, adapter.rank, **like))
+        self.down = nn.Parameter(torch.empty(adapter.rank, layer.in_features))
+        self.up = nn.Parameter(torch.zeros(layer.out_features, adapter.rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -1,15 +1,15 @@
 """GPT-2 (Radford et al., 2019) without its output layer: embeddings, pre-LayerNorm blocks, final norm.
 
-Every part takes right-padded rows: hidden states [batch, length, hidden] and, in `Rows`, how many
-tokens of each row are attended to. Positions count from 0 at the left, so a row's result does not
-depend on the padding to its right.
+Hidden states are flat, [tokens, hidden]: the rows of a batch stand one after the other without padding between
+them, and `Rows` says where each begins. Only attention looks at rows; it alone works on a padded rectangle.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,27 +39,61 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Rows:
-    """Who may look at whom in a batch of right-padded rows.
+    """Where the rows of a batch lie in a flat sequence of tokens.
 
-    lengths: [batch] int64, the number of attended tokens of each row.
-    attention: "causal" or "full".
+    starts, lengths: [rows] int64, the first token of each row and how many tokens of it are attended to.
+    width: of the rectangle [rows, width] that attention works on.
+    cells: [tokens] int64, each token's cell of that rectangle; None where the tokens fill it.
     """
 
+    starts: Tensor
     lengths: Tensor
-    attention: AttentionKind = "causal"
+    width: int
+    cells: Tensor | None
 
-    def mask(self, width: int, positions: Tensor | None) -> Tensor | None:
-        """Keys that each query may see, bool [batch, 1, 1, width]; None: all those up to its own position.
+    @classmethod
+    def packed(cls, lengths: np.ndarray) -> Rows:
+        """Rows without padding between them."""
+        width = int(lengths.max())
+        starts = np.cumsum(lengths) - lengths
+        if (lengths == width).all():
+            return cls(torch.from_numpy(starts), torch.from_numpy(lengths), width, None)
+        cells = np.repeat(np.arange(len(lengths)) * width - starts, lengths) + np.arange(lengths.sum())
+        return cls(*map(torch.from_numpy, (starts, lengths)), width, torch.from_numpy(cells))
 
-        positions: [batch], where each row has one query only; None: one query at every position.
-        """
-        if self.attention == "full":
-            seen = self.lengths
-        elif positions is not None:
-            seen = positions + 1
-        else:
-            return None
-        return (torch.arange(width, device=seen.device) < seen[:, None])[:, None, None, :]
+    @classmethod
+    def padded(cls, lengths: np.ndarray, width: int) -> Rows:
+        """Rows that padding, which nobody attends to, fills up to `width` tokens."""
+        return cls(torch.arange(len(lengths)) * width, torch.from_numpy(lengths), width, None)
+
+    def to(self, device: torch.device) -> Rows:
+        if self.lengths.device == device:
+            return self
+        cells = None if self.cells is None else self.cells.to(device, non_blocking=True)
+        starts, lengths = (part.to(device, non_blocking=True) for part in (self.starts, self.lengths))
+        return Rows(starts, lengths, self.width, cells)
+
+    def positions(self) -> Tensor:
+        """The position of each token in its row, [tokens]."""
+        if self.cells is None:
+            return torch.arange(self.width, device=self.lengths.device).repeat(len(self.lengths))
+        return self.cells % self.width
+
+    def rectangle(self, flat: Tensor) -> Tensor:
+        """[tokens, hidden] -> [rows, width, hidden], zero where there is no token."""
+        rows = len(self.lengths)
+        if self.cells is not None:
+            flat = flat.new_zeros(rows * self.width, flat.shape[1]).index_copy(0, self.cells, flat)
+        return flat.view(rows, self.width, -1)
+
+    def flatten(self, rectangle: Tensor) -> Tensor:
+        """[rows, width, hidden] -> [tokens, hidden]."""
+        flat = rectangle.flatten(0, 1)
+        return flat if self.cells is None else flat.index_select(0, self.cells)
+
+    def seen(self, counts: Tensor) -> Tensor:
+        """The first `counts` ([rows]) keys of each row, bool [rows, 1, 1, width], as attention takes a mask."""
+        return (torch.arange(self.width, device=counts.device) < counts[:, None])[:, None, None, :]
 
 
 class Embeddings(nn.Module):
@@ -68,10 +102,9 @@ class Embeddings(nn.Module):
         self.token = nn.Embedding(shape.vocabulary, shape.hidden)
         self.position = nn.Embedding(shape.context, shape.hidden)
 
-    def forward(self, token_ids: Tensor) -> Tensor:
-        """token_ids: [batch, length] int64 -> hidden states [batch, length, hidden]."""
-        positions = torch.arange(token_ids.shape[1], device=token_ids.device)
-        return self.token(token_ids) + self.position(positions)
+    def forward(self, token_ids: Tensor, rows: Rows) -> Tensor:
+        """token_ids: [tokens] int64 -> hidden states [tokens, hidden]."""
+        return self.token(token_ids) + self.position(rows.positions())
 
 
 class SelfAttention(nn.Module):
@@ -81,25 +114,27 @@ class SelfAttention(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads = shape.heads
+        self.causal = True
         self.query = nn.Linear(shape.hidden, shape.hidden)
         self.key = nn.Linear(shape.hidden, shape.hidden)
         self.value = nn.Linear(shape.hidden, shape.hidden)
         self.output = nn.Linear(shape.hidden, shape.hidden)
 
-    def forward(self, hidden: Tensor, queried: Tensor, rows: Rows, positions: Tensor | None) -> Tensor:
-        """hidden: [batch, length, hidden] gives keys and values; queried: [batch, queries, hidden]."""
-        mask = rows.mask(hidden.shape[1], positions)
-        mixed = F.scaled_dot_product_attention(
-            self._split(self.query(queried)),
-            self._split(self.key(hidden)),
-            self._split(self.value(hidden)),
-            attn_mask=mask,
-            is_causal=mask is None,
-        )
-        return self.output(mixed.transpose(1, 2).flatten(2))
+    def forward(self, hidden: Tensor, rows: Rows, read_at: Tensor | None) -> Tensor:
+        """hidden: [tokens, hidden] -> the same; or [rows, hidden] at the tokens `read_at` ([rows]), one of each row."""
+        key, value = (self._by_head(rows.rectangle(project(hidden))) for project in (self.key, self.value))
+        if read_at is None:
+            query = self._by_head(rows.rectangle(self.query(hidden)))
+            mask = None if self.causal else rows.seen(rows.lengths)
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=self.causal)
+            return self.output(rows.flatten(mixed.transpose(1, 2).flatten(2)))
+        query = self._by_head(self.query(hidden[read_at])[:, None])
+        mask = rows.seen(read_at - rows.starts + 1 if self.causal else rows.lengths)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.output(mixed.flatten(1))
 
-    def _split(self, projected: Tensor) -> Tensor:
-        """[batch, length, hidden] -> [batch, heads, length, hidden / heads]."""
+    def _by_head(self, projected: Tensor) -> Tensor:
+        """[rows, width, hidden] -> [rows, heads, width, hidden / heads]."""
         return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
@@ -121,12 +156,10 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(shape.hidden)
         self.mlp = MLP(shape)
 
-    def forward(self, hidden: Tensor, rows: Rows, positions: Tensor | None = None) -> Tensor:
-        """[batch, length, hidden] -> the same, or [batch, 1, hidden] at `positions` ([batch]) only."""
-        normed = self.attention_norm(hidden)
-        queried = normed if positions is None else take(normed, positions)
-        residual = hidden if positions is None else take(hidden, positions)
-        residual = residual + self.attention(normed, queried, rows, positions)
+    def forward(self, hidden: Tensor, rows: Rows, read_at: Tensor | None = None) -> Tensor:
+        """[tokens, hidden] -> the same, or [rows, hidden] at the tokens `read_at` ([rows]) only."""
+        residual = hidden if read_at is None else hidden[read_at]
+        residual = residual + self.attention(self.attention_norm(hidden), rows, read_at)
         return residual + self.mlp(self.mlp_norm(residual))
 
 
@@ -143,8 +176,12 @@ class GPT2(nn.Module):
         blocks = {f"block.{index}": block for index, block in enumerate(self.blocks)}
         return {"embeddings": self.embeddings, **blocks, "final_norm": self.final_norm}
 
+    def set_attention(self, kind: AttentionKind) -> None:
+        for block in self.blocks:
+            block.attention.causal = kind == "causal"
+
     def forward(self, token_ids: Tensor, rows: Rows) -> Tensor:
-        """token_ids: [batch, length] int64 -> hidden states after the final norm [batch, length, hidden]."""
+        """token_ids: [tokens] int64 -> hidden states after the final norm [tokens, hidden]."""
         return run_stages(list(self.stages().values()), token_ids, rows)
 
     def next_token_logits(self, hidden: Tensor) -> Tensor:
@@ -152,28 +189,8 @@ class GPT2(nn.Module):
         return F.linear(hidden, self.embeddings.token.weight)
 
 
-def run_stages(stages: list[nn.Module], hidden: Tensor, rows: Rows) -> Tensor:
+def run_stages(stages: Sequence[nn.Module], hidden: Tensor, rows: Rows) -> Tensor:
     """Run consecutive stages; the input is token ids where the first of them is the embeddings."""
     for stage in stages:
-        hidden = stage(hidden, rows) if isinstance(stage, Block) else stage(hidden)
+        hidden = stage(hidden) if isinstance(stage, nn.LayerNorm) else stage(hidden, rows)
     return hidden
-
-
-def take(hidden: Tensor, positions: Tensor) -> Tensor:
-    """hidden: [batch, length, hidden], positions: [batch] -> [batch, 1, hidden]."""
-    return hidden[torch.arange(hidden.shape[0], device=hidden.device), positions][:, None, :]
-
-
-def initialise(model: GPT2, generator: torch.Generator) -> None:
-    """GPT-2's own random initialisation: N(0, 0.02) for matrices, projections onto the residual stream scaled
-    by 1 / sqrt(2 * blocks), biases 0, norms 1 (Radford et al., 2019, section 2.3; the published code)."""
-    onto_residual = 0.02 / math.sqrt(2 * model.shape.blocks)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() == 2:
-                scaled = name.endswith(("attention.output.weight", "mlp.contract.weight"))
-                parameter.normal_(0.0, onto_residual if scaled else 0.02, generator=generator)
-            elif name.endswith("norm.weight"):
-                parameter.fill_(1.0)
-            else:
-                parameter.zero_()

@@ -11,20 +11,26 @@ from torch import Tensor, nn
 
 from harness import UserError
 from harness.config import Precision
-from harness.declare import AttentionKind, Readout, Strategy
+from harness.declare import Readout, Strategy
 from harness.engine.precision import compute_context, parameter_dtype, store_frozen
 from harness.model.adapters import adapt
-from harness.model.gpt2 import GPT2, Block, Rows, run_stages, take
+from harness.model.gpt2 import GPT2, Block, Rows, run_stages
 
 
 class Prefix(nn.Module):
-    """The frozen stages below the cut. Where there are none, the features are the token ids themselves."""
+    """The frozen stages below the cut, by name. Where there are none, the features are the token ids themselves.
 
-    def __init__(self, stages: list[nn.Module], attention: AttentionKind, boundary: str) -> None:
+    readout: where nothing above the cut mixes positions, so that the prefix hands over what is read only.
+    cacheable: what the strategy says. boundary: the name of the first stage above the cut.
+    """
+
+    def __init__(self, stages: dict[str, nn.Module], boundary: str, readout: Readout | None, cacheable: bool) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(stages)
-        self.attention: AttentionKind = attention
+        self.names = tuple(stages)
+        self.stages = nn.ModuleList(stages.values())
         self.boundary = boundary
+        self.readout: Readout | None = readout
+        self.cacheable = cacheable
         self.computed_tokens = 0
 
     def place(self, device: torch.device, precision: Precision) -> None:
@@ -33,8 +39,8 @@ class Prefix(nn.Module):
         store_frozen(self, precision)
 
     @torch.no_grad()
-    def features(self, token_ids: Tensor, lengths: Tensor) -> Tensor:
-        """token_ids: [batch, length] int64, lengths: [batch] -> hidden states [batch, length, hidden].
+    def features(self, token_ids: Tensor, rows: Rows) -> Tensor:
+        """token_ids: [tokens] int64 -> hidden states [tokens, hidden], or [rows, hidden] where it reads.
 
         `computed_tokens` counts the tokens that went through a frozen stage, padding included.
         """
@@ -42,71 +48,75 @@ class Prefix(nn.Module):
             return token_ids
         self.computed_tokens += token_ids.numel()
         with compute_context(self.precision, token_ids.device):
-            return run_stages(list(self.stages), token_ids, Rows(lengths, self.attention))
+            if self.readout:
+                return read(list(self.stages), token_ids, rows, self.readout)
+            return run_stages(list(self.stages), token_ids, rows)
 
 
 class Suffix(nn.Module):
-    """The stages from the cut upwards, the readout and the head."""
+    """The stages from the cut upwards, the readout and the head.
+
+    readout: None where the prefix has read already. plain: compute every position of the top block, as a textbook's
+    loop does.
+    """
 
     def __init__(
-        self, stages: list[nn.Module], head: nn.Module, readout: Readout, attention: AttentionKind, plain: bool
+        self, stages: dict[str, nn.Module], head: nn.Module, readout: Readout | None, plain: bool = False
     ) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(stages)
+        self.names = tuple(stages)
+        self.stages = nn.ModuleList(stages.values())
         self.head = head
-        self.readout: Readout = readout
-        self.attention: AttentionKind = attention
+        self.readout: Readout | None = readout
         self.plain = plain
 
-    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """features: what the prefix gave, lengths: [batch] int64 -> logits [batch, classes]."""
-        stages, rows = list(self.stages), Rows(lengths, self.attention)
-        if self.readout == "mean":
-            hidden = run_stages(stages, features, rows)
-            attended = torch.arange(hidden.shape[1], device=lengths.device) < lengths[:, None]
-            total = (hidden * attended[..., None]).sum(dim=1)
-            return self._classify(total / lengths[:, None])
-        positions = torch.zeros_like(lengths) if self.readout == "first" else lengths - 1
-        top = _index_of_last_block(stages)
-        if top is None or self.plain:
-            return self._classify(take(run_stages(stages, features, rows), positions)[:, 0])
-        # Above the last block nothing mixes positions: from its queries on, only the readout is computed.
-        hidden = run_stages(stages[:top], features, rows)
-        hidden = stages[top](hidden, rows, positions)
-        return self._classify(run_stages(stages[top + 1 :], hidden, rows)[:, 0])
-
-    def _classify(self, hidden: Tensor) -> Tensor:
-        """hidden: [batch, hidden] -> logits [batch, classes], never in bfloat16: the head decides on small margins."""
+    def forward(self, features: Tensor, rows: Rows) -> Tensor:
+        """features: what the prefix gave -> logits [rows, classes]."""
+        hidden = read(list(self.stages), features, rows, self.readout, self.plain) if self.readout else features
+        # Never in bfloat16: the head decides on small margins.
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(hidden)
+
+
+def read(stages: list[nn.Module], hidden: Tensor, rows: Rows, readout: Readout, plain: bool = False) -> Tensor:
+    """Run `stages` and read one vector of each row: [rows, hidden].
+
+    Above the last block nothing mixes positions: from its queries on, only the token that is read is computed.
+    """
+    if readout == "mean":
+        rectangle = rows.rectangle(run_stages(stages, hidden, rows))
+        attended = rows.seen(rows.lengths)[:, 0, 0, :, None]
+        return (rectangle * attended).sum(dim=1) / rows.lengths[:, None]
+    read_at = rows.starts if readout == "first" else rows.starts + rows.lengths - 1
+    top = next((index for index in reversed(range(len(stages))) if isinstance(stages[index], Block)), None)
+    if top is None or plain:
+        return run_stages(stages, hidden, rows)[read_at]
+    hidden = run_stages(stages[:top], hidden, rows)
+    return run_stages(stages[top + 1 :], stages[top](hidden, rows, read_at), rows)
 
 
 def split(backbone: GPT2, strategy: Strategy, classes: int, plain: bool = False) -> tuple[Prefix, Suffix]:
     """Freeze, unfreeze, adapt and cut `backbone` (which is used up) as `strategy` says.
 
-    New parameters, the head first, are drawn from PyTorch's global generator. With `plain` the suffix computes
-    every position of its top block, as a textbook's loop does.
-
+    New parameters, the head first, are drawn from PyTorch's global generator.
     Raises UserError where the strategy names a stage that the backbone does not have.
     """
     backbone.requires_grad_(False)
-    stages = backbone.stages()
+    backbone.set_attention(strategy.attention)
     for name in strategy.trainable:
-        for stage in _named_stages(stages, name):
+        for stage in _named_stages(backbone.stages(), name):
             stage.requires_grad_(True)
-    top_level = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(backbone.shape.hidden, classes)})
+    whole = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(backbone.shape.hidden, classes)})
     for adapter in strategy.adapt:
-        adapt(top_level, adapter)
+        adapt(whole, adapter)
     if strategy.build:
         strategy.build(backbone)
     stages = backbone.stages()
-    cut = _boundary(stages) if strategy.cacheable else 0
-    boundary = [*stages, "head"][cut]
-    modules = list(stages.values())
-    return (
-        Prefix(modules[:cut], strategy.attention, boundary),
-        Suffix(modules[cut:], top_level["head"], strategy.readout, strategy.attention, plain),
-    )
+    cut = _boundary(stages)
+    below, above = dict(list(stages.items())[:cut]), dict(list(stages.items())[cut:])
+    reads_below = not above and not plain
+    prefix = Prefix(below, [*above, "head"][0], strategy.readout if reads_below else None, strategy.cacheable)
+    return prefix, Suffix(above, whole["head"], None if reads_below else strategy.readout, plain)
 
 
 def parameter_counts(prefix: Prefix, suffix: Suffix) -> tuple[int, int]:
@@ -132,12 +142,13 @@ def _named_stages(stages: dict[str, nn.Module], name: str) -> list[nn.Module]:
 
 
 def _boundary(stages: dict[str, nn.Module]) -> int:
-    """How many stages, from the bottom, hold no trained parameter."""
+    """How many stages, from the bottom, hold no trained parameter.
+
+    Embeddings alone are no prefix: to look a token up again costs no more than to read what was looked up.
+    """
+    frozen = len(stages)
     for index, stage in enumerate(stages.values()):
         if any(parameter.requires_grad for parameter in stage.parameters()):
-            return index
-    return len(stages)
-
-
-def _index_of_last_block(stages: list[nn.Module]) -> int | None:
-    return next((index for index in reversed(range(len(stages))) if isinstance(stages[index], Block)), None)
+            frozen = index
+            break
+    return 0 if frozen == 1 else frozen

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+import requests
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from harness import UserError
-from harness.model.gpt2 import GPT2, SHAPES, initialise
+from harness.config import ModelConfig
+from harness.model.gpt2 import GPT2, SHAPES
 
 Init = Literal["gpt2", "pytorch"]
 HUB_REPOSITORIES = {name: f"openai-community/{name}" for name in SHAPES if name != "mini"}
@@ -22,35 +26,84 @@ _READABLE = ("F32", "F16", "BF16")
 _SAFE = "only safetensors is read: save it with transformers' save_pretrained(..., safe_serialization=True)"
 
 
-def random_backbone(name: str, init: Init, seed: int) -> GPT2:
-    """A float32 GPT-2 of size `name`, initialised by GPT-2's rule or by PyTorch's defaults. Same seed, same bits."""
-    if init == "pytorch":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return GPT2(SHAPES[name])
-    model = _empty(name)
-    initialise(model, torch.Generator().manual_seed(seed))
-    return model
+class Weights(Protocol):
+    """Where a backbone's parameters come from; any stage can be filled without the others."""
+
+    def fill(self, backbone: GPT2, stages: Iterable[str]) -> None:
+        """Give the named stages, which may still be on the meta device, float32 parameters on the CPU."""
 
 
-def load_backbone(name: str, path: Path) -> GPT2:
-    """A float32 GPT-2 of size `name` from a checkpoint in the published Hugging Face layout.
+@dataclass(frozen=True)
+class RandomWeights:
+    """Each parameter is drawn from a generator of its own: same seed, same bits, whichever stages are filled.
+
+    gpt2: N(0, 0.02) for matrices, projections onto the residual stream scaled by 1 / sqrt(2 * blocks), biases 0, norms
+    1 (Radford et al., 2019, section 2.3; the published code). pytorch: what PyTorch's modules draw by themselves.
+    """
+
+    init: Init
+    seed: int
+
+    def fill(self, backbone: GPT2, stages: Iterable[str]) -> None:
+        onto_residual = 0.02 / math.sqrt(2 * backbone.shape.blocks)
+        for stage, published, module in _leaves(backbone, stages):
+            _make_real(module)
+            own_seed = int.from_bytes(hashlib.sha256(f"{self.seed}/{stage}/{published}".encode()).digest()[:7])
+            if self.init == "pytorch":
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(own_seed)
+                    module.reset_parameters()
+            elif isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+            else:
+                deviation = onto_residual if published.endswith("c_proj") else 0.02
+                nn.init.normal_(module.weight, std=deviation, generator=torch.Generator().manual_seed(own_seed))
+                if isinstance(module, nn.Linear):
+                    nn.init.zeros_(module.bias)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file in the published Hugging Face layout.
 
     Keys may carry the `transformer.` prefix; stored mask buffers and the tied output layer are ignored; the
     published Conv1D matrices are [inputs, outputs] and are transposed. Float16 and bfloat16 are widened.
-
-    Raises UserError for a file that is missing, truncated, a pickle, or of another shape.
     """
-    check_checkpoint(name, path)
-    model = _empty(name)
-    with safe_open(path, framework="pt") as file, torch.no_grad():
-        stored = _stored_names(file)
-        for published, parameters in _published_names(model):
-            tensor = file.get_tensor(stored[published])
-            oriented = tensor.t() if _is_conv1d(published) else tensor
-            for parameter, part in zip(parameters, oriented.chunk(len(parameters)), strict=True):
-                parameter.copy_(part)
-    return model
+
+    path: Path
+
+    @torch.no_grad()
+    def fill(self, backbone: GPT2, stages: Iterable[str]) -> None:
+        wanted = {stage: backbone.stages()[stage] for stage in stages}
+        with safe_open(self.path, framework="pt") as file:
+            stored = _stored_names(file)
+            for stage, module in wanted.items():
+                for published, targets in _published_modules(stage, module):
+                    for target in targets:
+                        _make_real(target)
+                    for kind in _parameter_names(targets[0]):
+                        tensor = file.get_tensor(stored[f"{published}.{kind}"])
+                        oriented = tensor.t() if _is_conv1d(targets[0], kind) else tensor
+                        for target, part in zip(targets, oriented.chunk(len(targets)), strict=True):
+                            getattr(target, kind).copy_(part)
+
+
+def weights_of(config: ModelConfig, path: Path | None) -> Weights:
+    return Checkpoint(path) if path else RandomWeights(config.init, config.init_seed)
+
+
+def empty_backbone(name: str) -> GPT2:
+    """A GPT-2 of size `name` on the meta device, for `Weights.fill`."""
+    with torch.device("meta"):
+        return GPT2(SHAPES[name])
+
+
+def filled_backbone(name: str, weights: Weights) -> GPT2:
+    """A whole float32 GPT-2 of size `name`."""
+    backbone = empty_backbone(name)
+    weights.fill(backbone, backbone.stages())
+    return backbone
 
 
 def check_checkpoint(name: str, path: Path) -> None:
@@ -58,19 +111,25 @@ def check_checkpoint(name: str, path: Path) -> None:
 
     Raises UserError where it is not.
     """
-    with torch.device("meta"):
-        targets = dict(_published_names(GPT2(SHAPES[name])))
+    backbone = empty_backbone(name)
+    targets = {
+        f"{published}.{kind}": (modules, kind)
+        for stage, module in backbone.stages().items()
+        for published, modules in _published_modules(stage, module)
+        for kind in _parameter_names(modules[0])
+    }
     with _open(path) as file:
         stored = _stored_names(file)
         _check_keys(path, set(stored), set(targets))
-        for published, parameters in targets.items():
-            _check_tensor(path, published, file.get_slice(stored[published]), parameters)
+        for key, (modules, kind) in targets.items():
+            _check_tensor(path, key, file.get_slice(stored[key]), modules, kind)
 
 
 def _open(path: Path) -> safe_open:
     if not path.is_file():
         raise UserError(
-            f"checkpoint {str(path)!r} does not exist: give a .safetensors file or a folder that holds one."
+            f"checkpoint {str(path)!r} does not exist: give a .safetensors file, a folder that holds a "
+            "model.safetensors, or one of auto, pretrained, random."
         )
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
         raise UserError(f"checkpoint {str(path)!r} is a pickle, which can run code when it is loaded; {_SAFE}.")
@@ -101,8 +160,13 @@ def find_pretrained(name: str, cache: Path, assets: Path | None) -> Path | str:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    published = {"repo_id": HUB_REPOSITORIES[name], "filename": "model.safetensors"}
+    in_cache = isinstance(huggingface_hub.try_to_load_from_cache(**published, cache_dir=cache), str)
     try:
-        found = Path(huggingface_hub.hf_hub_download(HUB_REPOSITORIES[name], "model.safetensors", cache_dir=cache))
+        if not in_cache and not huggingface_hub.constants.HF_HUB_OFFLINE:
+            # hf_hub_download would try an unreachable hub for half a minute; this asks once.
+            requests.head(huggingface_hub.hf_hub_url(**published), timeout=HUB_TIMEOUT_SECONDS).raise_for_status()
+        found = Path(huggingface_hub.hf_hub_download(**published, cache_dir=cache, local_files_only=in_cache))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         return f"the Hugging Face hub could not be reached ({type(error).__name__})"
     # The hub names the blob of a large file by its sha256.
@@ -119,36 +183,54 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _empty(name: str) -> GPT2:
-    with torch.device("meta"):
-        model = GPT2(SHAPES[name])
-    return model.to_empty(device="cpu")
-
-
 def _stored_names(file: safe_open) -> dict[str, str]:
     """Published names, without the prefix that some files have, to the names in the file."""
     return {key.removeprefix("transformer."): key for key in file.keys()}  # noqa: SIM118 (no dict)
 
 
-def _published_names(model: GPT2) -> Iterator[tuple[str, list[nn.Parameter]]]:
-    """Each key of the published layout with the parameters it fills: several where the file fuses them."""
-    yield "wte.weight", [model.embeddings.token.weight]
-    yield "wpe.weight", [model.embeddings.position.weight]
-    for index, block in enumerate(model.blocks):
-        attention, mlp = block.attention, block.mlp
-        parts = {
-            "ln_1": [block.attention_norm],
-            "attn.c_attn": [attention.query, attention.key, attention.value],
-            "attn.c_proj": [attention.output],
-            "ln_2": [block.mlp_norm],
-            "mlp.c_fc": [mlp.expand],
-            "mlp.c_proj": [mlp.contract],
-        }
-        for published, modules in parts.items():
-            yield f"h.{index}.{published}.weight", [module.weight for module in modules]
-            yield f"h.{index}.{published}.bias", [module.bias for module in modules]
-    yield "ln_f.weight", [model.final_norm.weight]
-    yield "ln_f.bias", [model.final_norm.bias]
+def _published_modules(stage: str, module: nn.Module) -> Iterator[tuple[str, list[nn.Module]]]:
+    """The modules of a stage by their published name: several where the published file fuses them."""
+    kind, _, index = stage.partition(".")
+    if kind == "embeddings":
+        yield "wte", [module.token]
+        yield "wpe", [module.position]
+    elif kind == "final_norm":
+        yield "ln_f", [module]
+    else:
+        attention, mlp = module.attention, module.mlp
+        yield f"h.{index}.ln_1", [module.attention_norm]
+        yield f"h.{index}.attn.c_attn", [attention.query, attention.key, attention.value]
+        yield f"h.{index}.attn.c_proj", [attention.output]
+        yield f"h.{index}.ln_2", [module.mlp_norm]
+        yield f"h.{index}.mlp.c_fc", [mlp.expand]
+        yield f"h.{index}.mlp.c_proj", [mlp.contract]
+
+
+def _leaves(backbone: GPT2, stages: Iterable[str]) -> Iterator[tuple[str, str, nn.Module]]:
+    """(stage, a name that tells parts of a fused matrix apart, module) for every module that holds parameters."""
+    modules = backbone.stages()
+    for stage in stages:
+        for published, parts in _published_modules(stage, modules[stage]):
+            for number, part in enumerate(parts):
+                yield stage, published if len(parts) == 1 else f"{published}.{number}", part
+
+
+def _parameter_names(module: nn.Module) -> tuple[str, ...]:
+    return ("weight",) if isinstance(module, nn.Embedding) else ("weight", "bias")
+
+
+def _make_real(module: nn.Module) -> None:
+    """Replace parameters on the meta device by float32 ones on the CPU, not yet filled."""
+    for name in _parameter_names(module):
+        meta = getattr(module, name)
+        if meta.is_meta:
+            real = torch.empty(meta.shape, dtype=torch.float32)
+            setattr(module, name, nn.Parameter(real, requires_grad=meta.requires_grad))
+
+
+def _is_conv1d(module: nn.Module, kind: str) -> bool:
+    """Whether the file holds the matrix as [inputs, outputs]."""
+    return isinstance(module, nn.Linear) and kind == "weight"
 
 
 def _check_keys(path: Path, stored: set[str], expected: set[str]) -> None:
@@ -163,18 +245,13 @@ def _check_keys(path: Path, stored: set[str], expected: set[str]) -> None:
         )
 
 
-def _is_conv1d(published: str) -> bool:
-    """Whether the file holds the matrix as [inputs, outputs]: all of the blocks' do, norms and biases have no sides."""
-    return published.startswith("h.") and published.endswith(".weight") and ".ln_" not in published
-
-
-def _check_tensor(path: Path, published: str, stored: Any, parameters: list[nn.Parameter]) -> None:
-    shape = parameters[0].shape
-    expected = [shape[0] * len(parameters), *shape[1:]]
-    if _is_conv1d(published):
+def _check_tensor(path: Path, key: str, stored: Any, modules: list[nn.Module], kind: str) -> None:
+    shape = getattr(modules[0], kind).shape
+    expected = [shape[0] * len(modules), *shape[1:]]
+    if _is_conv1d(modules[0], kind):
         expected.reverse()
     if stored.get_dtype() not in _READABLE or stored.get_shape() != expected:
         raise UserError(
-            f"checkpoint {str(path)!r}: {published!r} is {stored.get_dtype()} {stored.get_shape()}, expected a tensor "
+            f"checkpoint {str(path)!r}: {key!r} is {stored.get_dtype()} {stored.get_shape()}, expected a tensor "
             f"of shape {expected} in one of {', '.join(_READABLE)}; choose the size it was saved from with MODEL."
         )

@@ -17,7 +17,7 @@ from harness.data.tokenizer import load_tokenizer
 from harness.declare import Strategy
 from harness.model.continuation import EXPECTED, PROMPT, continue_greedily
 from harness.model.gpt2 import SHAPES
-from harness.model.weights import load_backbone, random_backbone
+from harness.model.weights import filled_backbone, weights_of
 from harness.plan import resolve_model, trainable_parameters
 
 
@@ -43,7 +43,7 @@ def print_strategies(console: Console, model: str, classes: int) -> None:
 def check_weights(console: Console, name: str, weights: str, cache: Path) -> bool:
     """Print the model's greedy continuation; whether it is the pretrained 124M model's."""
     model, path, choices = resolve_model(ModelConfig(name=name, weights=weights), cache)
-    backbone = load_backbone(model.name, path) if path else random_backbone(model.name, model.init, model.init_seed)
+    backbone = filled_backbone(model.name, weights_of(model, path))
     tokenizer = load_tokenizer(model.name, cache, assets_folder())
     wanted = len(tokenizer.encode_ordinary(EXPECTED))
     text = tokenizer.decode(continue_greedily(backbone, tokenizer.encode_ordinary(PROMPT), wanted))
