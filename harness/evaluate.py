@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from harness.data.batches import batches_by_length, batches_in_order
-from harness.engine import Engine
+from harness.engine.protocol import Engine
 from harness.engine.world import World
 from harness.model.features import Features
 from harness.records import Metrics

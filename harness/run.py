@@ -29,7 +29,7 @@ from harness.evaluate import measure, predict, probabilities
 from harness.measure import clock as clocks
 from harness.measure import environment
 from harness.measure import memory as memories
-from harness.model.features import FeatureReport, FeatureStore
+from harness.model.feature_store import FeatureReport, FeatureStore
 from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.split import Prefix, parameter_counts, split
 from harness.model.weights import Weights, empty_backbone, weights_of
@@ -82,7 +82,8 @@ def run(planned: PlannedRun, cache: Path, world: World, observer: Observer, outc
         if strategy.build:
             weights.fill(backbone, backbone.stages())
         prefix, suffix = split(backbone, strategy, len(outcome.classes), config.plain)
-        weights.fill(backbone, suffix.names)
+        if not strategy.build:
+            weights.fill(backbone, suffix.names)
         parameters, trainable = parameter_counts(prefix, suffix)
         facts["parameters"] = {"parameters": parameters, "trainable_parameters": trainable}
         engine = DDPEngine(world, config.precision, fused=not config.plain)
@@ -95,7 +96,7 @@ def run(planned: PlannedRun, cache: Path, world: World, observer: Observer, outc
             world=world,
             precision=config.precision,
             recipe=None if strategy.build else _recipe(planned, strategy, prefix),
-            load=functools.partial(_load_prefix, prefix, backbone, weights, config.precision, world.device),
+            load=lambda: _load(prefix, backbone, None if strategy.build else weights, config.precision, world.device),
         )
         if config.plain:
             features = store.computed(prefix, examples, "the plain path recomputes it", longest_row(examples))
@@ -189,8 +190,10 @@ def _recipe(planned: PlannedRun, strategy: Strategy, prefix: Prefix) -> str:
     return repr((model.name, origin, prefix.names, strategy.adapt, planned.config.precision))
 
 
-def _load_prefix(prefix: Prefix, backbone: GPT2, weights: Weights, precision: Precision, device: torch.device) -> None:
-    weights.fill(backbone, prefix.names)
+def _load(prefix: Prefix, backbone: GPT2, weights: Weights | None, precision: Precision, device: torch.device) -> None:
+    """weights: None where the prefix is filled already, and a strategy's own code may have changed it since."""
+    if weights:
+        weights.fill(backbone, prefix.names)
     prefix.place(device, precision)
 
 

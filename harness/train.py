@@ -10,7 +10,7 @@ import torch
 
 from harness.config import TrainingConfig
 from harness.data.batches import Examples, global_batches, micro_batches
-from harness.engine import Engine, MicroBatch
+from harness.engine.protocol import Engine, MicroBatch
 from harness.engine.world import World
 from harness.measure.clock import Clock, Step
 from harness.model.features import Features

@@ -16,10 +16,10 @@ import pandas as pd
 import psutil
 import pytest
 from sklearn.metrics import log_loss
-from tests.conftest import ROOT, command
 
 from harness.records import SCHEMA_FILE, Record, Store, json_schema
 from harness.statistics import wilson_interval
+from tests.conftest import ROOT, command
 
 _DIFFERS = {"run_id", "finished_at", "seconds", "memory", "throughput", "step_milliseconds", "prefix"}
 

@@ -52,11 +52,12 @@ def test_what_is_trained_and_where_the_cut_lies(name: str) -> None:
     assert trainable_parameters(declared, "gpt2", 2) == expected
     with torch.device("meta"):
         prefix, suffix = split(meta("gpt2"), declared, 2)
-    whole = 124_439_808 + 768 * 2 + 2
-    assert parameter_counts(prefix, suffix) == (whole + (expected if name == "lora" else 0), expected)
+    head = 768 * 2 + 2
+    adapters = expected - head if name == "lora" else 0
+    assert parameter_counts(prefix, suffix) == (124_439_808 + head + adapters, expected)
     assert prefix.boundary == boundary
     assert not any(parameter.requires_grad for parameter in prefix.parameters()), "a prefix never changes"
-    assert all(parameter.requires_grad for parameter in suffix.head.parameters() if name != "lora")
+    assert all(parameter.requires_grad for parameter in suffix.head.parameters())
 
 
 @pytest.mark.parametrize("model", SHAPES)
@@ -133,23 +134,24 @@ def test_adapters_are_what_is_trained_and_every_linear_has_one() -> None:
 
 @pytest.mark.parametrize("rank", [1, 8, 32])
 def test_adapter_parameters_grow_with_the_rank(rank: int) -> None:
-    assert trainable_parameters(Strategy(adapt=(Adapter(rank),)), "gpt2", 2) == 2_668_066 // 16 * rank + 2 * (
-        rank // 16
-    )
+    head, of_rank_16 = 1_538, 2_668_066
+    trained = trainable_parameters(Strategy(adapt=(Adapter(rank),)), "gpt2", 2)
+    assert trained - head == (of_rank_16 - head) // 16 * rank
 
 
 def test_untrained_lora_answers_as_the_untrained_model(run_here: Callable, tmp_path: Path) -> None:
-    options = {"data__size": 100, "training__epochs": 0, "precision": "fp64", "plain": True}
+    options = {"data__size": 50, "training__epochs": 0, "precision": "fp64"}
     records = run_here(strategy=["head_only", "lora"], **options)
     frames = [pd.read_csv(tmp_path / "results" / "runs" / r.run_id / "predictions.csv") for r in records]
     pd.testing.assert_frame_equal(*frames, rtol=1e-12, atol=1e-12)
 
 
 def test_the_rank_of_a_run_can_be_changed(run_here: Callable) -> None:
-    options = {"data__size": 100, "training__epochs": 0}
+    options = {"data__size": 50, "training__epochs": 0}
     records = [run_here(strategy=["lora"], adapter__rank=rank, **options)[0] for rank in (2, 4)]
     small, large = (record.model.trainable_parameters for record in records)
-    assert large == 2 * small
+    head = 128 * 2 + 2
+    assert large - head == 2 * (small - head)
 
 
 # A third party's strategies
@@ -202,8 +204,27 @@ def test_code_may_put_another_module_in_place_of_a_stages_own() -> None:
     assert parameter_counts(prefix, suffix)[1] == 4 * 128 * 128 + 128 + 258
 
 
+@pytest.mark.xfail(reason="a run fills the backbone again after build, which undoes new values", strict=True)
+def test_values_that_code_changes_stay_changed(run_here: Callable, tmp_path: Path) -> None:
+    source = """from harness.declare import Strategy
+
+def build(backbone):
+    for block in backbone.blocks:
+        block.mlp.contract.weight.data.mul_({factor})
+
+strategy = Strategy(build=build, trainable=("block.-1",))
+"""
+    losses = []
+    for factor in (0, 1):
+        path = tmp_path / f"times_{factor}.py"
+        path.write_text(source.format(factor=factor))
+        (record,) = run_here(strategy=[str(path)], data__size=50, training__epochs=0)
+        losses.append(record.metrics.test.loss)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-6)
+
+
 def test_a_run_tells_whose_code_it_ran(own: Path, run_here: Callable, tmp_path: Path) -> None:
-    (record,) = run_here(strategy=[str(own)], data__size=100, training__epochs=1)
+    (record,) = run_here(strategy=[str(own)], data__size=50, training__epochs=1)
     assert record.status == "ok"
     assert record.strategy == "biases"
     assert record.strategy_source.origin == f"file {own}"
@@ -213,7 +234,7 @@ def test_a_run_tells_whose_code_it_ran(own: Path, run_here: Callable, tmp_path: 
 
 
 def test_another_file_under_the_same_name_is_another_run(own: Path, run_here: Callable) -> None:
-    options = {"strategy": [str(own)], "data__size": 100, "training__epochs": 0}
+    options = {"strategy": [str(own)], "data__size": 50, "training__epochs": 0}
     assert len(run_here(**options)) == 1
     assert run_here(**options) == []
     own.write_text(OWN.replace("Only the biases.", "Only the biases of a block."))
@@ -258,7 +279,7 @@ def test_a_strategy_by_entry_point(install: Callable, capsys: pytest.CaptureFixt
 
 def test_an_installed_strategy_runs(install: Callable, run_here: Callable, tmp_path: Path) -> None:
     install("acme_other", OWN, "other = acme_other")
-    (record,) = run_here(strategy=["other"], data__size=100, training__epochs=0)
+    (record,) = run_here(strategy=["other"], data__size=50, training__epochs=0)
     assert (record.status, record.strategy_source.origin) == ("ok", "entry point acme_other")
     assert [other.status for other in Store(tmp_path / "results").all()] == ["ok"]
 

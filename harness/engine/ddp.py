@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.config import OptimizerConfig, Precision
-from harness.engine import MicroBatch
 from harness.engine.precision import compute_context, parameter_dtype, store_frozen
+from harness.engine.protocol import MicroBatch
 from harness.engine.world import World
 from harness.model.gpt2 import Rows
 from harness.model.split import Suffix

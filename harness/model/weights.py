@@ -220,12 +220,15 @@ def _parameter_names(module: nn.Module) -> tuple[str, ...]:
 
 
 def _make_real(module: nn.Module) -> None:
-    """Replace parameters on the meta device by float32 ones on the CPU, not yet filled."""
+    """Replace parameters that are not float32 ones on the CPU by such, not yet filled.
+
+    They may be on the meta device, or placed before in a run's precision: what is drawn depends on the type.
+    """
     for name in _parameter_names(module):
-        meta = getattr(module, name)
-        if meta.is_meta:
-            real = torch.empty(meta.shape, dtype=torch.float32)
-            setattr(module, name, nn.Parameter(real, requires_grad=meta.requires_grad))
+        old = getattr(module, name)
+        if old.device.type != "cpu" or old.dtype != torch.float32:
+            real = torch.empty(old.shape, dtype=torch.float32)
+            setattr(module, name, nn.Parameter(real, requires_grad=old.requires_grad))
 
 
 def _is_conv1d(module: nn.Module, kind: str) -> bool:

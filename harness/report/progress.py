@@ -32,14 +32,17 @@ class Lines(Silent):
 
     def run_started(self, planned: PlannedRun, number: int, total: int) -> None:
         self.title = f"[{number}/{total}] {planned.config.strategy}, seed {planned.config.seed}"
-        self.started = self.last_line = time.monotonic()
+        self.last_line = time.monotonic()
         self._print(f"{self.title}: started")
+
+    def phase(self, name: str) -> None:
+        self.phase_started = time.monotonic()
 
     def progress(self, done: int, total: int, loss: float) -> None:
         now = time.monotonic()
         if now - self.last_line >= PLAIN_LINE_SECONDS:
             self.last_line = now
-            left = (now - self.started) / done * (total - done)
+            left = (now - self.phase_started) / done * (total - done)
             self._print(f"{self.title}: step {done} of {total}, loss {loss:.3f}, about {left:.0f} s left")
 
     def run_finished(self, record: Record) -> None:

@@ -1,0 +1,48 @@
+"""What moves gradients and holds state: the short protocol that every engine follows.
+
+Engines see only the suffix, always call it through their wrapper, and never know that a prefix exists. Precision,
+master weights and ranks live here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from harness.config import OptimizerConfig
+from harness.model.gpt2 import Rows
+from harness.model.split import Suffix
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What the suffix is fed with, with labels [rows] int64 and weights [rows].
+
+    A weight is 0 for a row that only fills the batch of a rank that has none left, else 1.
+    """
+
+    features: Tensor
+    rows: Rows
+    labels: Tensor
+    weights: Tensor
+
+
+class Engine(Protocol):
+    def prepare(self, suffix: Suffix, optimizer: OptimizerConfig) -> None:
+        """Take over the suffix: place it, wrap it, make the optimizer of its trained parameters."""
+
+    def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
+        """One optimizer step; returns this rank's part of the loss, a scalar.
+
+        The loss is the weighted sum of the cross-entropies of all ranks' rows over `global_count`, however the
+        global batch is cut into ranks and micro-batches.
+        """
+
+    def logits(self, features: Tensor, rows: Rows) -> Tensor:
+        """Logits [rows, classes] without gradient; every rank calls it equally often."""
+
+    def close(self) -> None:
+        """Free what `prepare` took."""
