@@ -5,13 +5,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup bench test test-all lint
+.PHONY: help setup bench test test-all perf lint
 
 help:
 	@echo "make setup                      create .venv and install what is pinned"
 	@echo "make bench STRATEGY=last_block  fine-tune, measure, print a table, write results/"
 	@echo "                                STRATEGY=all, a comma list, or a path to a .py file; more in the README"
 	@echo "make test                       the tests that must be green everywhere (make test-all: the long ones too)"
+	@echo "make perf                       speed against the plain path and the Hugging Face Trainer, side by side"
 	@echo "make lint                       ruff"
 
 setup: $(VENV)/.ready
@@ -41,6 +42,13 @@ test: setup
 
 test-all: setup
 	@$(BIN)/python -m pytest -m ""
+
+# Ratios measured side by side; FULL=1 takes the whole data set and all strategies (hours).
+perf: setup
+	@mkdir -p $(or $(RESULTS),results)
+	@FTBENCH_PERF_FULL=$(FULL) $(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-quiet \
+		--benchmark-json=$(or $(RESULTS),results)/perf.json
+	@$(BIN)/python benchmarks/report.py $(or $(RESULTS),results)/perf.json
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -17,7 +17,6 @@ import torch
 
 import strategies
 from harness import records
-from harness.config import Precision
 from harness.data.batches import Examples, encode_split, longest_row
 from harness.data.dataset import Dataset, load_dataset
 from harness.data.fetch import assets_folder
@@ -30,9 +29,9 @@ from harness.measure import clock as clocks
 from harness.measure import environment
 from harness.measure import memory as memories
 from harness.model.feature_store import FeatureReport, FeatureStore
-from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.gpt2 import SHAPES
 from harness.model.split import Prefix, parameter_counts, split
-from harness.model.weights import Weights, empty_backbone, weights_of
+from harness.model.weights import empty_backbone, weights_of
 from harness.plan import PlannedRun, effective_strategy
 from harness.train import train
 
@@ -96,7 +95,12 @@ def run(planned: PlannedRun, cache: Path, world: World, observer: Observer, outc
             world=world,
             precision=config.precision,
             recipe=None if strategy.build else _recipe(planned, strategy, prefix),
-            load=lambda: _load(prefix, backbone, None if strategy.build else weights, config.precision, world.device),
+            load=functools.partial(
+                prefix.place,
+                world.device,
+                config.precision,
+                fill=None if strategy.build else lambda stage: weights.fill(backbone, [stage]),
+            ),
         )
         if config.plain:
             features = store.computed(prefix, examples, "the plain path recomputes it", longest_row(examples))
@@ -188,13 +192,6 @@ def _recipe(planned: PlannedRun, strategy: Strategy, prefix: Prefix) -> str:
     model = planned.config.model
     origin = planned.weights_sha256 or f"{model.init} {model.init_seed}"
     return repr((model.name, origin, prefix.names, strategy.adapt, planned.config.precision))
-
-
-def _load(prefix: Prefix, backbone: GPT2, weights: Weights | None, precision: Precision, device: torch.device) -> None:
-    """weights: None where the prefix is filled already, and a strategy's own code may have changed it since."""
-    if weights:
-        weights.fill(backbone, prefix.names)
-    prefix.place(device, precision)
 
 
 def _prefix_facts(prefix: Prefix, report: FeatureReport, world: World) -> dict[str, Any]:

@@ -76,7 +76,8 @@ def test_stored_features_are_what_the_prefix_computes(tmp_path: Path, name: str)
     for part in PARTS:
         numbers = np.arange(len(PARTS[part]))[::-1].copy()
         (ours, our_rows), (theirs, their_rows) = (source[part].batch(numbers) for source in (stored, computed))
-        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+        count = int(our_rows.lengths.sum())  # what stands behind belongs to no row
+        torch.testing.assert_close(ours[:count], theirs[:count], atol=1e-6, rtol=1e-5)
         assert torch.equal(our_rows.lengths, their_rows.lengths)
 
 

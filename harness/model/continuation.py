@@ -17,6 +17,7 @@ def continue_greedily(model: GPT2, token_ids: list[int], count: int) -> list[int
     ids = list(token_ids)
     for _ in range(count):
         seen = ids[-model.shape.context :]
-        hidden = model(torch.tensor(seen), Rows.packed(np.array([len(seen)])))
+        rows = Rows.padded(np.array([len(seen)]), len(seen))
+        hidden = model(torch.tensor(seen), rows)
         ids.append(int(model.next_token_logits(hidden[-1]).argmax()))
     return ids[len(token_ids) :]

@@ -171,9 +171,10 @@ class FeatureStore:
 
     def _features(self, prefix: Prefix, rows: _DistinctRows, chunk: np.ndarray) -> Tensor:
         token_ids = np.concatenate([np.frombuffer(rows.rows[number], np.int32) for number in chunk])
-        device = self.world.device
-        ids = torch.from_numpy(token_ids.astype(np.int64)).to(device)
-        return prefix.features(ids, Rows.packed(rows.token_lengths[chunk]).to(device))
+        packed = Rows.packed(rows.token_lengths[chunk]).to(self.world.device)
+        ids = torch.from_numpy(token_ids.astype(np.int64)).to(self.world.device)
+        features = prefix.features(packed.fill(ids), packed)
+        return features if prefix.readout else features[: len(ids)]
 
 
 # Hashes of the tensors of prefixes that were loaded in this process, by recipe: a second run need not load them.

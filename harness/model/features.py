@@ -51,7 +51,7 @@ class Computed:
         else:
             rows = Rows.packed(lengths)
         rows = rows.to(self.device)
-        features = self.prefix.features(torch.from_numpy(ids.astype(np.int64)).to(self.device), rows)
+        features = self.prefix.features(rows.fill(torch.from_numpy(ids.astype(np.int64)).to(self.device)), rows)
         return (features, _one_token_rows(len(numbers)).to(self.device)) if self.prefix.readout else (features, rows)
 
 
@@ -67,8 +67,9 @@ class Stored:
 
     def batch(self, numbers: np.ndarray) -> tuple[Tensor, Rows]:
         lengths = self.lengths[numbers]
+        rows = Rows.packed(lengths).to(self.device)
         features = torch.from_numpy(gather_rows(self.store, self.starts[numbers], lengths))
-        return features.to(self.device), Rows.packed(lengths).to(self.device)
+        return rows.fill(features.to(self.device)), rows
 
 
 def _one_token_rows(count: int) -> Rows:

@@ -37,6 +37,11 @@ SHAPES = {
 }
 
 
+# A CPU's matrix library compiles and keeps a kernel for each shape it meets: batches of any number of tokens would
+# cost more than half of each step and hundreds of MB. Rounded up, they meet a few dozen shapes.
+TOKENS_MULTIPLE = 32
+
+
 @dataclass(frozen=True)
 class Rows:
     """Where the rows of a batch lie in a flat sequence of tokens.
@@ -44,22 +49,25 @@ class Rows:
     starts, lengths: [rows] int64, the first token of each row and how many tokens of it are attended to.
     width: of the rectangle [rows, width] that attention works on.
     cells: [tokens] int64, each token's cell of that rectangle; None where the tokens fill it.
+    filler: how many tokens that belong to no row follow the last one (see `TOKENS_MULTIPLE`).
     """
 
     starts: Tensor
     lengths: Tensor
     width: int
     cells: Tensor | None
+    filler: int = 0
 
     @classmethod
     def packed(cls, lengths: np.ndarray) -> Rows:
-        """Rows without padding between them."""
-        width = int(lengths.max())
+        """Rows without padding between them. The flat tensor that goes with them is made by `fill`."""
+        width, count = int(lengths.max()), int(lengths.sum())
         starts = np.cumsum(lengths) - lengths
-        if (lengths == width).all():
+        filler = 0 if width == 1 else -count % TOKENS_MULTIPLE
+        if (lengths == width).all() and not filler:
             return cls(torch.from_numpy(starts), torch.from_numpy(lengths), width, None)
-        cells = np.repeat(np.arange(len(lengths)) * width - starts, lengths) + np.arange(lengths.sum())
-        return cls(*map(torch.from_numpy, (starts, lengths)), width, torch.from_numpy(cells))
+        cells = np.repeat(np.arange(len(lengths)) * width - starts, lengths) + np.arange(count)
+        return cls(*map(torch.from_numpy, (starts, lengths)), width, torch.from_numpy(cells), filler)
 
     @classmethod
     def padded(cls, lengths: np.ndarray, width: int) -> Rows:
@@ -71,25 +79,30 @@ class Rows:
             return self
         cells = None if self.cells is None else self.cells.to(device, non_blocking=True)
         starts, lengths = (part.to(device, non_blocking=True) for part in (self.starts, self.lengths))
-        return Rows(starts, lengths, self.width, cells)
+        return Rows(starts, lengths, self.width, cells, self.filler)
+
+    def fill(self, flat: Tensor) -> Tensor:
+        """[tokens, ...] of the rows alone -> with zeros for the filler tokens behind them."""
+        return torch.cat([flat, flat.new_zeros(self.filler, *flat.shape[1:])]) if self.filler else flat
 
     def positions(self) -> Tensor:
         """The position of each token in its row, [tokens]."""
         if self.cells is None:
             return torch.arange(self.width, device=self.lengths.device).repeat(len(self.lengths))
-        return self.cells % self.width
+        return self.fill(self.cells % self.width)
 
     def rectangle(self, flat: Tensor) -> Tensor:
         """[tokens, hidden] -> [rows, width, hidden], zero where there is no token."""
         rows = len(self.lengths)
         if self.cells is not None:
-            flat = flat.new_zeros(rows * self.width, flat.shape[1]).index_copy(0, self.cells, flat)
+            blank = flat.new_zeros(rows * self.width, flat.shape[1])
+            flat = blank.index_copy(0, self.cells, flat[: len(self.cells)])
         return flat.view(rows, self.width, -1)
 
     def flatten(self, rectangle: Tensor) -> Tensor:
         """[rows, width, hidden] -> [tokens, hidden]."""
         flat = rectangle.flatten(0, 1)
-        return flat if self.cells is None else flat.index_select(0, self.cells)
+        return flat if self.cells is None else self.fill(flat.index_select(0, self.cells))
 
     def seen(self, counts: Tensor) -> Tensor:
         """The first `counts` ([rows]) keys of each row, bool [rows, 1, 1, width], as attention takes a mask."""

@@ -6,6 +6,8 @@ execution order. The prefix never changes during a run, so what it computes for 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -33,10 +35,26 @@ class Prefix(nn.Module):
         self.cacheable = cacheable
         self.computed_tokens = 0
 
-    def place(self, device: torch.device, precision: Precision) -> None:
+    def place(self, device: torch.device, precision: Precision, fill: Callable[[str], None] | None = None) -> None:
+        """Bring the stages to `device` in the types of `precision`, one after the other.
+
+        fill: gives the named stage its parameters first. All of them end in one block of memory, which goes back to the
+        system at once when it is freed; many small blocks would be kept by the allocator.
+        """
         self.precision: Precision = precision
-        self.to(device, parameter_dtype(precision))
-        store_frozen(self, precision)
+        block, used = None, 0
+        for name, stage in zip(self.names, self.stages, strict=True):
+            if fill:
+                fill(name)
+            stage.to(device, parameter_dtype(precision))
+            store_frozen(stage, precision)
+            if block is None:  # memory that is not written to costs nothing: room for all in the widest type
+                widest = sum(parameter.numel() for parameter in self.parameters()) * parameter_dtype(precision).itemsize
+                block = torch.empty(widest + 64 * len(list(self.parameters())), dtype=torch.uint8, device=device)
+            for parameter in stage.parameters():
+                place = block[used : used + parameter.nbytes].view(parameter.dtype).view(parameter.shape)
+                parameter.data = place.copy_(parameter.data)
+                used += -(-parameter.nbytes // 64) * 64
 
     @torch.no_grad()
     def features(self, token_ids: Tensor, rows: Rows) -> Tensor:
