@@ -122,7 +122,11 @@ class _Counting(torch.nn.Module):
 
 
 def _append(stage: torch.nn.Module) -> Callable[[Prefix], None]:
-    return lambda prefix: prefix.stages.append(stage)
+    def change(prefix: Prefix) -> None:
+        prefix.stages.append(stage)
+        prefix.names += ("appended",)
+
+    return change
 
 
 @pytest.mark.parametrize(
