@@ -29,9 +29,10 @@ from harness.measure import clock as clocks
 from harness.measure import environment
 from harness.measure import memory as memories
 from harness.model.feature_store import FeatureReport, FeatureStore
-from harness.model.gpt2 import SHAPES
+from harness.model.features import Features
+from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.split import Prefix, parameter_counts, split
-from harness.model.weights import empty_backbone, weights_of
+from harness.model.weights import Weights, empty_backbone, weights_of
 from harness.plan import PlannedRun, effective_strategy
 from harness.train import train
 
@@ -89,23 +90,7 @@ def run(planned: PlannedRun, cache: Path, world: World, observer: Observer, outc
         engine.prepare(suffix, config.optimizer)
 
     with _phase("features", outcome, observer):
-        store = FeatureStore(
-            folder=_features_folder(cache, world),
-            limit_bytes=int(config.features.limit_gigabytes * 1e9),
-            world=world,
-            precision=config.precision,
-            recipe=None if strategy.build else _recipe(planned, strategy, prefix),
-            load=functools.partial(
-                prefix.place,
-                world.device,
-                config.precision,
-                fill=None if strategy.build else lambda stage: weights.fill(backbone, [stage]),
-            ),
-        )
-        if config.plain:
-            features = store.computed(prefix, examples, "the plain path recomputes it", longest_row(examples))
-        else:
-            features = store.open(prefix, examples, backbone.shape.hidden)
+        features, report = _open_features(planned, strategy, backbone, weights, prefix, examples, cache, world)
 
     with _phase("train", outcome, observer):
         outcome.losses = train(
@@ -124,7 +109,7 @@ def run(planned: PlannedRun, cache: Path, world: World, observer: Observer, outc
         logits = {name: predict(engine, part, world, batch_size) for name, part in features.items()}
     engine.close()
     assert not any(parameter.requires_grad for parameter in prefix.parameters()), "the prefix was unfrozen in mid-run"
-    facts["prefix"] = _prefix_facts(prefix, store.report, world)
+    facts["prefix"] = _prefix_facts(prefix, report, world)
 
     facts["metrics"] = _metrics(logits, examples, dataset)
     outcome.test, outcome.test_shares = examples["test"], probabilities(logits["test"])
@@ -181,10 +166,37 @@ def _tokenizer(model: str, cache: Path) -> tiktoken.Encoding:
     return load_tokenizer(model, cache, assets_folder())
 
 
-def _features_folder(cache: Path, world: World) -> Path:
-    """Machines that share a cache folder keep their features apart: each fills its own with its own ranks."""
-    folder = cache / "features"
-    return folder if world.local_size == world.size else folder / platform.node()
+def _open_features(
+    planned: PlannedRun,
+    strategy: Strategy,
+    backbone: GPT2,
+    weights: Weights,
+    prefix: Prefix,
+    examples: dict[str, Examples],
+    cache: Path,
+    world: World,
+) -> tuple[dict[str, Features], FeatureReport]:
+    config, folder = planned.config, cache / "features"
+    store = FeatureStore(
+        # Machines that share a cache folder keep their features apart: each fills its own with its own ranks.
+        folder=folder if world.local_size == world.size else folder / platform.node(),
+        limit_bytes=int(config.features.limit_gigabytes * 1e9),
+        world=world,
+        precision=config.precision,
+        recipe=None if strategy.build else _recipe(planned, strategy, prefix),
+        code=strategies.load(config.strategy).sha256 if strategy.build else "",
+        load=functools.partial(
+            prefix.place,
+            world.device,
+            config.precision,
+            fill=None if strategy.build else lambda stage: weights.fill(backbone, [stage]),
+        ),
+    )
+    if config.plain:
+        features = store.computed(prefix, examples, "the plain path recomputes it", longest_row(examples))
+    else:
+        features = store.open(prefix, examples, backbone.shape.hidden)
+    return features, store.report
 
 
 def _recipe(planned: PlannedRun, strategy: Strategy, prefix: Prefix) -> str:

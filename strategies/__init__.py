@@ -36,15 +36,16 @@ class Entry:
 
 
 def names() -> list[str]:
-    """Names that `load` takes: the built-in strategies in order of display, then installed plug-ins."""
-    built_in = {module.name for module in pkgutil.iter_modules(__path__)}
-    shown_first = [name for name in _SHOWN_FIRST if name in built_in]
-    return [*shown_first, *sorted(built_in - set(shown_first)), *sorted(_plug_ins())]
+    """Names that `load` takes: the built-in strategies, then installed plug-ins."""
+    built_in = built_in_names()
+    return [*built_in, *sorted(set(_plug_ins()) - set(built_in))]
 
 
 def built_in_names() -> list[str]:
-    plug_ins = _plug_ins()
-    return [name for name in names() if name not in plug_ins]
+    """In order of display."""
+    built_in = _built_in()
+    shown_first = [name for name in _SHOWN_FIRST if name in built_in]
+    return [*shown_first, *sorted(built_in - set(shown_first))]
 
 
 def load(name: str) -> Entry:
@@ -52,6 +53,11 @@ def load(name: str) -> Entry:
     if name.endswith(".py"):
         return _from_file(Path(name))
     plug_ins = _plug_ins()
+    if name in plug_ins and name in _built_in():
+        raise UserError(
+            f"the installed plug-in {plug_ins[name].value!r} has the name of the built-in strategy {name!r}: "
+            "rename its entry point, or uninstall the package."
+        )
     if name in plug_ins:
         return _entry(name, _import(name, plug_ins[name].load), origin=f"entry point {plug_ins[name].value}")
     known = names()
@@ -62,6 +68,10 @@ def load(name: str) -> Entry:
             f"unknown strategy {name!r}: {hint}Known are {', '.join(known)}; a path to a .py file works too."
         )
     return _entry(name, importlib.import_module(f"{__name__}.{name}"), origin="built in")
+
+
+def _built_in() -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(__path__)}
 
 
 def _plug_ins() -> dict[str, importlib.metadata.EntryPoint]:

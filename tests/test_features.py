@@ -60,7 +60,7 @@ def _open(
             weights.fill(backbone, prefix.names)
         prefix.place(CPU, "fp32")
 
-    store = FeatureStore(folder, limit_bytes, World(0, 1, CPU), "fp32", None, load)
+    store = FeatureStore(folder, limit_bytes, World(0, 1, CPU), "fp32", None, "", load)
     return store.open(prefix, examples, backbone.shape.hidden), store, prefix
 
 

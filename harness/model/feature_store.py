@@ -31,6 +31,8 @@ from harness.model.split import Prefix
 # One chunk of rows that the prefix computes at once: large enough for the matrix units, small enough for the cache
 # of the processor. Fixed, like the chunks' order, so that the bits don't depend on the number of ranks.
 CHUNK_TOKENS = 1024
+# The code that the bits depend on.
+_CODE = ("feature_store.py", "gpt2.py", "split.py", "adapters.py", "../engine/precision.py", "../data/batches.py")
 
 
 @dataclass
@@ -50,6 +52,7 @@ class FeatureStore:
     """Opens, fills and limits the store.
 
     recipe: identifies the prefix's tensors before they are loaded; None where code of a third party made them.
+    code: hash of such code, which the key then depends on; else empty.
     load: fills and places the prefix's stages, which may be on the meta device until then.
     """
 
@@ -58,6 +61,7 @@ class FeatureStore:
     world: World
     precision: Precision
     recipe: str | None
+    code: str
     load: Callable[[], None]
     report: FeatureReport = field(default_factory=FeatureReport)
     _loaded: bool = False
@@ -92,7 +96,7 @@ class FeatureStore:
         if tensors is None:
             self._load_once()
             tensors = _hash_tensors(prefix)
-        path = self.folder / f"{_key(prefix, rows, tensors, self.precision, self.world.device)}.features"
+        path = self.folder / f"{_key(prefix, rows, tensors + self.code, self.precision, self.world.device)}.features"
         problem = self._fill(path, prefix, rows, size, tensors)
         if problem:
             return self.computed(prefix, examples, problem)
@@ -127,23 +131,21 @@ class FeatureStore:
             except OSError as error:
                 problem = f"{self.folder} can't be written: {error.strerror}"
         try:
-            state = self.world.gather((problem, leads and path.exists()))
-            problem = next((told for told, _ in state if told), None)
-            if problem:
-                return problem
-            if any(there for _, there in state):
-                self.report.reused_tokens = tokens
-                return None
-            self._load_once()
-            problem = self._compute(partial, prefix, rows)
-            if _hash_tensors(prefix) != tensors:
-                problem = "the prefix changed while it computed: it has a state"
-            self.report.computed_tokens = tokens
+            # What the leader of this machine found; every rank of every machine takes part in every exchange.
+            found = self.world.gather((problem, leads and path.exists()))
+            problem = next((told for told, _ in found if told), None)
+            _, whole = found[self.world.rank - self.world.local_rank]
+            if not (problem or whole):
+                self._load_once()
+                problem = self._compute(partial, prefix, rows)
+                if _hash_tensors(prefix) != tensors:
+                    problem = "the prefix changed while it computed: it has a state"
             problem = next(filter(None, self.world.gather(problem)), None)
-            if leads and not problem:
+            if leads and not (problem or whole):
                 partial.replace(path)
                 _drop_oldest(self.folder, self.limit_bytes, keep=path)
             self.world.gather(None)
+            self.report = FeatureReport(0, tokens) if whole else FeatureReport(tokens, 0)
             return problem
         finally:
             if lock.is_locked:
@@ -228,13 +230,13 @@ def _hash_tensors(prefix: Prefix) -> str:
     return digest.hexdigest()
 
 
-def _key(prefix: Prefix, rows: _DistinctRows, tensors: str, precision: Precision, device: torch.device) -> str:
+def _key(prefix: Prefix, rows: _DistinctRows, origin: str, precision: Precision, device: torch.device) -> str:
     code = hashlib.sha256()
-    for source in ("feature_store.py", "gpt2.py", "split.py", "adapters.py", "../engine/precision.py"):
+    for source in _CODE:
         code.update((Path(__file__).parent / source).read_bytes())
     attention = [getattr(module, "causal", None) for module in prefix.modules()]
     parts: Iterable[object] = (
-        tensors,
+        origin,
         code.hexdigest(),
         torch.__version__,
         prefix.names,

@@ -174,6 +174,11 @@ def notes(records: list[Record]) -> list[str]:
         for other in records
         if other.strategy_source.origin != "built in"
     ]
+    lines += [
+        f"{row_name(other)} computed its frozen part in every step: {other.prefix.not_stored}."
+        for other in records
+        if other.prefix and other.prefix.not_stored
+    ]
     return list(dict.fromkeys(line[0].upper() + line[1:] if line[0] != "[" else line for line in lines))
 
 
