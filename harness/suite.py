@@ -10,6 +10,7 @@ import torch
 
 from harness import records
 from harness.engine.world import World
+from harness.measure.memory import return_freed_memory
 from harness.plan import Plan, PlannedRun
 from harness.records import Record, Store, predictions_frame
 from harness.run import Observer, Outcome, make_record, run
@@ -59,6 +60,7 @@ def execute(plan: Plan, world: World, observer: SuiteObserver) -> None:
         if record.status in ("failed", "oom") and world.size > 1:
             raise RankLost(record.error)
         gc.collect()
+        return_freed_memory()
         if world.device.type == "cuda":
             torch.cuda.empty_cache()
 

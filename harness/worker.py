@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from harness.engine.world import connect, disconnect
+from harness.measure.memory import keep_freed_memory
 from harness.plan import Plan
 from harness.report.progress import observer_for
 from harness.suite import RankLost, execute
@@ -15,6 +16,7 @@ from harness.suite import RankLost, execute
 def work(plan: Plan) -> None:
     """Raises KeyboardInterrupt where the suite was interrupted; SIGTERM counts as that."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    keep_freed_memory()
     world = connect()
     execute(plan, world, observer_for(world.rank))
     disconnect()

@@ -179,3 +179,10 @@ def test_a_wrong_file_is_named(tmp_path: Path, content: bytes, part: str, option
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.yaml"):
         load_suite(tmp_path / "absent.yaml", {}, [])
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_configuration_that_ships_is_valid_and_changes_something(path: Path) -> None:
+    assert load_suite(path, {}, []) != load_suite(None, {}, [])

@@ -6,6 +6,7 @@ CPU: anonymous resident memory, sampled; file mappings (a stored checkpoint, say
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ import psutil
 import torch
 
 SAMPLE_SECONDS = 0.01
+_LIBC = ctypes.CDLL(None)
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 _STATM = Path("/proc/self/statm")
 CPU_DEFINITION = f"anonymous resident memory, sampled every {SAMPLE_SECONDS * 1000:.0f} ms"
 CPU_FALLBACK_DEFINITION = f"resident set size (file mappings included), sampled every {SAMPLE_SECONDS * 1000:.0f} ms"
@@ -35,6 +38,19 @@ def anonymous_bytes() -> int:
         return psutil.Process().memory_info().rss
     _, resident, shared, *_ = _STATM.read_text().split()
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next step, instead of giving it back and faulting it in again each time:
+    that costs a third of a step in which all 124M parameters are trained. `return_freed_memory` gives it back."""
+    if hasattr(_LIBC, "mallopt"):
+        _LIBC.mallopt(_M_MMAP_MAX, 0)
+        _LIBC.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def return_freed_memory() -> None:
+    if hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)
 
 
 @dataclass

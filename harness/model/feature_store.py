@@ -9,7 +9,6 @@ holder dies.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 from collections.abc import Callable, Iterable
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from harness.config import Precision
 from harness.data.batches import Examples, batches_by_length
 from harness.engine.world import World
+from harness.measure.memory import return_freed_memory
 from harness.model.features import Computed, Features, Stored
 from harness.model.gpt2 import Rows
 from harness.model.split import Prefix
@@ -102,7 +102,8 @@ class FeatureStore:
             return self.computed(prefix, examples, problem)
         if self.recipe:
             _KNOWN_TENSORS[self.recipe] = tensors
-        _release(prefix)
+        prefix.to("meta")  # nothing needs its tensors any more
+        return_freed_memory()
         store = np.memmap(path, self.dtype, "r", shape=shape)
         return {name: rows.stored(store, name, self.world.device) for name in examples}
 
@@ -268,10 +269,3 @@ def _drop_oldest(folder: Path, limit_bytes: int, keep: Path) -> None:
         total += file.stat().st_size
         if total > limit_bytes and file != keep:
             file.unlink(missing_ok=True)
-
-
-def _release(prefix: Prefix) -> None:
-    """Give the prefix's memory back: nothing needs its tensors any more."""
-    prefix.to("meta")
-    if hasattr(ctypes.CDLL(None), "malloc_trim"):
-        ctypes.CDLL(None).malloc_trim(0)

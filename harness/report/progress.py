@@ -32,11 +32,10 @@ class Lines(Silent):
 
     def run_started(self, planned: PlannedRun, number: int, total: int) -> None:
         self.title = f"[{number}/{total}] {planned.config.strategy}, seed {planned.config.seed}"
-        self.last_line = time.monotonic()
         self._print(f"{self.title}: started")
 
     def phase(self, name: str) -> None:
-        self.phase_started = time.monotonic()
+        self.phase_started = self.last_line = time.monotonic()
 
     def progress(self, done: int, total: int, loss: float) -> None:
         now = time.monotonic()
