@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from harness import records
-from harness.engine.world import World
+from harness.engine.world import World, is_loss_of_a_rank
 from harness.measure.memory import return_freed_memory
 from harness.plan import Plan, PlannedRun
 from harness.records import Record, Store, predictions_frame
@@ -78,11 +78,22 @@ def _isolated(planned: PlannedRun, plan: Plan, world: World, observer: Observer,
     except (torch.OutOfMemoryError, MemoryError) as problem:
         status, error = "oom", _reason(problem)
     except Exception as problem:
+        if world.size > 1 and is_loss_of_a_rank(problem):
+            return _lost(planned, world, outcome, store, problem)
         is_oom = isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
         status, error = ("oom" if is_oom else "failed"), _reason(problem)
     record = make_record(planned, world, outcome, status, error)
     if world.rank == 0 or status in ("failed", "oom"):
         _write(store, record, outcome)
+    return record
+
+
+def _lost(planned: PlannedRun, world: World, outcome: Outcome, store: Store, problem: BaseException) -> Record:
+    """The record of a run whose other rank is gone; if that rank has told its own reason, it stands."""
+    error = f"{_reason(problem)}\na rank was lost: rank {world.rank} gets no answer from another"
+    record = make_record(planned, world, outcome, "failed", error)
+    if not store.has(planned.run_id):
+        store.write(record)
     return record
 
 

@@ -53,3 +53,11 @@ def connect() -> World:
 def disconnect() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def is_loss_of_a_rank(problem: BaseException) -> bool:
+    """Whether an exchange failed because another rank is gone; gloo raises a plain RuntimeError for it."""
+    told = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    return isinstance(problem, dist.DistError) or (
+        isinstance(problem, RuntimeError) and any(words in str(problem) for words in told)
+    )
