@@ -108,7 +108,7 @@ class Seconds(Part):
 
 
 class RankMemory(Part):
-    """Bytes. at_start: after imports, before the run. phases: the peak of each, by `definition`."""
+    """Bytes, by `definition`. at_start: before the run, after imports and earlier runs. phases: the peak of each."""
 
     rank: int
     at_start: int

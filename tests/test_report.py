@@ -37,6 +37,16 @@ def test_the_best_of_each_column_is_marked(three: list[Record]) -> None:
     assert not any(rows(three[:1])[0].best), "one row alone wins nothing"
 
 
+def test_a_time_that_leaves_out_stored_work_is_marked_and_wins_nothing(run_here) -> None:
+    computed, reused = run_here(strategy=["last_block"], seed=[0, 1], training__epochs=0)
+    first, second = rows([computed, reused])
+    assert not first.cells[-1].endswith("*")
+    assert second.cells[-1].endswith("s*")
+    assert (first.best[-1], second.best[-1]) == (True, False)
+    assert "whose features another run had stored" in markdown([computed, reused])
+    assert "had stored" not in markdown([computed])
+
+
 def test_a_failed_cell_shows_why_and_keeps_what_was_measured(three: list[Record]) -> None:
     failed = rows(three)[2]
     assert failed.failure.startswith("diverged: the loss of step")

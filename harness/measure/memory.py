@@ -55,12 +55,19 @@ def return_freed_memory() -> None:
 
 @dataclass
 class MemoryMeter:
-    """peaks: bytes by phase; reserved: the CUDA allocator's by phase; at_start: bytes when the run began."""
+    """peaks: bytes by phase; reserved: the CUDA allocator's by phase; at_start: bytes when the run began.
+
+    All by `definition`; at_start counts what imports and earlier runs of the process hold.
+    """
 
     device: torch.device
     peaks: dict[str, int] = field(default_factory=dict)
     reserved: dict[str, int] = field(default_factory=dict)
-    at_start: int = field(default_factory=anonymous_bytes)
+    at_start: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        on_gpu = self.device.type == "cuda"
+        self.at_start = torch.cuda.memory_allocated(self.device) if on_gpu else anonymous_bytes()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

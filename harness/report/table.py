@@ -25,7 +25,7 @@ NARROW_COLUMNS = 120
 class Column:
     """title; value: what is compared, None where it was not measured; show: how it is written; best: which wins.
 
-    essential: shown in a narrow terminal too.
+    essential: shown in a narrow terminal too. competes: whether a record's value may win.
     """
 
     title: str
@@ -33,6 +33,7 @@ class Column:
     show: Callable[[Record], str]
     best: Callable[[Sequence[float]], float] | None = None
     essential: bool = True
+    competes: Callable[[Record], bool] = lambda record: record.status == "ok"
 
 
 def _metric(record: Record, split: str, key: str) -> float | None:
@@ -45,6 +46,17 @@ def _accuracy(title: str, split: str, essential: bool) -> Column:
         return f"{100 * _metric(record, split, 'accuracy'):.2f}"
 
     return Column(title, lambda record: _metric(record, split, "accuracy"), show, max, essential)
+
+
+def _reused(record: Record) -> bool:
+    return bool(record.prefix and record.prefix.reused_tokens)
+
+
+def _grown(record: Record) -> float | None:
+    """Peak bytes above what a rank held when the run began: runs before it in the same process leave caches behind."""
+    if not record.memory:
+        return None
+    return max(peak - rank.at_start for rank in record.memory.by_rank for peak in rank.phases.values())
 
 
 def _test_with_interval(record: Record) -> str:
@@ -73,13 +85,14 @@ COLUMNS = (
     _accuracy("unseen %", "test_clean", essential=False),
     _rate("examples/s", "examples_per_second", essential=False),
     _rate("real tok./s", "real_tokens_per_second", essential=False),
+    Column("memory", lambda r: _grown(r), lambda r: _bytes(_grown(r)), min),
     Column(
-        "memory",
-        lambda record: record.memory.peak_bytes if record.memory else None,
-        lambda record: _bytes(record.memory.peak_bytes),
+        "time",
+        lambda record: record.seconds.total,
+        lambda record: f"{record.seconds.total:.1f} s" + ("*" if _reused(record) else ""),
         min,
+        competes=lambda record: record.status == "ok" and not _reused(record),
     ),
-    Column("time", lambda record: record.seconds.total, lambda record: f"{record.seconds.total:.1f} s", min),
 )
 
 
@@ -104,22 +117,23 @@ def conditions(records: list[Record]) -> list[list[Record]]:
 
 def rows(records: list[Record]) -> list[Row]:
     """One row a run. A run that failed keeps what it measured, and says why it has no more."""
-    finished = [record for record in records if record.status == "ok"]
-    winners = [
-        column.best([v for record in finished if (v := column.value(record)) is not None] or [float("nan")])
-        if column.best and len(finished) > 1
-        else None
-        for column in COLUMNS
-    ]
+    winners = [_winner(column, records) if len(records) > 1 else None for column in COLUMNS]
     return [_row(record, winners) for record in records]
 
 
+def _winner(column: Column, records: list[Record]) -> float | None:
+    values = [column.value(record) for record in records if column.competes(record)]
+    measured = [value for value in values if value is not None]
+    return column.best(measured) if column.best and measured else None
+
+
 def _row(record: Record, winners: list[float | None]) -> Row:
-    values = [column.value(record) for column in COLUMNS]
-    ok = record.status == "ok"
-    cells = ["-" if value is None else column.show(record) for column, value in zip(COLUMNS, values, strict=True)]
-    best = [ok and value is not None and value == winner for value, winner in zip(values, winners, strict=True)]
-    failure = None if ok else f"{record.status}: {(record.error or 'no reason recorded').splitlines()[-1]}"
+    cells, best = [], []
+    for column, winner in zip(COLUMNS, winners, strict=True):
+        value = column.value(record)
+        cells.append("-" if value is None else column.show(record))
+        best.append(winner is not None and value == winner and column.competes(record))
+    failure = None if record.status == "ok" else f"{record.status}: {_last_line(record.error)}"
     return Row(row_name(record), record.seed, cells, best, failure)
 
 
@@ -167,8 +181,12 @@ def notes(records: list[Record]) -> list[str]:
             lines.append(f"best possible on average: {100 * data.best_accuracy:.0f}%; the other labels are flipped.")
         if data.cut_texts:
             lines.append(f"{data.cut_texts} texts were longer than a row may be, and were cut.")
+    if any(_reused(other) for other in records):
+        lines.append("*: without the time of its frozen part, whose features another run had stored.")
     if record.memory:
-        lines.append(f"memory: {record.memory.definition}, highest of all ranks and phases.")
+        lines.append(
+            f"memory: {record.memory.definition}, highest of all ranks and phases, above the start of the run."
+        )
     lines += [
         f"{row_name(other)} ran code from outside the harness: {other.strategy_source.origin}."
         for other in records
@@ -179,7 +197,7 @@ def notes(records: list[Record]) -> list[str]:
         for other in records
         if other.prefix and other.prefix.not_stored
     ]
-    return list(dict.fromkeys(line[0].upper() + line[1:] if line[0] != "[" else line for line in lines))
+    return list(dict.fromkeys(line[0].upper() + line[1:] for line in lines))
 
 
 def print_table(console: Console, records: list[Record]) -> None:
@@ -241,7 +259,7 @@ def summary(records: list[Record]) -> pd.DataFrame:
                 "seconds": record.seconds.model_dump(),
                 "peak_bytes": record.memory.peak_bytes if record.memory else None,
                 "world_size": record.engine.world_size,
-                "error": record.error.splitlines()[-1] if record.error else None,
+                "error": _last_line(record.error) if record.error else None,
             }
             for record in records
         ]
@@ -281,6 +299,10 @@ def write_tables(results: Path, records: list[Record]) -> list[Path]:
     for name, content in files.items():
         write_atomically(results / name, content)
     return [results / name for name in files]
+
+
+def _last_line(error: str | None) -> str:
+    return (error or "no reason recorded").splitlines()[-1]
 
 
 def _bytes(count: float) -> str:

@@ -1,0 +1,41 @@
+"""`ftbench check-weights`: the model speaks, and the command says whether it is the pretrained one."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from harness import cli
+from harness.model import continuation
+
+
+def _check(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["ftbench", "check-weights", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_a_model_that_answers_otherwise_is_told_from_the_pretrained_one(
+    tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config()).save_pretrained(tmp_path)
+    assert _check(monkeypatch, "--weights", str(tmp_path)) == 1
+    out = capsys.readouterr().out
+    assert "This is not what the pretrained 124M model answers" in out
+    spoken = next(line for line in out.splitlines() if line.startswith("continuation")).split(maxsplit=1)[1]
+    monkeypatch.setattr("harness.report.catalogue.EXPECTED", ast.literal_eval(spoken))
+    assert _check(monkeypatch, "--weights", str(tmp_path)) == 0
+    assert "the weights are loaded right" in capsys.readouterr().out
+
+
+def test_what_is_expected_is_the_published_continuation() -> None:
+    whole = continuation.PROMPT + continuation.EXPECTED
+    assert whole.replace("\n", "/") == (
+        "Every effort moves you forward.//The first step is to understand the importance of your work"
+    )
