@@ -34,7 +34,7 @@ from harness.records import Record, Store
 ROOT = Path(__file__).parents[1]
 FULL = bool(os.environ.get("FTBENCH_PERF_FULL"))
 ROUNDS = int(os.environ.get("FTBENCH_PERF_ROUNDS", "1" if FULL else "2"))
-TEXTS, EPOCHS = (None, 5) if FULL else (60, 5)
+TEXTS, EPOCHS = (None, 5) if FULL else (40, 5)
 STRATEGIES = ["head_only", "last_block", "last_padded", *(["full"] if FULL else [])]
 PRECISION, _ = choose("auto", "gpt2", torch.cuda.is_available())
 

@@ -72,4 +72,6 @@ def _show(console: Console, store: Store, records: list[Record]) -> None:
     written = write_tables(store.results, store.all())
     if records:
         print_table(console, records)
+    if len(records) == 1:
+        console.print("\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]", highlight=False)
     console.print(f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}.", highlight=False)
