@@ -29,7 +29,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 # VARIABLE=value becomes --option value; what is not given is not passed.
 option = $(if $($(1)),--$(2) "$($(1))")
 
+# Part of the interface, not built yet: better refused than ignored.
+PLANNED := ZERO NNODES NODE_RANK RDZV TUNE
+
 bench: setup
+	$(foreach name,$(PLANNED),$(if $($(name)),$(error $(name)=$($(name)): not built yet; leave it out)))
 	@$(BIN)/ftbench run \
 		$(call option,STRATEGY,strategy) $(call option,MODEL,model) $(call option,WEIGHTS,weights) \
 		$(call option,DATA,data) $(call option,READOUT,readout) $(call option,ENGINE,engine) \

@@ -13,7 +13,8 @@ from harness.config import SuiteConfig
 from harness.launch import launch
 from harness.plan import Plan, resolve
 from harness.records import Record, Store
-from harness.report.table import print_table, write_tables
+from harness.report.files import write_tables
+from harness.report.table import print_table
 from harness.suite import prepare_store
 
 

@@ -49,7 +49,7 @@ def run(
 ) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
     from harness import bench
-    from harness.config import load_suite, parse_seeds
+    from harness.config import load_suite, parse_seeds, split_assignments
     from strategies import built_in_names
 
     names = built_in_names() if strategy == "all" else strategy.split(",") if strategy else None
@@ -65,7 +65,7 @@ def run(
         "training.epochs": epochs,
         "precision": precision,
     }
-    suite = load_suite(config, options, [part for given in assign or [] for part in given.split()])
+    suite = load_suite(config, options, split_assignments(assign or []))
     raise typer.Exit(bench.run_suite(console, suite, results, cache, force))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -169,6 +170,14 @@ def parse_seeds(given: str) -> list[int]:
     if not seeds:
         raise UserError(f"SEEDS={given!r}: expected whole numbers such as 0,1,2 or a range such as 0..9.")
     return seeds
+
+
+def split_assignments(given: list[str]) -> list[str]:
+    """`a=1 b='two words'` -> its assignments; quotes as in a shell."""
+    try:
+        return [assignment for text in given for assignment in shlex.split(text)]
+    except ValueError as error:
+        raise UserError(f"SET={' '.join(given)!r}: {error}; close the quotes.") from error
 
 
 def _read_file(file: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import UserError
-from harness.config import RunConfig, load_suite, parse_seeds
+from harness.config import RunConfig, load_suite, parse_seeds, split_assignments
 
 
 @pytest.mark.parametrize(
@@ -186,3 +186,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 )
 def test_every_configuration_that_ships_is_valid_and_changes_something(path: Path) -> None:
     assert load_suite(path, {}, []) != load_suite(None, {}, [])
+
+
+def test_a_value_in_quotes_may_hold_spaces() -> None:
+    assignments = split_assignments(["data.text_column='the text' training.epochs=2", "seed=3"])
+    suite = load_suite(None, {}, assignments)
+    assert suite.base.data.text_column == "the text"
+    assert (suite.base.training.epochs, suite.seeds) == (2, [3])
+    with pytest.raises(UserError, match="close the quotes"):
+        split_assignments(["data.text_column='the text"])

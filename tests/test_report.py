@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness.records import Record, Store
-from harness.report.table import comparison, markdown, newest_of_each, print_table, rows, summary, write_tables
+from harness.records import Record, Store, newest_of_each
+from harness.report.files import comparison, markdown, summary, write_tables
+from harness.report.table import print_table, rows
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def assets_folder() -> Path | None:
 def fetch(remote: Remote, cache: Path, assets: Path | None) -> Path:
     """The path of a published file with the right hash.
 
-    Raises NotAvailable where it can't be had, UserError where a local copy is damaged.
+    Raises NotAvailable where it can't be had, UserError where a local copy is damaged or the cache can't be written.
     """
     for folder in filter(None, (assets, cache)):
         path = folder / remote.path
@@ -63,7 +63,12 @@ def fetch(remote: Remote, cache: Path, assets: Path | None) -> Path:
             return path
     content = _download(remote)
     path = cache / remote.path
-    write_atomically(path, content)
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UserError(
+            f"cache folder {str(cache)!r} can't be written ({error.strerror}): name another with CACHE."
+        ) from error
     return path
 
 

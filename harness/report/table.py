@@ -1,21 +1,17 @@
-"""The comparison table: in the terminal, as Markdown, as CSV and as JSON, all from the same rows."""
+"""The comparison table: its columns, rows and notes, and how they look in the terminal."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.data.fetch import write_atomically
-from harness.records import Record, newest_of_each
+from harness.records import Record
 
 _AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
 NARROW_COLUMNS = 120
@@ -133,7 +129,7 @@ def _row(record: Record, winners: list[float | None]) -> Row:
         value = column.value(record)
         cells.append("-" if value is None else column.show(record))
         best.append(winner is not None and value == winner and column.competes(record))
-    failure = None if record.status == "ok" else f"{record.status}: {_last_line(record.error)}"
+    failure = None if record.status == "ok" else f"{record.status}: {last_line(record.error)}"
     return Row(row_name(record), record.seed, cells, best, failure)
 
 
@@ -225,83 +221,7 @@ def print_table(console: Console, records: list[Record]) -> None:
             console.print("  [dim]This terminal is narrow: table.md has all columns.[/]")
 
 
-def markdown(records: list[Record]) -> str:
-    return "\n".join(_markdown_group(group) for group in conditions(records))
-
-
-def _markdown_group(group: list[Record]) -> str:
-    lines = [f"### {_cell(heading(group[0]))}", ""]
-    lines.append("| strategy | seed | " + " | ".join(column.title for column in COLUMNS) + " |")
-    lines.append("| --- " + "| ---: " * (len(COLUMNS) + 1) + "|")
-    for row in rows(group):
-        cells = [f"**{cell}**" if best else cell for cell, best in zip(row.cells, row.best, strict=True)]
-        name = _cell(row.name) + (f" ({_cell(row.failure)})" if row.failure else "")
-        lines.append(f"| {name} | {row.seed} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *(f"- {_cell(line)}" for line in notes(group)), ""])
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
-
-
-def summary(records: list[Record]) -> pd.DataFrame:
-    """One line a run, plain numbers."""
-    return pd.json_normalize(
-        [
-            {
-                **record.model_dump(include={"run_id", "status", "strategy", "readout", "seed", "precision"}),
-                "model": record.model.name,
-                "weights": record.model.weights,
-                "data": record.data.name if record.data else None,
-                "trainable_parameters": record.model.trainable_parameters,
-                "metrics": record.metrics.model_dump() if record.metrics else None,
-                "throughput": record.throughput.model_dump() if record.throughput else None,
-                "seconds": record.seconds.model_dump(),
-                "peak_bytes": record.memory.peak_bytes if record.memory else None,
-                "world_size": record.engine.world_size,
-                "error": _last_line(record.error) if record.error else None,
-            }
-            for record in records
-        ]
-    )
-
-
-def comparison(records: list[Record]) -> list[dict[str, Any]]:
-    """Each table as data: its heading, its notes, and for each row the values that are compared."""
-    return [
-        {
-            "conditions": heading(group[0]),
-            "notes": notes(group),
-            "rows": [
-                {
-                    "name": row_name(record),
-                    "run_id": record.run_id,
-                    "seed": record.seed,
-                    "status": record.status,
-                    "values": {column.title: column.value(record) for column in COLUMNS},
-                    "test_interval": record.metrics.test.interval if record.metrics else None,
-                }
-                for record in group
-            ],
-        }
-        for group in conditions(records)
-    ]
-
-
-def write_tables(results: Path, records: list[Record]) -> list[Path]:
-    """table.md, summary.csv and comparison.json from the newest record of each configuration."""
-    kept = newest_of_each(records)
-    files = {
-        "table.md": markdown(kept),
-        "summary.csv": summary(kept).to_csv(index=False),
-        "comparison.json": json.dumps(comparison(kept), indent=2) + "\n",
-    }
-    for name, content in files.items():
-        write_atomically(results / name, content)
-    return [results / name for name in files]
-
-
-def _last_line(error: str | None) -> str:
+def last_line(error: str | None) -> str:
     return (error or "no reason recorded").splitlines()[-1]
 
 
