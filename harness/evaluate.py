@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import log_softmax
 
-from harness.data.batches import batches_by_length, batches_in_order
+from harness.data.batches import batches_by_length, batches_in_order, tokens_at_once
 from harness.engine.protocol import Engine
 from harness.engine.world import World
 from harness.model.features import Features
 from harness.records import Metrics
 from harness.statistics import wilson_interval
-
-# Attention and the MLP hold several times a batch's hidden states: this bounds the memory of an evaluation batch.
-EVALUATION_TOKENS = 2048
 
 
 def predict(engine: Engine, features: Features, world: World, batch_size: int | None = None) -> np.ndarray:
@@ -26,7 +23,7 @@ def predict(engine: Engine, features: Features, world: World, batch_size: int | 
     if batch_size:
         batches = batches_in_order(count, batch_size)
     else:
-        batches = batches_by_length(features.lengths, EVALUATION_TOKENS)
+        batches = batches_by_length(features.lengths, tokens_at_once(world.device.type))
     # Every rank runs equally many batches: sharded engines exchange parameters in each forward pass.
     rounds = -(-len(batches) // world.size)
     mine = [(round_ * world.size + world.rank) % len(batches) for round_ in range(rounds)]

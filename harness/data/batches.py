@@ -105,6 +105,14 @@ def batches_by_length(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
     return [np.array(batch) for batch in batches]
 
 
+def tokens_at_once(device: str) -> int:
+    """How many tokens to compute at once where no gradient is kept, by the device's type.
+
+    On a CPU what its caches hold (512 ran a tenth faster than 1024), on a GPU what keeps it busy between launches.
+    """
+    return 512 if device == "cpu" else 16_384
+
+
 def batches_in_order(count: int, batch_size: int) -> list[np.ndarray]:
     return np.split(np.arange(count), range(batch_size, count, batch_size))
 

@@ -21,18 +21,22 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from harness.config import Precision
-from harness.data.batches import Examples, batches_by_length
+from harness.data.batches import Examples, batches_by_length, tokens_at_once
 from harness.engine.world import World
 from harness.measure.memory import return_freed_memory
-from harness.model.features import Computed, Features, Stored
-from harness.model.gpt2 import Rows
+from harness.model.features import Computed, Features, Stored, packed_features
 from harness.model.split import Prefix
 
-# One chunk of rows that the prefix computes at once: large enough for the matrix units, small enough for the cache
-# of the processor. Fixed, like the chunks' order, so that the bits don't depend on the number of ranks.
-CHUNK_TOKENS = 1024
 # The code that the bits depend on.
-_CODE = ("feature_store.py", "gpt2.py", "split.py", "adapters.py", "../engine/precision.py", "../data/batches.py")
+_CODE = (
+    "feature_store.py",
+    "features.py",
+    "gpt2.py",
+    "split.py",
+    "adapters.py",
+    "../engine/precision.py",
+    "../data/batches.py",
+)
 
 
 @dataclass
@@ -155,7 +159,8 @@ class FeatureStore:
 
     def _compute(self, partial: Path, prefix: Prefix, rows: _DistinctRows) -> str | None:
         """Write this rank's share of the chunks; returns what went wrong."""
-        chunks = batches_by_length(rows.token_lengths, CHUNK_TOKENS)
+        # The same chunks at any number of ranks, so that the bits don't depend on it.
+        chunks = batches_by_length(rows.token_lengths, tokens_at_once(self.world.device.type))
         mine = chunks[self.world.local_rank :: self.world.local_size]
         with partial.open("r+b") as file:
             for number, chunk in enumerate(mine):
@@ -174,10 +179,8 @@ class FeatureStore:
 
     def _features(self, prefix: Prefix, rows: _DistinctRows, chunk: np.ndarray) -> Tensor:
         token_ids = np.concatenate([np.frombuffer(rows.rows[number], np.int32) for number in chunk])
-        packed = Rows.packed(rows.token_lengths[chunk]).to(self.world.device)
-        ids = torch.from_numpy(token_ids.astype(np.int64)).to(self.world.device)
-        features = prefix.features(packed.fill(ids), packed)
-        return features if prefix.readout else features[: len(ids)]
+        features, packed = packed_features(prefix, token_ids, rows.token_lengths[chunk], self.world.device)
+        return features[: int(packed.lengths.sum())]  # without the filler
 
 
 # Hashes of the tensors of prefixes that were loaded in this process, by recipe: a second run need not load them.

@@ -44,15 +44,11 @@ class Computed:
     def batch(self, numbers: np.ndarray) -> tuple[Tensor, Rows]:
         lengths = self.lengths[numbers]
         ids = gather_rows(self.examples.token_ids, self.examples.offsets[numbers], lengths)
-        if self.width:
-            rectangle = np.full((len(numbers), self.width), self.examples.pad_token)
-            rectangle[np.arange(self.width) < lengths[:, None]] = ids
-            ids, rows = rectangle.reshape(-1), Rows.padded(lengths, self.width)
-        else:
-            rows = Rows.packed(lengths)
-        rows = rows.to(self.device)
-        features = self.prefix.features(rows.fill(torch.from_numpy(ids.astype(np.int64)).to(self.device)), rows)
-        return (features, _one_token_rows(len(numbers)).to(self.device)) if self.prefix.readout else (features, rows)
+        if not self.width:
+            return packed_features(self.prefix, ids, lengths, self.device)
+        rectangle = np.full((len(numbers), self.width), self.examples.pad_token)
+        rectangle[np.arange(self.width) < lengths[:, None]] = ids
+        return _features(self.prefix, rectangle.reshape(-1), Rows.padded(lengths, self.width), self.device)
 
 
 @dataclass
@@ -72,5 +68,16 @@ class Stored:
         return rows.fill(features.to(self.device)), rows
 
 
-def _one_token_rows(count: int) -> Rows:
-    return Rows.packed(np.ones(count, dtype=np.int64))
+def packed_features(
+    prefix: Prefix, token_ids: np.ndarray, lengths: np.ndarray, device: torch.device
+) -> tuple[Tensor, Rows]:
+    """What the prefix makes of rows of `lengths` that stand one after the other in `token_ids`."""
+    return _features(prefix, token_ids, Rows.packed(lengths), device)
+
+
+def _features(prefix: Prefix, token_ids: np.ndarray, rows: Rows, device: torch.device) -> tuple[Tensor, Rows]:
+    rows = rows.to(device)
+    ids = torch.from_numpy(token_ids.astype(np.int64)).to(device)
+    features = prefix.features(rows.fill(ids), rows)
+    # A prefix that reads hands over one vector of each row.
+    return features, Rows.packed(np.ones(len(rows.lengths), dtype=np.int64)).to(device) if prefix.readout else rows

@@ -168,7 +168,16 @@ class MLP(nn.Module):
         self.contract = nn.Linear(4 * shape.hidden, shape.hidden)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.contract(F.gelu(self.expand(hidden), approximate="tanh"))
+        return self.contract(_linear_gelu(self.expand, hidden))
+
+
+def _linear_gelu(layer: nn.Linear, hidden: Tensor) -> Tensor:
+    fusable = layer.weight.dtype == torch.bfloat16 and hidden.device.type == "cpu" and type(layer) is nn.Linear
+    if fusable and not torch.is_grad_enabled():
+        # PyTorch's own fused kernel, which its compiler uses: GELU while the product is still in registers. Alone it
+        # takes a tenth of the prefix's time.
+        return torch.ops.mkldnn._linear_pointwise(hidden.bfloat16(), layer.weight, layer.bias, "gelu", [], "tanh")
+    return F.gelu(layer(hidden), approximate="tanh")
 
 
 class Block(nn.Module):
