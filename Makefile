@@ -52,7 +52,7 @@ perf: setup
 	@mkdir -p $(or $(RESULTS),results)
 	@FTBENCH_PERF_FULL=$(FULL) $(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-quiet \
 		--benchmark-json=$(or $(RESULTS),results)/perf.json
-	@$(BIN)/python benchmarks/report.py $(or $(RESULTS),results)/perf.json
+	@$(BIN)/python -m benchmarks.report $(or $(RESULTS),results)/perf.json
 
 lint: setup
 	@$(BIN)/ruff check .

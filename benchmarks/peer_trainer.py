@@ -1,6 +1,6 @@
 """The same run with the Hugging Face Trainer and its best settings, as a process of its own.
 
-    python benchmarks/peer_trainer.py STRATEGY DATA EPOCHS PRECISION
+    python -m benchmarks.peer_trainer STRATEGY DATA EPOCHS PRECISION
 
 Dynamic padding, length grouping, bfloat16, fused AdamW; the same architecture, texts, batch, epochs and evaluation of
 the three splits as `ftbench run`. Prints one line of JSON: seconds from the data to the final evaluation.

@@ -1,45 +1,84 @@
-"""Turn pytest-benchmark's JSON into the table that people read: `python benchmarks/report.py perf.json`."""
+"""Turn pytest-benchmark's JSON into the tables that people read: `python -m benchmarks.report perf.json`."""
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+PEERS = {"plain": "plain path", "trainer": "Hugging Face Trainer"}
 
 
 def main(path: Path) -> None:
     content = json.loads(path.read_text())
     infos = [entry["extra_info"] for entry in content["benchmarks"]]
     console = Console(width=None if sys.stdout.isatty() else 120)
-    table = Table(
-        title=f"Seconds from the data to the final evaluation ({content['machine_info']['cpu']['brand_raw']})"
-    )
-    for title in ("strategy", "against", "theirs", "ours", "times faster", "spread"):
-        table.add_column(title, justify="left" if title in ("strategy", "against") else "right")
+    console.print(_speed(infos, content["machine_info"]["cpu"].get("brand_raw", "unknown processor")))
+    console.print(_phases(infos))
     for info in infos:
-        if "ratio" in info:
-            table.add_row(
-                info["strategy"],
-                {"plain": "plain path", "trainer": "Hugging Face Trainer"}[info["peer"]],
-                f"{_median(info['peer_seconds']):.1f}",
-                f"{_median(info['seconds']):.1f}",
-                f"{info['ratio']:.1f}",
-                f"{min(info['ratios']):.1f} to {max(info['ratios']):.1f}",
-            )
-    console.print(table)
+        if "rows" in info:
+            console.print(_growth(info))
     for info in infos:
         if "teraflops" in info:
-            console.print(f"ceiling, {info['dtype']} matrix products: {info['teraflops']:.2f} TFLOP/s")
+            console.print(f"ceiling, {info['precision']} matrix products: {info['teraflops']:.2f} TFLOP/s")
         if "gigabytes_per_second" in info:
             console.print(f"ceiling, memory: {info['gigabytes_per_second']:.1f} GB/s")
     console.print(f"Wrote {path}.")
 
 
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def _speed(infos: list[dict[str, Any]], processor: str) -> Table:
+    table = _table(
+        f"Seconds from the data to the final evaluation ({processor})",
+        *("strategy", "against", "rounds", "theirs", "ours", "times faster", "spread"),
+    )
+    for info in infos:
+        if "ratio" in info:
+            theirs, ours = statistics.median(info["peer_seconds"]), statistics.median(info["seconds"])
+            spread = (
+                f"{min(info['ratios']):.1f} to {max(info['ratios']):.1f}" if len(info["ratios"]) > 1 else "one round"
+            )
+            rounds = str(len(info["ratios"]))
+            ratio = f"{info['ratio']:.1f}"
+            table.add_row(info["strategy"], PEERS[info["peer"]], rounds, f"{theirs:.1f}", f"{ours:.1f}", ratio, spread)
+    return table
+
+
+def _phases(infos: list[dict[str, Any]]) -> Table:
+    table = _table(
+        "Model FLOPs utilisation: products needed per second, over the ceiling measured beside the run",
+        *("strategy", "phase", "seconds", "TFLOP/s", "ceiling", "utilisation"),
+    )
+    for info in infos:
+        for name, phase in info.get("phases", {}).items():
+            rate, ceiling = f"{phase['teraflops']:.2f}", f"{phase['ceiling_teraflops']:.2f}"
+            share = f"{phase['utilisation']:.0%}"
+            table.add_row(info["strategy"], name, f"{phase['seconds']:.2f}", rate, ceiling, share)
+    return table
+
+
+def _growth(info: dict[str, Any]) -> Table:
+    phases = ("features", "train", "evaluate")
+    marginal = any("marginal" in row for row in info["rows"])
+    titles = ["value", *(f"{phase} s" for phase in (*phases, "total")), "memory MB"]
+    table = _table(f"Growth with {info['grows']}", *titles, *([f"{phase} ms/token" for phase in phases] * marginal))
+    for row in info["rows"]:
+        cells = [row["value"], *(f"{row[phase]:.2f}" for phase in (*phases, "total")), f"{row['memory_megabytes']:.0f}"]
+        # Seconds for a thousand tokens more are milliseconds for one.
+        more = [f"{row['marginal'][phase]:.3f}" if "marginal" in row else "" for phase in phases] if marginal else []
+        table.add_row(*cells, *more)
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("strategy", "against", "phase", "value") else "right")
+    return table
 
 
 if __name__ == "__main__":

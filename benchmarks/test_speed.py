@@ -1,8 +1,7 @@
-"""`make perf`: ftbench against its own plain path, the Hugging Face Trainer, and the machine's ceiling.
+"""`make perf`, first half: ftbench against its own plain path, the Hugging Face Trainer, and the machine's ceiling.
 
 Every comparison is a pair measured side by side: in each round the peer runs first (as pytest-benchmark's set-up), then
-ftbench with a cold cache, each as a process of its own. What is compared are the seconds from the data to the final
-evaluation of all three splits; whole-process seconds are kept beside them.
+ftbench. What is compared are the seconds from the data to the final evaluation of all three splits.
 
 Short mode (the default) uses a few texts and `full` is left to the long one: `make perf FULL=1`. Fixed costs (loading
 124M weights) weigh more on few texts, so the short mode's ratios are lower bounds.
@@ -10,44 +9,36 @@ Short mode (the default) uses a few texts and `full` is left to the long one: `m
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-from platformdirs import user_cache_path
 
+from benchmarks.processes import CACHE, Measured, encoded, ours, plain_seconds, trained_rows, trainer_seconds
 from harness.config import DataConfig
 from harness.data.dataset import load_dataset
 from harness.data.fetch import NotAvailable
-from harness.engine.precision import choose
-from harness.records import Record, Store
+from harness.measure.flops import forward_flops, training_flops
+from harness.model.gpt2 import SHAPES
+from harness.records import Record
 
-ROOT = Path(__file__).parents[1]
 FULL = bool(os.environ.get("FTBENCH_PERF_FULL"))
 ROUNDS = int(os.environ.get("FTBENCH_PERF_ROUNDS", "1" if FULL else "2"))
-TEXTS, EPOCHS = (None, 5) if FULL else (40, 5)
+TEXTS, EPOCHS = (None, 5) if FULL else (24, 5)
 STRATEGIES = ["head_only", "last_block", "last_padded", *(["full"] if FULL else [])]
-PRECISION, _ = choose("auto", "gpt2", torch.cuda.is_available())
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The real messages; in short mode a few of them, the longest among them, since the plain path pads to it."""
-    if FULL:
-        return "sms_spam"
     try:
-        train = load_dataset(DataConfig(name="sms_spam"), user_cache_path("ftbench", appauthor=False)).split["train"]
+        train = load_dataset(DataConfig(name="sms_spam"), CACHE).split["train"]
     except NotAvailable as error:
         pytest.skip(f"{error}: set FTBENCH_ASSETS")
+    if FULL:
+        return "sms_spam"
     few = train.iloc[:TEXTS]
     longest = train.loc[[train["text"].str.len().idxmax()]]
     path = tmp_path_factory.mktemp("data") / "sms.csv"
@@ -55,76 +46,72 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def _run(strategy: str, data: str, *settings: str) -> tuple[Record, float]:
-    """A run on the 124M architecture with a cold cache: its record, and the seconds of the whole process."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "harness", "run", "--strategy", strategy, "--data", data, "--model", "gpt2"]
-        options = ["--weights", "random", "--epochs", str(EPOCHS), "--results", folder, "--cache", f"{folder}/cache"]
-        started = time.perf_counter()
-        changes = [part for setting in settings for part in ("--set", setting)]
-        subprocess.run([*command, *options, *changes], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        seconds = time.perf_counter() - started
-        (record,) = Store(Path(folder)).all()
-    return record, seconds
-
-
-def _plain(strategy: str, data: str) -> float:
-    return _run(strategy, data, "plain=true")[0].seconds.total
-
-
-def _trainer(strategy: str, data: str) -> float:
-    command = [sys.executable, "benchmarks/peer_trainer.py", strategy, data, str(EPOCHS), PRECISION]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])["seconds"]
-
-
-def _compare(benchmark, strategy: str, data: str, peer: Callable[[str, str], float]) -> None:
+def _compare(benchmark, strategy: str, data: str, peer: Callable[[str, str, int], float]) -> list[Measured]:
     theirs: list[float] = []
-    ours: list[Record] = []
-    processes: list[float] = []
-
-    def fast() -> None:
-        record, process = _run(strategy, data)
-        ours.append(record)
-        processes.append(process)
-
-    benchmark.pedantic(fast, setup=lambda: theirs.append(peer(strategy, data)), rounds=ROUNDS)
-    totals = [record.seconds.total for record in ours]
+    runs: list[Measured] = []
+    benchmark.pedantic(
+        lambda: runs.append(ours(strategy, data, EPOCHS)),
+        setup=lambda: theirs.append(peer(strategy, data, EPOCHS)),
+        rounds=ROUNDS,
+    )
+    totals = [run.record.seconds.total for run in runs]
     ratios = [a / b for a, b in zip(theirs, totals, strict=True)]
     benchmark.extra_info |= {
         "strategy": strategy,
-        "peer": peer.__name__.strip("_"),
-        "precision": ours[0].precision,
+        "peer": peer.__name__.removesuffix("_seconds"),
+        "precision": runs[0].record.precision,
         "peer_seconds": theirs,
         "seconds": totals,
-        "process_seconds": processes,
-        "phases": ours[0].seconds.model_dump(),
+        "process_seconds": [run.process_seconds for run in runs],
         "ratio": statistics.median(ratios),
         "ratios": ratios,
     }
+    return runs
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_against_the_plain_path(benchmark, data: str, strategy: str) -> None:
-    _compare(benchmark, strategy, data, _plain)
+    runs = _compare(benchmark, strategy, data, plain_seconds)
+    if strategy != "last_padded":
+        benchmark.extra_info["phases"] = _phases(runs[-1], data)
 
 
 @pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "last_padded"])
 def test_against_the_trainer(benchmark, data: str, strategy: str) -> None:
-    _compare(benchmark, strategy, data, _trainer)
+    _compare(benchmark, strategy, data, trainer_seconds)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_ceiling_of_matrix_products(benchmark, dtype: torch.dtype) -> None:
-    """The machine's rate on the MLP's own shape: what utilisation is measured against."""
-    hidden, weight = torch.randn(1024, 768, dtype=dtype), torch.randn(3072, 768, dtype=dtype)
-    benchmark(torch.nn.functional.linear, hidden, weight)
-    flops = 2 * 1024 * 768 * 3072
-    benchmark.extra_info |= {"dtype": str(dtype), "teraflops": flops / benchmark.stats.stats.median / 1e12}
+def _phases(run: Measured, data: str) -> dict[str, dict[str, float]]:
+    """Each phase's seconds, the rate of the products it needs, and that rate over the ceiling."""
+    needed = _needed_flops(run.record, data)
+    seconds = run.record.seconds.model_dump()
+    return {
+        name: {
+            "seconds": seconds[name],
+            "teraflops": flops / seconds[name] / 1e12,
+            "ceiling_teraflops": run.ceiling / 1e12,
+            "utilisation": flops / seconds[name] / run.ceiling,
+        }
+        for name, flops in needed.items()
+        if flops
+    }
 
 
-def test_ceiling_of_memory(benchmark) -> None:
-    source = torch.empty(64_000_000)
-    target = torch.empty_like(source)
-    benchmark(target.copy_, source)
-    benchmark.extra_info["gigabytes_per_second"] = 2 * source.nbytes / benchmark.stats.stats.median / 1e9
+def _needed_flops(record: Record, data: str) -> dict[str, int]:
+    shape = SHAPES["gpt2"]
+    names = ["embeddings", *(f"block.{number}" for number in range(shape.blocks)), "final_norm", "head"]
+    cut = names.index(record.prefix.boundary)
+    prefix, suffix = names[:cut], names[cut:]
+    parts = encoded(data)
+    reads_below = not any(name.startswith("block.") for name in suffix)
+    rows = {tuple(part.token_ids[start:end]) for part in parts.values() for start, end in _ends(part)}
+    distinct = pd.Series(list(rows)).map(len).to_numpy()
+    return {
+        "features": forward_flops(shape, prefix, distinct, reads_below),
+        "train": EPOCHS * training_flops(shape, suffix, trained_rows(parts["train"].lengths), True),
+        "evaluate": sum(forward_flops(shape, suffix, part.lengths, True) for part in parts.values()),
+    }
+
+
+def _ends(part) -> list[tuple[int, int]]:
+    return list(zip(part.offsets[:-1], part.offsets[1:], strict=True))

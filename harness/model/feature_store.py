@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -227,11 +228,14 @@ def _row_bytes(part: Examples) -> list[bytes]:
 
 
 def _hash_tensors(prefix: Prefix) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in prefix.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # hashing leaves the interpreter's lock alone
+        return hashlib.sha256(repr(list(pool.map(_hash_tensor, prefix.state_dict().items()))).encode()).hexdigest()
+
+
+def _hash_tensor(entry: tuple[str, Tensor]) -> tuple[str, str, list[int], str]:
+    name, tensor = entry
+    content = tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()
+    return name, str(tensor.dtype), list(tensor.shape), hashlib.sha256(content.data).hexdigest()
 
 
 def _key(prefix: Prefix, rows: _DistinctRows, origin: str, precision: Precision, device: torch.device) -> str:

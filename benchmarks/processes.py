@@ -1,0 +1,105 @@
+"""What is timed: ftbench, its plain path and the Hugging Face Trainer, each as a process of its own with a cold cache.
+
+The machine's ceiling is measured right before and after each of our runs, since a shared machine's speed drifts.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from platformdirs import user_cache_path
+
+from harness.config import DataConfig
+from harness.data.batches import Examples, encode_split
+from harness.data.dataset import load_dataset
+from harness.data.fetch import assets_folder
+from harness.data.tokenizer import load_tokenizer
+from harness.declare import Input
+from harness.engine.precision import choose
+from harness.model.gpt2 import SHAPES
+from harness.records import Record, Store
+
+ROOT = Path(__file__).parents[1]
+CACHE = user_cache_path("ftbench", appauthor=False)
+PRECISION, _ = choose("auto", "gpt2", torch.cuda.is_available())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run: its record (one for each seed), seconds of the whole process, and the product rate beside it, FLOP/s."""
+
+    records: list[Record]
+    process_seconds: float
+    ceiling: float
+
+    @property
+    def record(self) -> Record:
+        return self.records[0]
+
+
+def ours(
+    strategy: str, data: str, epochs: int, model: str = "gpt2", *, seeds: str = "0", settings: str = ""
+) -> Measured:
+    before = product_rate(PRECISION if model != "mini" else "fp32")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "harness", "run", "--strategy", strategy, "--data", data, "--model", model]
+        options = ["--weights", "random", "--epochs", str(epochs), "--seeds", seeds]
+        places = ["--results", folder, "--cache", f"{folder}/cache", *(["--set", settings] if settings else [])]
+        started = time.perf_counter()
+        subprocess.run([*command, *options, *places], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - started
+        records = sorted(Store(Path(folder)).all(), key=lambda record: record.seed)
+    return Measured(records, seconds, max(before, product_rate(records[0].precision)))
+
+
+def plain_seconds(strategy: str, data: str, epochs: int) -> float:
+    """The plain path is timed over one epoch, and its training seconds multiplied: it does the same in each."""
+    seconds = ours(strategy, data, epochs=1, settings="plain=true").record.seconds
+    return seconds.total + (epochs - 1) * seconds.train
+
+
+def trainer_seconds(strategy: str, data: str, epochs: int) -> float:
+    command = [sys.executable, "-m", "benchmarks.peer_trainer", strategy, data, str(epochs), PRECISION]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])["seconds"]
+
+
+def product_rate(precision: str) -> float:
+    """FLOP/s of the MLP's own products, the faster of few and many tokens: what utilisation is measured against."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    weight = torch.randn(3072, 768, dtype=dtype, device=device)
+    return max(_rate(torch.randn(tokens, 768, dtype=dtype, device=device), weight) for tokens in (256, 512, 1024))
+
+
+def _rate(hidden: torch.Tensor, weight: torch.Tensor) -> float:
+    seconds = []
+    for _ in range(25):
+        started = time.perf_counter()
+        torch.nn.functional.linear(hidden, weight)
+        if hidden.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return 2 * hidden.shape[0] * weight.numel() / statistics.median(seconds[5:])
+
+
+def encoded(data: str, model: str = "gpt2", size: int | None = None) -> dict[str, Examples]:
+    """The parts of a data set as a run sees them."""
+    config = DataConfig(name=data, **({"size": size} if size else {}))
+    dataset = load_dataset(config, CACHE)
+    tokenizer = load_tokenizer(model, CACHE, assets_folder())
+    return encode_split(dataset.split, tokenizer, dataset.source.classes, Input(), SHAPES[model].context)
+
+
+def trained_rows(lengths: np.ndarray, batch_size: int = 8) -> np.ndarray:
+    """Those of one epoch: the last incomplete batch is dropped. Which rows these are changes little."""
+    return lengths[: len(lengths) // batch_size * batch_size]

@@ -1,0 +1,82 @@
+"""`make perf`, second half: how time and memory grow with examples, epochs, seeds and the model.
+
+Synthetic texts, random weights. Short mode grows the mini model, the long one (FULL=1) GPT-2 124M.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from benchmarks.processes import Measured, encoded, ours, trained_rows
+from benchmarks.test_speed import FULL
+
+MODEL = "gpt2" if FULL else "mini"
+SIZES = [2000, 4000, 8000, 16000] if FULL else [1000, 2000, 4000, 8000]
+SMALL = 400
+
+
+def test_examples(benchmark) -> None:
+    def grow() -> list[dict]:
+        rows = []
+        for size in SIZES:
+            run = ours("last_block", "synthetic", 1, MODEL, settings=f"data.size={size}")
+            rows.append(_row(run, str(size)) | {"tokens": _tokens(run, size)})
+        for before, row in itertools.pairwise(rows):
+            row["marginal"] = {
+                phase: 1000 * (row[phase] - before[phase]) / (row["tokens"][phase] - before["tokens"][phase])
+                for phase in row["tokens"]
+            }
+        return rows
+
+    _keep(benchmark, f"examples (last_block, {MODEL}, 1 epoch)", grow)
+
+
+def test_epochs(benchmark) -> None:
+    def grow() -> list[dict]:
+        settings = f"data.size={SMALL}"
+        return [_row(ours("last_block", "synthetic", epochs, MODEL, settings=settings), epochs) for epochs in (1, 2, 4)]
+
+    _keep(benchmark, f"epochs (last_block, {MODEL}, {SMALL} texts)", grow)
+
+
+def test_seeds(benchmark) -> None:
+    def grow() -> list[dict]:
+        run = ours("head_only", "synthetic", 5, MODEL, seeds="0..4", settings=f"data.size={SMALL}")
+        return [_row(Measured([record], 0, 0), number) for number, record in enumerate(run.records, start=1)]
+
+    _keep(benchmark, f"seeds (head_only, {MODEL}, {SMALL} texts, each seed's own cost)", grow)
+
+
+def test_model_size(benchmark) -> None:
+    size = SMALL if FULL else 100
+
+    def grow() -> list[dict]:
+        models = ("mini", "gpt2", *(["gpt2-medium"] if FULL else []))
+        return [
+            _row(ours("last_block", "synthetic", 1, model, settings=f"data.size={size}"), model) for model in models
+        ]
+
+    _keep(benchmark, f"model (last_block, {size} texts)", grow)
+
+
+def _tokens(run: Measured, size: int) -> dict[str, int]:
+    """Real tokens that each phase works through."""
+    parts = encoded("synthetic", MODEL, size)
+    return {
+        "features": run.record.prefix.computed_tokens,
+        "train": int(trained_rows(parts["train"].lengths).sum()),
+        "evaluate": sum(int(part.lengths.sum()) for part in parts.values()),
+    }
+
+
+def _row(run: Measured, value: object) -> dict:
+    record = run.record
+    phases = {name: getattr(record.seconds, name) for name in ("features", "train", "evaluate", "total")}
+    start = record.memory.by_rank[0].at_start
+    return {"value": str(value), **phases, "memory_megabytes": (record.memory.peak_bytes - start) / 1e6}
+
+
+def _keep(benchmark, grows: str, grow: Callable[[], list[dict]]) -> None:
+    rows = benchmark.pedantic(grow, rounds=1)
+    benchmark.extra_info |= {"grows": grows, "rows": rows}
