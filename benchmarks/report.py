@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -17,18 +18,33 @@ PEERS = {"plain": "plain path", "trainer": "Hugging Face Trainer"}
 def main(path: Path) -> None:
     content = json.loads(path.read_text())
     infos = [entry["extra_info"] for entry in content["benchmarks"]]
+    processor = content["machine_info"]["cpu"].get("brand_raw", "unknown processor")
+    tables = [_speed(infos, processor), _phases(infos), *(_growth(info) for info in infos if "rows" in info)]
     console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(_speed(infos, content["machine_info"]["cpu"].get("brand_raw", "unknown processor")))
-    console.print(_phases(infos))
-    for info in infos:
-        if "rows" in info:
-            console.print(_growth(info))
-    for info in infos:
-        if "teraflops" in info:
-            console.print(f"ceiling, {info['precision']} matrix products: {info['teraflops']:.2f} TFLOP/s")
-        if "gigabytes_per_second" in info:
-            console.print(f"ceiling, memory: {info['gigabytes_per_second']:.1f} GB/s")
-    console.print(f"Wrote {path}.")
+    console.print(*tables, *_ceilings(infos), sep="\n")
+    console.print(f"Wrote {path} and {_write_markdown(path.with_suffix('.md'), tables, _ceilings(infos))}.")
+
+
+def _write_markdown(path: Path, tables: list[Table], lines: list[str]) -> Path:
+    with path.open("w", encoding="utf-8") as file:
+        console = Console(file=file, width=200)
+        for table in tables:
+            title, table.title, table.box = table.title, None, box.MARKDOWN
+            console.print(f"**{title}**\n", table, markup=False)
+        console.print(*(f"- {line}" for line in lines), sep="\n")
+    return path
+
+
+def _ceilings(infos: list[dict[str, Any]]) -> list[str]:
+    rates = [
+        f"ceiling, {info['precision']} matrix products: {info['teraflops']:.2f} TFLOP/s"
+        for info in infos
+        if "teraflops" in info
+    ]
+    memory = [
+        f"ceiling, memory: {info['gigabytes_per_second']:.1f} GB/s" for info in infos if "gigabytes_per_second" in info
+    ]
+    return rates + memory
 
 
 def _speed(infos: list[dict[str, Any]], processor: str) -> Table:

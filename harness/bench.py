@@ -9,7 +9,7 @@ from rich.markup import escape
 
 import strategies
 from harness import UserError
-from harness.config import SuiteConfig
+from harness.config import ONE_MACHINE, Hosts, SuiteConfig
 from harness.launch import launch
 from harness.plan import Plan, resolve
 from harness.records import Record, Store
@@ -18,12 +18,14 @@ from harness.report.table import print_table
 from harness.suite import prepare_store
 
 
-def run_suite(console: Console, suite: SuiteConfig, results: Path, cache: Path, force: bool) -> int:
+def run_suite(
+    console: Console, suite: SuiteConfig, results: Path, cache: Path, force: bool, hosts: Hosts = ONE_MACHINE
+) -> int:
     """Do a suite and print its table; returns the exit code: 0, or 1 where a run did not end well."""
     store = Store(results)
     store.check_writable()
     store.all()  # a damaged record is told now, not after the work
-    plan, finished = prepare_store(resolve(suite, results, cache), store, force)
+    plan, finished = prepare_store(resolve(suite, results, cache, hosts), store, force)
     _say_what_runs(console, plan, finished)
     interrupted = False
     try:

@@ -36,8 +36,15 @@ def run(
     weights: Weights = None,
     data: Annotated[str | None, typer.Option(help="auto, synthetic, sms_spam, or a csv, tsv or jsonl file")] = None,
     readout: Annotated[str | None, typer.Option(help="first, last or mean: overrides the strategy's")] = None,
-    engine: Annotated[str | None, typer.Option(help="ddp")] = None,
-    nproc: Annotated[int | None, typer.Option(help="ranks on this machine")] = None,
+    engine: Annotated[str | None, typer.Option(help="ddp or deepspeed")] = None,
+    zero: Annotated[int | None, typer.Option(help="deepspeed's ZeRO stage, 0 to 3")] = None,
+    nproc: Annotated[int | None, typer.Option(help="ranks on each machine")] = None,
+    nnodes: Annotated[int | None, typer.Option(help="machines")] = None,
+    node_rank: Annotated[int, typer.Option(min=0, help="which of them this one is, from 0")] = 0,
+    rdzv: Annotated[str | None, typer.Option(help="HOST:PORT of machine 0, where all meet")] = None,
+    hostfile: Annotated[
+        Path | None, typer.Option(help="machines for DeepSpeed's launcher, HOST slots=N a line")
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="such as 0,1,2 or 0..9")] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the training texts")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp64")] = None,
@@ -49,7 +56,7 @@ def run(
 ) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
     from harness import bench
-    from harness.config import load_suite, parse_seeds, split_assignments
+    from harness.config import Hosts, load_suite, parse_seeds, split_assignments
     from strategies import built_in_names
 
     names = built_in_names() if strategy == "all" else strategy.split(",") if strategy else None
@@ -61,12 +68,15 @@ def run(
         "data.name": data,
         "readout": readout,
         "engine.name": engine,
+        "engine.zero_stage": zero,
         "engine.processes": nproc,
+        "engine.nodes": nnodes,
         "training.epochs": epochs,
         "precision": precision,
     }
     suite = load_suite(config, options, split_assignments(assign or []))
-    raise typer.Exit(bench.run_suite(console, suite, results, cache, force))
+    hosts = Hosts(node_rank=node_rank, rendezvous=rdzv, hostfile=hostfile)
+    raise typer.Exit(bench.run_suite(console, suite, results, cache, force, hosts))
 
 
 @app.command()

@@ -53,10 +53,35 @@ class DataConfig(Part):
 
 
 class EngineConfig(Part):
-    """processes: ranks on this machine."""
+    """processes: ranks on each machine. nodes: machines.
 
-    name: Literal["ddp"] = "ddp"
+    zero_stage: what the ranks share, deepspeed's; None: 2. offload_optimizer: keep its state in the CPU's memory.
+    restarts: how often a group that lost a rank starts again, from the last checkpoint. timeout_seconds: how long
+    a rank waits for another.
+    """
+
+    name: Literal["ddp", "deepspeed"] = "ddp"
     processes: Positive = 1
+    nodes: Positive = 1
+    zero_stage: Annotated[int, Field(ge=0, le=3)] | None = None
+    offload_optimizer: bool = False
+    restarts: Annotated[int, Field(ge=0)] = 3
+    timeout_seconds: Annotated[float, Field(gt=0)] = 1800.0
+
+
+class Hosts(Part):
+    """How the machines of a run find each other; no part of its configuration, since it changes no result.
+
+    node_rank: this machine's number. rendezvous: HOST:PORT of the machine with number 0. hostfile: for DeepSpeed's
+    launcher, which starts the other machines itself.
+    """
+
+    node_rank: Annotated[int, Field(ge=0)] = 0
+    rendezvous: str | None = None
+    hostfile: Path | None = None
+
+
+ONE_MACHINE = Hosts()
 
 
 class FeaturesConfig(Part):
@@ -75,12 +100,16 @@ class OptimizerConfig(Part):
 
 
 class TrainingConfig(Part):
-    """micro_batch_size: rows of one forward pass on one rank; None: the rank's whole share of the batch."""
+    """micro_batch_size: rows of one forward pass on one rank; None: the rank's whole share of the batch.
+
+    checkpoint_steps: how many steps lie between two checkpoints; None: one is written only where a run is stopped.
+    """
 
     epochs: Annotated[int, Field(ge=0)] = 5
     batch_size: Positive = 8
     micro_batch_size: Positive | None = None
     drop_last: bool = True
+    checkpoint_steps: Positive | None = 500
 
 
 class AdapterConfig(Part):

@@ -9,10 +9,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 from harness.engine.world import World
+from harness.hosts import local_address
 from harness.plan import Plan, PlannedRun
-from harness.records import Store
+from harness.records import Status, Store
 from harness.run import Outcome, make_record
+from harness.stop import listen
 from harness.worker import work
 
 STOP_SECONDS = 30
@@ -21,32 +25,39 @@ STOP_SECONDS = 30
 def launch(plan: Plan) -> None:
     """Do every run of the plan; each leaves a record. One worker group serves all of them.
 
-    A lost rank ends its run as `failed`, and a new group goes on with the rest.
+    After a lost rank torchrun starts the group again, `engine.restarts` times, and the run goes on from its last
+    checkpoint; then it ends as `failed`, and a new group does the rest.
     Raises KeyboardInterrupt where the user stopped it.
     """
     if not plan.runs:
         return
-    if plan.runs[0].config.engine.processes == 1:
+    engine = plan.runs[0].config.engine
+    if engine.processes * engine.nodes == 1:
         work(plan)
         return
+    listen()
     store = Store(plan.results)
-    while pending := [planned for planned in plan.runs if not store.has(planned.run_id)]:
-        exit_code = _run_group(plan)
-        left = [planned for planned in pending if not store.has(planned.run_id)]
+    while pending := _pending(plan, store):
+        try:
+            exit_code = _run_group(plan)
+        except KeyboardInterrupt:
+            _record(plan, store, "interrupted", "interrupted")
+            raise
+        left = _pending(plan, store)
         if exit_code and left == pending:
-            _record_loss(left[0], store, f"a rank was lost: torchrun ended with exit code {exit_code}")
+            _record(plan, store, "failed", f"a rank was lost: the launcher ended with exit code {exit_code}")
+        if engine.nodes > 1:
+            return  # the other machines would have to start anew too: the same command there and here goes on
 
 
 def _run_group(plan: Plan) -> int:
-    processes = plan.runs[0].config.engine.processes
-    with tempfile.TemporaryDirectory() as folder:
+    # DeepSpeed's launcher starts processes on other machines, which see the results folder but not this one's /tmp.
+    with tempfile.TemporaryDirectory(dir=plan.results if plan.hosts.hostfile else None) as folder:
         path = Path(folder) / "plan.json"
         path.write_text(plan.model_dump_json())
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        # In a session of its own: Ctrl-C reaches this process only, which tells torchrun, which tells its workers.
-        group = subprocess.Popen(
-            [*command, "-m", "harness.worker", str(path)], env=_environment(processes), start_new_session=True
-        )
+        # In a session of its own: Ctrl-C reaches this process only, which tells the launcher, which tells its workers.
+        command = [*_launcher(plan), "harness.worker", str(path.resolve())]
+        group = subprocess.Popen(command, env=_environment(plan), start_new_session=True)
         try:
             return group.wait()
         except KeyboardInterrupt:
@@ -58,14 +69,40 @@ def _run_group(plan: Plan) -> int:
             raise
 
 
-def _environment(processes: int) -> dict[str, str]:
+def _launcher(plan: Plan) -> list[str]:
+    engine, hosts = plan.runs[0].config.engine, plan.hosts
+    if hosts.hostfile:
+        deepspeed = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(hosts.hostfile)]
+        return [*deepspeed, "--num_nodes", str(engine.nodes), "--num_gpus", str(engine.processes), "--module"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    sizes = [f"--nproc-per-node={engine.processes}", f"--max-restarts={engine.restarts}"]
+    if engine.nodes == 1:
+        return [*torchrun, "--standalone", *sizes, "-m"]
+    address, _ = local_address(hosts.rendezvous)
+    where = [f"--nnodes={engine.nodes}", f"--node-rank={hosts.node_rank}", f"--local-addr={address}"]
+    meeting = [f"--rdzv-endpoint={hosts.rendezvous}", "--rdzv-backend=c10d", f"--rdzv-id={plan.runs[0].run_id}"]
+    patience = int(engine.timeout_seconds)
+    waiting = f"--rdzv-conf=is_host={int(hosts.node_rank == 0)},join_timeout={patience},read_timeout={patience}"
+    return [*torchrun, *where, *meeting, waiting, *sizes, "-m"]
+
+
+def _environment(plan: Plan) -> dict[str, str]:
     """Each rank gets its share of the cores; torchrun alone would give it one."""
-    threads = max(1, len(os.sched_getaffinity(0)) // processes)
-    return {"OMP_NUM_THREADS": str(threads)} | os.environ
+    threads = max(1, len(os.sched_getaffinity(0)) // plan.runs[0].config.engine.processes)
+    environment = {"OMP_NUM_THREADS": str(threads)}
+    if plan.hosts.rendezvous:
+        # Else gloo takes the interface that the machine's own name points to, which others may not reach.
+        environment["GLOO_SOCKET_IFNAME"] = local_address(plan.hosts.rendezvous)[1]
+    return environment | os.environ
 
 
-def _record_loss(planned: PlannedRun, store: Store, reason: str) -> None:
-    import torch
+def _pending(plan: Plan, store: Store) -> list[PlannedRun]:
+    return [planned for planned in plan.runs if not store.has(planned.run_id)]
 
-    world = World(0, planned.config.engine.processes, torch.device("cpu"))
-    store.write(make_record(planned, world, Outcome.begin(world), "failed", reason))
+
+def _record(plan: Plan, store: Store, status: Status, reason: str) -> None:
+    """The first machine records the run that was under way."""
+    for planned in _pending(plan, store)[:1] if plan.hosts.node_rank == 0 else []:
+        engine = planned.config.engine
+        world = World(0, engine.processes * engine.nodes, torch.device("cpu"))
+        store.write(make_record(planned, world, Outcome.begin(world), status, reason))

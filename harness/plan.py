@@ -6,6 +6,7 @@ All this happens once, before any worker starts: a wrong input costs nothing, an
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +16,23 @@ from pydantic import BaseModel
 
 import strategies
 from harness import UserError
-from harness.config import DataConfig, ModelConfig, RunConfig, SuiteConfig, TrainingConfig
+from harness.config import (
+    ONE_MACHINE,
+    DataConfig,
+    EngineConfig,
+    Hosts,
+    ModelConfig,
+    RunConfig,
+    SuiteConfig,
+    TrainingConfig,
+)
 from harness.data.dataset import load_dataset
 from harness.data.fetch import NotAvailable, assets_folder
 from harness.data.sources import FILE_TYPES
 from harness.data.tokenizer import load_tokenizer
 from harness.declare import Input, Strategy
 from harness.engine.precision import choose
+from harness.hosts import check_hosts
 from harness.measure.environment import code_sha256
 from harness.model.gpt2 import SHAPES
 from harness.model.split import split
@@ -53,9 +64,10 @@ class Plan(BaseModel):
     runs: list[PlannedRun]
     results: Path
     cache: Path
+    hosts: Hosts = ONE_MACHINE
 
 
-def resolve(suite: SuiteConfig, results: Path, cache: Path) -> Plan:
+def resolve(suite: SuiteConfig, results: Path, cache: Path, hosts: Hosts = ONE_MACHINE) -> Plan:
     """Decide every `auto`, check every input, name every run.
 
     Raises UserError for whatever is wrong with what was asked.
@@ -68,8 +80,11 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path) -> Plan:
     if optimizer.learning_rate is None:
         rate = MINI_LEARNING_RATE if model.name == "mini" else TEXTBOOK_LEARNING_RATE
         optimizer = optimizer.model_copy(update={"learning_rate": rate})
-    base = suite.base.model_copy(update={"model": model, "data": data, "precision": precision, "optimizer": optimizer})
+    engine = _resolve_engine(suite.base.engine, precision)
+    decided = {"model": model, "data": data, "precision": precision, "optimizer": optimizer, "engine": engine}
+    base = suite.base.model_copy(update=decided)
     _check_ranks(base)
+    check_hosts(engine, hosts)
     dataset = load_dataset(data, cache)
     _check_batch(base.training, len(dataset.split["train"]))
     weights_sha256 = file_sha256(weights_path) if weights_path else None
@@ -89,7 +104,7 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path) -> Plan:
                 weights_sha256=weights_sha256,
             )
         )
-    return Plan(runs=runs, results=results, cache=cache)
+    return Plan(runs=runs, results=results, cache=cache, hosts=hosts)
 
 
 def effective_strategy(config: RunConfig) -> Strategy:
@@ -195,15 +210,38 @@ def _resolve_data(config: DataConfig, cache: Path) -> tuple[DataConfig, str]:
     return resolved, reason
 
 
-def _check_ranks(config: RunConfig) -> None:
-    ranks, batch_size = config.engine.processes, config.training.batch_size
-    if ranks > batch_size:
+def _resolve_engine(config: EngineConfig, precision: str) -> EngineConfig:
+    if config.name == "ddp":
+        if config.zero_stage is not None:
+            raise UserError(f"ZERO={config.zero_stage}: ddp shares no state among ranks; add ENGINE=deepspeed.")
+        if config.offload_optimizer:
+            raise UserError("engine.offload_optimizer: ddp can't do that; use ENGINE=deepspeed with ZERO=1, 2 or 3.")
+        return config
+    if importlib.util.find_spec("deepspeed") is None:
         raise UserError(
-            f"NPROC={ranks} ranks can't share a batch of {batch_size}: use at most {batch_size} ranks, "
+            "ENGINE=deepspeed: the package is not installed; `pip install 'ftbench[deepspeed]'` brings it, "
+            "`make setup` too."
+        )
+    stage = 2 if config.zero_stage is None else config.zero_stage
+    if config.offload_optimizer and stage == 0:
+        raise UserError("engine.offload_optimizer with ZERO=0: expected ZERO=1, 2 or 3, which hold the state in parts.")
+    if precision == "fp64":
+        raise UserError(
+            "PRECISION=fp64 with ENGINE=deepspeed: it exchanges no float64 gradients; use ENGINE=ddp or PRECISION=fp32."
+        )
+    return config.model_copy(update={"zero_stage": stage})
+
+
+def _check_ranks(config: RunConfig) -> None:
+    processes, nodes, batch_size = config.engine.processes, config.engine.nodes, config.training.batch_size
+    if processes * nodes > batch_size:
+        given = f"NPROC={processes}" if nodes == 1 else f"NNODES={nodes} x NPROC={processes}"
+        raise UserError(
+            f"{given} ranks can't share a batch of {batch_size}: use at most {batch_size} ranks, "
             'or a larger batch (SET="training.batch_size=...").'
         )
-    if torch.cuda.is_available() and ranks > torch.cuda.device_count():
-        raise UserError(f"NPROC={ranks}, but this machine has {torch.cuda.device_count()} GPU(s): one rank a GPU.")
+    if torch.cuda.is_available() and processes > torch.cuda.device_count():
+        raise UserError(f"NPROC={processes}, but this machine has {torch.cuda.device_count()} GPU(s): one rank a GPU.")
 
 
 def _check_batch(training: TrainingConfig, texts: int) -> None:

@@ -17,12 +17,13 @@ import torch
 
 import strategies
 from harness import records
+from harness.checkpoint import Checkpoints
 from harness.data.batches import Examples, encode_split, longest_row
 from harness.data.dataset import Dataset, load_dataset
 from harness.data.fetch import assets_folder
 from harness.data.tokenizer import load_tokenizer
 from harness.declare import Strategy
-from harness.engine.ddp import DDPEngine
+from harness.engine.factory import open_engine
 from harness.engine.world import World
 from harness.evaluate import measure, predict, probabilities
 from harness.measure import clock as clocks
@@ -46,6 +47,8 @@ class Observer(Protocol):
 
     def progress(self, done: int, total: int, loss: float) -> None: ...
 
+    def warning(self, text: str) -> None: ...
+
 
 @dataclass
 class Outcome:
@@ -64,11 +67,13 @@ class Outcome:
         return cls(clocks.Clock(world.device), memories.MemoryMeter(world.device))
 
 
-def run(planned: PlannedRun, cache: Path, world: World, observer: Observer, outcome: Outcome) -> None:
+def run(
+    planned: PlannedRun, cache: Path, checkpoints: Checkpoints, world: World, observer: Observer, outcome: Outcome
+) -> None:
     """Do what `planned` says and leave what was measured in `outcome`, on every rank."""
     config, facts = planned.config, outcome.facts
 
-    with _phase("prepare", outcome, observer):
+    with _phase("prepare", outcome, world, observer):
         strategy = effective_strategy(config)
         dataset = load_dataset(config.data, cache)
         outcome.classes = dataset.source.classes
@@ -86,14 +91,14 @@ def run(planned: PlannedRun, cache: Path, world: World, observer: Observer, outc
             weights.fill(backbone, suffix.names)
         parameters, trainable = parameter_counts(prefix, suffix)
         facts["parameters"] = {"parameters": parameters, "trainable_parameters": trainable}
-        engine = DDPEngine(world, config.precision, fused=not config.plain)
+        engine = open_engine(config.engine, config.precision, world, fused=not config.plain)
         engine.prepare(suffix, config.optimizer)
 
-    with _phase("features", outcome, observer):
+    with _phase("features", outcome, world, observer):
         features, report = _open_features(planned, strategy, backbone, weights, prefix, examples, cache, world)
 
-    with _phase("train", outcome, observer):
-        outcome.losses = train(
+    with _phase("train", outcome, world, observer):
+        outcome.losses, facts["resumed_from_step"] = train(
             engine,
             features["train"],
             examples["train"],
@@ -101,10 +106,13 @@ def run(planned: PlannedRun, cache: Path, world: World, observer: Observer, outc
             config.seed,
             world,
             outcome.clock,
+            checkpoints,
             observer.progress,
         )
+    for warning in checkpoints.warnings:
+        observer.warning(warning)
 
-    with _phase("evaluate", outcome, observer):
+    with _phase("evaluate", outcome, world, observer):
         batch_size = config.training.batch_size if config.plain else None
         logits = {name: predict(engine, part, world, batch_size) for name, part in features.items()}
     engine.close()
@@ -140,9 +148,10 @@ def make_record(
             **facts.get("parameters", {}),
         },
         data=facts.get("data"),
-        engine={"name": config.engine.name, "zero_stage": None, "world_size": world.size},
+        engine={"name": config.engine.name, "zero_stage": config.engine.zero_stage, "world_size": world.size},
         metrics=facts.get("metrics"),
         prefix=facts.get("prefix"),
+        resumed_from_step=facts.get("resumed_from_step"),
         throughput=clocks.throughput(steps),
         step_milliseconds=clocks.step_milliseconds(steps[0]),
         seconds=_seconds(clock.phases),
@@ -155,8 +164,9 @@ def make_record(
 
 
 @contextmanager
-def _phase(name: str, outcome: Outcome, observer: Observer) -> Iterator[None]:
+def _phase(name: str, outcome: Outcome, world: World, observer: Observer) -> Iterator[None]:
     observer.phase(name)
+    world.note(name)
     with outcome.clock.phase(name), outcome.memory.phase(name):
         yield
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from harness import records
+from harness.checkpoint import Checkpoints
 from harness.engine.world import World, is_loss_of_a_rank
 from harness.measure.memory import return_freed_memory
 from harness.plan import Plan, PlannedRun
@@ -24,7 +25,7 @@ class SuiteObserver(Observer, Protocol):
 
 
 class RankLost(Exception):
-    """A run failed on this rank while others may wait for it: the group must start anew. Its record is written."""
+    """The group must start anew: a run failed on this rank while others may wait for it, or another rank is gone."""
 
 
 def prepare_store(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str]]:
@@ -37,16 +38,18 @@ def prepare_store(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str
         return plan.model_copy(update={"runs": anew}), []
     recorded = [planned.run_id for planned in plan.runs if store.has(planned.run_id)]
     finished = [run_id for run_id in recorded if store.read(run_id).status == "ok"]
-    for run_id in set(recorded) - set(finished):
-        store.remove(run_id)
+    if plan.hosts.node_rank == 0:  # one of the machines that share the folder
+        for run_id in set(recorded) - set(finished):
+            store.remove(run_id)
+    for planned in plan.runs:
+        checkpoints_of(planned, store).check_configuration()
     return plan, finished
 
 
 def execute(plan: Plan, world: World, observer: SuiteObserver) -> None:
     """Do every run of the plan that has no record yet, and write its record.
 
-    Raises KeyboardInterrupt after the record of an interrupted run, RankLost after that of a run that failed on one
-    of several ranks.
+    Raises KeyboardInterrupt where it was asked to stop, RankLost where a run failed on one of several ranks.
     """
     store = Store(plan.results)
     for number, planned in enumerate(plan.runs, start=1):
@@ -69,11 +72,14 @@ def _isolated(planned: PlannedRun, plan: Plan, world: World, observer: Observer,
     """Run it; whatever happens, there is a record that says so."""
     outcome, error = Outcome.begin(world), None
     status: records.Status = "ok"
+    checkpoints = checkpoints_of(planned, store)
     try:
-        run(planned, plan.cache, world, observer, outcome)
+        run(planned, plan.cache, checkpoints, world, observer, outcome)
     except Diverged as diverged:
         status, error, outcome.losses = "diverged", str(diverged), diverged.losses
     except KeyboardInterrupt:
+        if world.size > 1:
+            raise  # the launcher knows whether somebody asked for it or it starts the group anew
         status, error = "interrupted", "interrupted"
     except (torch.OutOfMemoryError, MemoryError) as problem:
         status, error = "oom", _reason(problem)
@@ -85,12 +91,24 @@ def _isolated(planned: PlannedRun, plan: Plan, world: World, observer: Observer,
     record = make_record(planned, world, outcome, status, error)
     if world.rank == 0 or status in ("failed", "oom"):
         _write(store, record, outcome)
+        if status == "ok":
+            checkpoints.remove()
     return record
 
 
+def checkpoints_of(planned: PlannedRun, store: Store) -> Checkpoints:
+    folder = store.runs / planned.run_id / "checkpoints"
+    return Checkpoints(folder, planned.config.model_dump(mode="json"), planned.config.training.checkpoint_steps)
+
+
 def _lost(planned: PlannedRun, world: World, outcome: Outcome, store: Store, problem: BaseException) -> Record:
-    """The record of a run whose other rank is gone; if that rank has told its own reason, it stands."""
-    error = f"{_reason(problem)}\na rank was lost: rank {world.rank} gets no answer from another"
+    """The record of a run whose other rank is gone; if that rank has told its own reason, it stands.
+
+    Raises RankLost without one where the group may start again: the run goes on from its last checkpoint then.
+    """
+    error = f"{_reason(problem)}\na rank was lost: rank {world.rank} gets no answer; {world.last_notes()}"
+    if world.restarts_left:
+        raise RankLost(error) from problem
     record = make_record(planned, world, outcome, "failed", error)
     if not store.has(planned.run_id):
         store.write(record)

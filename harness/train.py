@@ -8,16 +8,18 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from harness.checkpoint import Checkpoints
 from harness.config import TrainingConfig
 from harness.data.batches import Examples, global_batches, micro_batches
 from harness.engine.protocol import Engine, MicroBatch
 from harness.engine.world import World
 from harness.measure.clock import Clock, Step
 from harness.model.features import Features
+from harness.stop import postponed
 
-# Losses are exchanged and checked this often: often enough to stop a diverged run and to show progress, rarely
-# enough not to matter.
-CHECK_EVERY_STEPS = 50
+# Several ranks exchange losses, and whether one was asked to stop, this often: seldom enough not to matter, often
+# enough to write a checkpoint before a cluster's patience ends.
+EXCHANGE_EVERY_STEPS = 5
 
 
 class Diverged(Exception):
@@ -36,12 +38,14 @@ def train(
     seed: int,
     world: World,
     clock: Clock,
+    checkpoints: Checkpoints,
     on_progress: Callable[[int, int, float], None],
-) -> list[float]:
-    """Train on every epoch's batches and return the loss of each step, over all ranks.
+) -> tuple[list[float], int | None]:
+    """Train on every epoch's batches; go on from the last checkpoint where there is one.
 
-    on_progress receives steps done, steps in all, and the last loss.
-    Raises Diverged where a loss is not finite.
+    Returns the loss of each step, over all ranks, and the step that it went on from. on_progress receives steps done,
+    steps in all, and the last loss.
+    Raises Diverged where a loss is not finite, KeyboardInterrupt after a checkpoint where a signal asked to stop.
     """
     batches = [
         batch
@@ -49,20 +53,42 @@ def train(
         for batch in global_batches(len(examples), config.batch_size, seed, epoch, config.drop_last)
     ]
     micro_batch_size = config.micro_batch_size or -(-config.batch_size // world.size)
-    losses: list[float] = []
-    pending: list[torch.Tensor] = []
-    for done, batch in enumerate(batches, start=1):
-        started = clock.now()
+
+    def inputs(batch: np.ndarray) -> list[MicroBatch]:
         mine = micro_batches(batch, micro_batch_size, world.rank, world.size)
-        pending.append(engine.step([_micro_batch(features, examples, *part, world) for part in mine], len(batch)))
-        counted = np.concatenate([numbers for numbers, counts in mine if counts] or [batch[:0]])
-        clock.steps.append(_measured(clock.now() - started, examples, counted, features))
-        if done % CHECK_EVERY_STEPS == 0 or done == len(batches):
-            losses += world.sum(torch.stack(pending).double()).tolist()
-            pending.clear()
-            _stop_if_diverged(losses)
-            on_progress(done, len(batches), losses[-1])
-    return losses
+        return [_micro_batch(features, examples, *part, world) for part in mine]
+
+    with postponed() as asked_to_stop:
+        began = checkpoints.resume(engine, world, lambda: inputs(batches[0])) if batches else None
+        losses, earlier_seconds = (began.losses, began.seconds) if began else ([], 0.0)
+        resumed_from, started = len(losses) or None, clock.now()
+        pending: list[torch.Tensor] = []
+        for done, batch in enumerate(batches[len(losses) :], start=len(losses) + 1):
+            step_started = clock.now()
+            pending.append(engine.step(inputs(batch), len(batch)))
+            mine = batch[world.rank :: world.size]
+            clock.steps.append(_measured(clock.now() - step_started, examples, mine, features))
+            last, due, alone = done == len(batches), checkpoints.due(done), world.size == 1
+            if last or due or done % EXCHANGE_EVERY_STEPS == 0 or (alone and asked_to_stop()):
+                new, stop = _exchange(world, pending, asked_to_stop())
+                losses += new
+                pending.clear()
+                _stop_if_diverged(losses, since=len(losses) - len(new))
+                world.note(f"training step {done}")
+                on_progress(done, len(batches), losses[-1])
+                if stop or (due and not last):
+                    checkpoints.save(engine, world, losses, earlier_seconds + clock.now() - started)
+                if stop:
+                    raise KeyboardInterrupt
+    clock.phases["train"] = clock.phases.get("train", 0.0) + earlier_seconds
+    return losses, resumed_from
+
+
+def _exchange(world: World, pending: list[torch.Tensor], asked_to_stop: bool) -> tuple[list[float], bool]:
+    """The losses of the pending steps over all ranks, and whether any rank was asked to stop."""
+    asked = torch.tensor(float(asked_to_stop), device=world.device)
+    *losses, wishes = world.sum(torch.stack([*pending, asked]).double()).tolist()
+    return losses, wishes > 0
 
 
 def _micro_batch(features: Features, examples: Examples, numbers: np.ndarray, counts: bool, world: World) -> MicroBatch:
@@ -80,7 +106,7 @@ def _measured(seconds: float, examples: Examples, counted: np.ndarray, features:
     )
 
 
-def _stop_if_diverged(losses: list[float]) -> None:
-    for step, loss in enumerate(losses, start=1):
-        if not math.isfinite(loss):
-            raise Diverged(losses[:step])
+def _stop_if_diverged(losses: list[float], since: int) -> None:
+    for step in range(since, len(losses)):
+        if not math.isfinite(losses[step]):
+            raise Diverged(losses[: step + 1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
@@ -10,14 +9,15 @@ from harness.engine.world import connect, disconnect
 from harness.measure.memory import keep_freed_memory
 from harness.plan import Plan
 from harness.report.progress import observer_for
+from harness.stop import listen
 from harness.suite import RankLost, execute
 
 
 def work(plan: Plan) -> None:
-    """Raises KeyboardInterrupt where the suite was interrupted; SIGTERM counts as that."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Raises KeyboardInterrupt where the suite was asked to stop, RankLost where its group must start anew."""
+    listen()
     keep_freed_memory()
-    world = connect()
+    world = connect(plan.runs[0].config.engine.timeout_seconds)
     execute(plan, world, observer_for(world.rank))
     disconnect()
 

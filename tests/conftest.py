@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness import bench
+from harness import bench, cli
 from harness.config import load_suite
 from harness.records import Record, Store
 
@@ -59,3 +60,53 @@ def ftbench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 def command(folder: Path, *arguments: str) -> list[str]:
     options = ["--results", str(folder / "results"), "--cache", str(folder / "cache")]
     return [sys.executable, "-m", "harness", *arguments, *options]
+
+
+def losses_of(folder: Path, record: Record) -> list[float]:
+    return pd.read_csv(folder / "runs" / record.run_id / "losses.csv")["loss"].tolist()
+
+
+def predicted_by(folder: Path, record: Record) -> list[str]:
+    return pd.read_csv(folder / "runs" / record.run_id / "predictions.csv")["predicted"].tolist()
+
+
+def records_below(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("record.json")}
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:
+    """The command in this process: (exit code, stdout, stderr). Results and cache lie in tmp_path."""
+
+    def run(*arguments: str, results: Path = tmp_path / "results") -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["ftbench", *arguments, "--results", str(results)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exited:
+            cli.main()
+        return exited.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(run_cli: Callable, tmp_path: Path) -> Callable[..., str]:
+    """What `ftbench run` says when it refuses `arguments`, given small defaults for all that they leave open."""
+
+    def run(*arguments: str, model: str | None = "mini", data: str | None = "synthetic", **options: Path) -> str:
+        defaults = {"--model": model, "--data": data, "--cache": str(tmp_path / "cache")}
+        given = [part for name, value in defaults.items() if value for part in (name, value)]
+        before = records_below(tmp_path)
+        code, out, told = run_cli("run", *arguments, *given, **options)
+        assert_refused(code, out, told)
+        assert records_below(tmp_path) == before
+        return told
+
+    return run
+
+
+def assert_refused(code: int, out: str, told: str) -> None:
+    assert code == 2
+    assert told.startswith("Error: ")
+    assert told.count("\n") == 1, "one message, on one line"
+    assert "Traceback" not in out + told
+    assert out == "", "nothing is announced that will not run"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mmap
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 from harness.evaluate import measure
 from harness.measure.clock import WARM_UP_STEPS, Clock, Step, step_milliseconds, throughput
 from harness.measure.memory import MemoryMeter
+from harness.records import Store
 
 CPU = torch.device("cpu")
 
@@ -79,3 +82,34 @@ def test_metrics_of_known_logits() -> None:
     metrics = measure(logits, np.array([0, 1, 1]))
     assert (metrics.correct, metrics.total) == (2, 3)
     assert metrics.loss == pytest.approx(-np.log([0.9, 0.8, 0.4]).mean())
+
+
+@pytest.mark.parametrize("strategy", ["head_only", "last_block", "lora", "full"])
+def test_gpt2_is_held_once(ftbench: Callable, tmp_path: Path, assets: Path, strategy: str) -> None:
+    """No phase holds two copies of its weights, and a suffix is trained without the prefix in memory."""
+    common = ["run", "--strategy", strategy, "--model", "gpt2", "--weights", "random", "--data", "synthetic"]
+    done = ftbench(*common, "--epochs", "1", "--set", "data.size=60")
+    assert done.returncode == 0, done.stderr
+    (record,) = Store(tmp_path / "results").all()
+    (rank,) = record.memory.by_rank
+    above_start = {phase: peak - rank.at_start for phase, peak in rank.phases.items()}
+    weights = 4 * record.model.parameters
+    assert max(above_start["prepare"], above_start["features"]) < 2 * weights
+    trained = 4 * record.model.trainable_parameters
+    if strategy in ("head_only", "last_block"):
+        suffix_and_optimizer = trained + 2 * trained
+        assert max(above_start["train"], above_start["evaluate"]) <= suffix_and_optimizer + 200e6
+    else:
+        assert above_start["train"] < weights + 3 * trained + 600e6  # gradients, two moments, a batch
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["head_only", "last_block"])
+def test_memory_does_not_grow_with_the_texts(ftbench: Callable, tmp_path: Path, strategy: str) -> None:
+    """100,000 texts within 6 GiB."""
+    options = ["--model", "mini", "--data", "synthetic", "--epochs", "1", "--set", "data.size=100000"]
+    done = ftbench("run", "--strategy", strategy, *options, timeout=900)
+    assert done.returncode == 0, done.stderr
+    (record,) = Store(tmp_path / "results").all()
+    assert record.data.sizes["train"] == 70_000
+    assert record.memory.peak_bytes < 6 * 2**30

@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 import strategies
 from harness.config import DataConfig
 from harness.data.dataset import load_dataset
-from harness.records import Record, Store
+from harness.records import Store
+from tests.conftest import losses_of, predicted_by
 
 # 250 texts: 175 / 25 / 50, none of which divides by the ranks; 22 batches an epoch, the last one of 7.
 SIZE = 250
-
-
-def losses_of(folder: Path, record: Record) -> list[float]:
-    return pd.read_csv(folder / "runs" / record.run_id / "losses.csv")["loss"].tolist()
-
-
-def predicted_by(folder: Path, record: Record) -> list[str]:
-    return pd.read_csv(folder / "runs" / record.run_id / "predictions.csv")["predicted"].tolist()
 
 
 @pytest.mark.parametrize("ranks", [2, 3])

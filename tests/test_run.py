@@ -185,7 +185,7 @@ def test_ctrl_c_leaves_a_record(tmp_path: Path, ranks: str) -> None:
 
 
 def test_a_killed_rank_ends_its_run_and_a_new_group_goes_on(tmp_path: Path) -> None:
-    process, results = _start_long_suite(tmp_path, "--nproc", "2")
+    process, results = _start_long_suite(tmp_path, "--nproc", "2", "--set", "engine.restarts=0")
 
     def workers() -> list[psutil.Process]:
         children = psutil.Process(process.pid).children(recursive=True)

@@ -45,5 +45,20 @@ def store_frozen(module: nn.Module, precision: Precision) -> None:
                     parameter.data = parameter.data.bfloat16()
 
 
+class InPrecision(nn.Module):
+    """A suffix, placed on the device and stored and computed in `precision`; what engines wrap."""
+
+    def __init__(self, suffix: nn.Module, precision: Precision, device: torch.device) -> None:
+        super().__init__()
+        self.suffix = suffix.to(device, parameter_dtype(precision))
+        store_frozen(suffix, precision)
+        self.precision: Precision = precision
+        self.device = device
+
+    def forward(self, *inputs: object) -> torch.Tensor:
+        with compute_context(self.precision, self.device):
+            return self.suffix(*inputs)
+
+
 def compute_context(precision: Precision, device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

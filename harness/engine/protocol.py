@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from harness.config import OptimizerConfig
@@ -30,6 +31,11 @@ class MicroBatch:
     weights: Tensor
 
 
+def loss_sum(logits: Tensor, micro_batch: MicroBatch) -> Tensor:
+    """The weighted sum of the rows' cross-entropies, a scalar."""
+    return (F.cross_entropy(logits, micro_batch.labels, reduction="none") * micro_batch.weights).sum()
+
+
 class Engine(Protocol):
     def prepare(self, suffix: Suffix, optimizer: OptimizerConfig) -> None:
         """Take over the suffix: place it, wrap it, make the optimizer of its trained parameters."""
@@ -43,6 +49,16 @@ class Engine(Protocol):
 
     def logits(self, features: Tensor, rows: Rows) -> Tensor:
         """Logits [rows, classes] without gradient; every rank calls it equally often."""
+
+    def save(self) -> dict[str, Tensor]:
+        """Trained parameters and optimizer state, whole and on the CPU, on the first rank; every rank calls it.
+
+        By name: `value/NAME`, `exp_avg/NAME` and `exp_avg_sq/NAME` for each trained parameter of the suffix, and
+        `optimizer_steps`. The same for every engine and number of ranks, so that one can go on where another stopped.
+        """
+
+    def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
+        """Take over what `save` gave. warm_up: some batch, for engines whose optimizer gets its state in a step."""
 
     def close(self) -> None:
         """Free what `prepare` took."""

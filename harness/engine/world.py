@@ -1,25 +1,32 @@
-"""The group of worker processes: who I am, and how values travel between ranks."""
+"""The group of worker processes: who I am, how values travel between ranks, and who was last heard of where."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 
 @dataclass(frozen=True)
 class World:
-    """rank and size: among all; local_rank and local_size: among those on this machine."""
+    """rank and size: among all; local_rank and local_size: among those on this machine.
+
+    restarts_left: how often the launcher would still start the group anew. store: what ranks leave notes in.
+    """
 
     rank: int
     size: int
     device: torch.device
     local_rank: int = 0
     local_size: int = 1
+    restarts_left: int = 0
+    store: dist.Store | None = None
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value, in order of rank, on every rank."""
@@ -36,18 +43,51 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def note(self, where: str) -> None:
+        """Leave word of where this rank is, for those who would wait for it in vain."""
+        if self.store:
+            self.store.set(f"at/{self.rank}", where)
 
-def connect() -> World:
-    """Join the group that the launcher's environment describes; a single process needs none."""
+    def last_notes(self) -> str:
+        """Where each rank was last heard of: a rank that is behind the others is the one that does not answer."""
+        assert self.store is not None
+        keys = [f"at/{rank}" for rank in range(self.size)]
+        try:
+            notes = [self.store.get(key).decode() if self.store.check([key]) else "its start" for key in keys]
+        except (dist.DistError, RuntimeError) as problem:
+            return f"the group's store is gone too ({problem})"
+        return "last heard of: " + ", ".join(f"rank {rank} at {note}" for rank, note in enumerate(notes))
+
+
+def connect(timeout_seconds: float) -> World:
+    """Join the group that the launcher's environment describes; a single process needs none.
+
+    timeout_seconds: how long a rank waits for another in an exchange before it gives up.
+    """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return World(int(os.environ.get("RANK", "0")), size, device, local_rank, local_size)
+    if "WORLD_SIZE" not in os.environ:
+        return World(0, 1, device)
+    restarts, most_restarts = (
+        int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS")
+    )
+    timeout = timedelta(seconds=timeout_seconds)
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
+    store = dist.PrefixStore(f"attempt {restarts}", store)  # it outlives a group, with the addresses of the dead
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    of_group = dist.PrefixStore("group", store)
+    dist.init_process_group(backend, store=of_group, rank=rank, world_size=size, timeout=timeout)
+    return World(
+        rank=rank,
+        size=size,
+        device=device,
+        local_rank=local_rank,
+        local_size=int(os.environ["LOCAL_WORLD_SIZE"]),
+        restarts_left=most_restarts - restarts,
+        store=dist.PrefixStore("notes", store),
+    )
 
 
 def disconnect() -> None:
@@ -56,8 +96,8 @@ def disconnect() -> None:
 
 
 def is_loss_of_a_rank(problem: BaseException) -> bool:
-    """Whether an exchange failed because another rank is gone; gloo raises a plain RuntimeError for it."""
-    told = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    """Whether an exchange failed because another rank is gone or stuck; gloo raises a plain RuntimeError for it."""
+    told = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
     return isinstance(problem, dist.DistError) or (
         isinstance(problem, RuntimeError) and any(words in str(problem) for words in told)
     )

@@ -21,6 +21,8 @@ class Silent:
 
     def progress(self, done: int, total: int, loss: float) -> None: ...
 
+    def warning(self, text: str) -> None: ...
+
     def run_finished(self, record: Record) -> None: ...
 
 
@@ -43,6 +45,9 @@ class Lines(Silent):
             self.last_line = now
             left = (now - self.phase_started) / done * (total - done)
             self._print(f"{self.title}: step {done} of {total}, loss {loss:.3f}, about {left:.0f} s left")
+
+    def warning(self, text: str) -> None:
+        self._print(f"{self.title}: {text}")
 
     def run_finished(self, record: Record) -> None:
         self._print(f"{self.title}: {_ending(record)}")
@@ -76,6 +81,9 @@ class Live(Silent):
 
     def progress(self, done: int, total: int, loss: float) -> None:
         self.bar.update(self.task, completed=done, total=total, loss=f"loss {loss:.3f}")
+
+    def warning(self, text: str) -> None:
+        self.console.print(f"[yellow]{escape(f'{self.title}: {text}')}[/]", highlight=False)
 
     def run_finished(self, record: Record) -> None:
         self.bar.stop()

@@ -153,10 +153,15 @@ def heading(record: Record) -> str:
             f"{record.model.name}, {weights} weights",
             f"{data.name if data else config['data']['name']}{sizes}",
             f"{training['epochs']} epochs, batch {training['batch_size']}, lr {config['optimizer']['learning_rate']:g}",
-            f"{record.precision}, {record.engine.name} x {record.engine.world_size}, {record.environment['device']}",
+            f"{record.precision}, {_engine(record)} x {record.engine.world_size}, {record.environment['device']}",
         ]
         + (["plain path"] if config["plain"] else [])
     )
+
+
+def _engine(record: Record) -> str:
+    stage = record.engine.zero_stage
+    return record.engine.name if stage is None else f"{record.engine.name} ZeRO {stage}"
 
 
 def notes(records: list[Record]) -> list[str]:

@@ -1,0 +1,157 @@
+"""Checkpoints: what a run needs to go on where it stopped, whatever engine and however many ranks it has.
+
+A checkpoint is two files: the tensors (safetensors: trained parameters, optimizer state, random states) and a manifest
+with their hash, the losses so far and the configuration. Each is written under another name and renamed; the manifest
+comes last, so a checkpoint without one does not exist. The last two are kept: a damaged one is skipped for the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from harness import UserError
+from harness.data.fetch import write_atomically
+from harness.engine.protocol import Engine, MicroBatch
+from harness.engine.world import World
+from harness.model.weights import file_sha256
+
+KEPT = 2
+
+
+class Manifest(BaseModel):
+    """losses: of every step so far; their number is the data position. seconds: of training so far."""
+
+    sha256: str
+    losses: list[float]
+    seconds: float
+    config: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return len(self.losses)
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one run. every_steps: None where only a signal asks for one."""
+
+    folder: Path
+    config: dict[str, Any]
+    every_steps: int | None
+    warnings: list[str] = field(default_factory=list)
+
+    def due(self, step: int) -> bool:
+        return self.every_steps is not None and step % self.every_steps == 0
+
+    def save(self, engine: Engine, world: World, losses: list[float], seconds: float) -> None:
+        """Every rank must call it; the first writes.
+
+        Raises UserError where the file can't be written: those before it stay.
+        """
+        tensors = engine.save()
+        for rank, state in enumerate(world.gather(torch.get_rng_state())):
+            tensors[f"random_state/{rank}"] = state
+        problem = self._write(tensors, losses, seconds) if world.rank == 0 else None
+        problem = next(filter(None, world.gather(problem)), None)
+        if problem:
+            raise UserError(problem)
+
+    def resume(self, engine: Engine, world: World, warm_up: Callable[[], list[MicroBatch]]) -> Manifest | None:
+        """Bring the engine to where the newest whole checkpoint was written; None where there is none.
+
+        warm_up: gives a batch of the run's own shape (see `Engine.load`). Every rank must call it.
+        """
+        manifest = world.gather(self._newest_whole() if world.rank == 0 else None)[0]
+        if manifest is None:
+            return None
+        tensors = self._read(manifest.step)
+        state = tensors.pop(f"random_state/{world.rank}", None)
+        engine.load({name: tensor for name, tensor in tensors.items() if "random_state/" not in name}, warm_up())
+        if state is not None:
+            torch.set_rng_state(state)
+        return manifest
+
+    def remove(self) -> None:
+        for path in self._manifests():
+            path.unlink()
+        for path in self.folder.glob("step-*"):
+            path.unlink()
+        if self.folder.exists():
+            self.folder.rmdir()
+
+    def check_configuration(self) -> None:
+        """Raises UserError where a checkpoint was written by a run of another configuration."""
+        for path in self._manifests():
+            manifest = _read_manifest(path)
+            if manifest and (different := _differences(manifest.config, self.config)):
+                raise UserError(
+                    f"checkpoint {str(path)!r} belongs to another configuration ({'; '.join(different)}): "
+                    "move its folder away, or run the configuration that it is of."
+                )
+
+    def _write(self, tensors: dict[str, Tensor], losses: list[float], seconds: float) -> str | None:
+        path = self._tensors(len(losses))
+        partial = path.with_suffix(".partial")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+            manifest = Manifest(sha256=file_sha256(partial), losses=losses, seconds=seconds, config=self.config)
+            partial.replace(path)
+            write_atomically(path.with_suffix(".json"), manifest.model_dump_json())
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            return f"checkpoint {str(path)!r} can't be written ({error}): free space, or name another RESULTS folder."
+        for old in self._manifests()[KEPT:]:
+            old.unlink()
+            old.with_suffix(".safetensors").unlink(missing_ok=True)
+        return None
+
+    def _newest_whole(self) -> Manifest | None:
+        for path in self._manifests():
+            manifest = _read_manifest(path)
+            tensors = path.with_suffix(".safetensors")
+            if manifest and tensors.exists() and file_sha256(tensors) == manifest.sha256:
+                return manifest
+            self.warnings.append(f"checkpoint {path} is damaged: skipped for the one before.")
+        return None
+
+    def _read(self, step: int) -> dict[str, Tensor]:
+        path = self._tensors(step)
+        if not path.exists():
+            raise UserError(f"checkpoint {str(path)!r} is not on this machine: RESULTS must be a folder that all see.")
+        return load_file(path)
+
+    def _manifests(self) -> list[Path]:
+        """Newest first."""
+        return sorted(self.folder.glob("step-*.json"), reverse=True)
+
+    def _tensors(self, step: int) -> Path:
+        return self.folder / f"step-{step:08}.safetensors"
+
+
+def _read_manifest(path: Path) -> Manifest | None:
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError:
+        return None
+
+
+def _differences(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> list[str]:
+    """`key: theirs, here ours` for every key that differs."""
+    found = []
+    for key in sorted(theirs.keys() | ours.keys()):
+        mine, other = ours.get(key), theirs.get(key)
+        if isinstance(mine, dict) and isinstance(other, dict):
+            found += _differences(other, mine, f"{prefix}{key}.")
+        elif mine != other:
+            found.append(f"{prefix}{key}: {other!r}, here {mine!r}")
+    return found

@@ -1,0 +1,75 @@
+"""DeepSpeed beside DDP: the same arithmetic, whatever the ranks share; memory falls with what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.records import Record, Store
+from tests.conftest import losses_of, predicted_by
+
+SIZE = 120
+ARRANGEMENTS = {
+    "ddp-2": ["--nproc", "2"],
+    "ddp-4": ["--nproc", "4"],
+    **{f"zero-{stage}": ["--engine", "deepspeed", "--zero", str(stage), "--nproc", "2"] for stage in range(4)},
+}
+
+
+def _results(ftbench: Callable, folder: Path, name: str, *options: str) -> tuple[Path, dict[str, Record]]:
+    done = ftbench("run", "--model", "mini", "--data", "synthetic", *options, timeout=1200)
+    assert done.returncode == 0, done.stderr + done.stdout
+    (folder / "results").rename(folder / name)
+    return folder / name, {record.strategy: record for record in Store(folder / name).all()}
+
+
+def _assert_alike(ftbench: Callable, folder: Path, arrangements: list[str], *options: str) -> None:
+    """LoRA's update is scaled by 16: at mini's own rate it amplifies the last bit (see test_parity)."""
+    common = [*options, "--set", f"data.size={SIZE} optimizer.learning_rate=1e-4 training.drop_last=false"]
+    reference, alone = {}, {}
+    for precision in ("fp64", "fp32"):
+        reference[precision], alone[precision] = _results(ftbench, folder, precision, *common, "--precision", precision)
+    for arrangement in arrangements:
+        precision, tolerance = ("fp32", 1e-5) if arrangement.startswith("zero") else ("fp64", 1e-9)
+        arranged = [*ARRANGEMENTS[arrangement], "--precision", precision]
+        results, together = _results(ftbench, folder, arrangement, *common, *arranged)
+        assert together.keys() == alone[precision].keys()
+        for name, record in together.items():
+            theirs = losses_of(reference[precision], alone[precision][name])
+            worst = max(abs(a - b) for a, b in zip(losses_of(results, record), theirs, strict=True))
+            print(f"{arrangement} {name} {precision}: {len(theirs)} losses, at most {worst:.1e} apart")
+            assert worst < tolerance, (arrangement, name)
+            assert predicted_by(results, record) == predicted_by(reference[precision], alone[precision][name])
+
+
+def test_zero_gives_the_losses_of_one_process(ftbench: Callable, tmp_path: Path) -> None:
+    chosen = ["--strategy", "last_block,lora,full", "--epochs", "1"]
+    _assert_alike(ftbench, tmp_path, ["zero-2", "zero-3"], *chosen)
+
+
+@pytest.mark.long
+def test_every_strategy_on_every_arrangement(ftbench: Callable, tmp_path: Path) -> None:
+    _assert_alike(ftbench, tmp_path, list(ARRANGEMENTS), "--strategy", "all", "--epochs", "5")
+
+
+def test_micro_batches_and_clipping_on_zero(ftbench: Callable, tmp_path: Path) -> None:
+    """Micro-batches of 3 and a last batch of 4 share unevenly among 2 ranks."""
+    options = ["--strategy", "last_block", "--epochs", "1", "--precision", "fp32", "--set", f"data.size={SIZE}"]
+    uneven = ["--set", "training.micro_batch_size=3 training.drop_last=false optimizer.clip_norm=0.5"]
+    results, alone = _results(ftbench, tmp_path, "alone", *options, *uneven)
+    expected = losses_of(results, alone["last_block"])
+    for stage in ("0", "1"):
+        shared = ["--engine", "deepspeed", "--zero", stage, "--nproc", "2"]
+        results, records = _results(ftbench, tmp_path, f"zero{stage}", *options, *uneven, *shared)
+        assert losses_of(results, records["last_block"]) == pytest.approx(expected, abs=1e-5)
+        assert records["last_block"].engine.zero_stage == int(stage)
+
+
+def test_deepspeed_on_one_process_in_bfloat16(ftbench: Callable, tmp_path: Path) -> None:
+    options = ["--strategy", "lora", "--epochs", "1", "--precision", "bf16", "--set", f"data.size={SIZE}"]
+    results, alone = _results(ftbench, tmp_path, "ddp", *options)
+    other, shared = _results(ftbench, tmp_path, "zero", *options, "--engine", "deepspeed")
+    assert shared["lora"].engine.zero_stage == 2
+    assert losses_of(other, shared["lora"]) == pytest.approx(losses_of(results, alone["lora"]), abs=0.02)

@@ -1,0 +1,131 @@
+"""GPT-2 124M in float32: none of the levers moves a result by more than the last bit of the weights does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import strategies
+from harness.checkpoint import Checkpoints
+from harness.config import DataConfig, OptimizerConfig, TrainingConfig
+from harness.data.batches import Examples, encode_split, longest_row
+from harness.data.dataset import load_dataset
+from harness.data.tokenizer import load_tokenizer
+from harness.engine.ddp import DDPEngine
+from harness.engine.world import World
+from harness.evaluate import predict
+from harness.measure.clock import Clock
+from harness.model.feature_store import FeatureStore
+from harness.model.features import Computed, Features
+from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.split import Prefix, Suffix, split
+from harness.model.weights import RandomWeights, filled_backbone
+from harness.records import Store
+from harness.train import train
+
+CPU = torch.device("cpu")
+WORLD = World(0, 1, CPU)
+
+
+@pytest.fixture
+def messages(assets: Path, tmp_path: Path) -> Callable[[int], Examples]:
+    def first(count: int) -> Examples:
+        part = load_dataset(DataConfig(name="sms_spam"), tmp_path).split["train"].iloc[:count]
+        tokenizer = load_tokenizer("gpt2", tmp_path, assets)
+        rule = strategies.load("last_block").strategy.input
+        return encode_split({"train": part}, tokenizer, ["ham", "spam"], rule, SHAPES["gpt2"].context)["train"]
+
+    return first
+
+
+def _cut(strategy: str, plain: bool, ulps: int | None = None) -> tuple[GPT2, Prefix, Suffix]:
+    """ulps: seed of a perturbation that moves every weight to a neighbouring float32."""
+    backbone = filled_backbone("gpt2", RandomWeights("gpt2", 123))
+    if ulps is not None:
+        generator = torch.Generator().manual_seed(ulps)
+        for parameter in backbone.parameters():
+            towards = torch.randint(0, 2, parameter.shape, generator=generator) * 2.0 - 1
+            parameter.data = torch.nextafter(parameter.data, towards * torch.inf)
+    torch.manual_seed(0)
+    prefix, suffix = split(backbone, strategies.load(strategy).strategy, 2, plain)
+    return backbone, prefix, suffix
+
+
+def _stored(folder: Path, prefix: Prefix, examples: Examples) -> Features:
+    store = FeatureStore(folder, 10**10, WORLD, "fp32", None, "", lambda: prefix.place(CPU, "fp32"))
+    features = store.open(prefix, {"train": examples}, SHAPES["gpt2"].hidden)["train"]
+    assert store.report.told is None
+    return features
+
+
+def _computed(prefix: Prefix, examples: Examples, width: int | None) -> Features:
+    prefix.place(CPU, "fp32")
+    return Computed(prefix, examples, CPU, width)
+
+
+def _engine(suffix: Suffix, plain: bool) -> DDPEngine:
+    engine = DDPEngine(WORLD, "fp32", fused=not plain)
+    engine.prepare(suffix, OptimizerConfig(learning_rate=5e-5))
+    return engine
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["head_only", "last_block", "first_token"])
+def test_logits_with_and_without_each_lever(messages: Callable, tmp_path: Path, strategy: str) -> None:
+    examples = messages(48)
+    width = longest_row({"train": examples})
+
+    def logits(stored: bool, reads: bool, packed: bool) -> np.ndarray:
+        _, prefix, suffix = _cut(strategy, plain=not reads)
+        features = (
+            _stored(tmp_path, prefix, examples) if stored else _computed(prefix, examples, None if packed else width)
+        )
+        return predict(_engine(suffix, plain=False), features, WORLD)
+
+    plain = logits(stored=False, reads=False, packed=False)
+    for levers in ((False, True, False), (False, False, True), (False, True, True), (True, False, True), (True,) * 3):
+        assert np.abs(logits(*levers) - plain).max() < 1e-5, levers
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["last_block", "full"])
+def test_60_losses_lie_within_what_one_ulp_opens(messages: Callable, tmp_path: Path, strategy: str) -> None:
+    examples = messages(480)
+
+    def losses(plain: bool, ulps: int | None = None) -> np.ndarray:
+        _, prefix, suffix = _cut(strategy, plain, ulps)
+        if plain:
+            features = _computed(prefix, examples, longest_row({"train": examples}))
+        else:
+            features = _stored(tmp_path, prefix, examples) if prefix.stages else _computed(prefix, examples, None)
+        engine = _engine(suffix, plain)
+        config = TrainingConfig(epochs=1)
+        checkpoints = Checkpoints(tmp_path / "checkpoints", {}, None)
+        clock = Clock(CPU)
+        return np.array(train(engine, features, examples, config, 0, WORLD, clock, checkpoints, lambda *_: None)[0])
+
+    ours = losses(plain=False)
+    envelope = max(np.abs(losses(plain=False, ulps=seed) - ours).max() for seed in range(8))
+    deviation = np.abs(losses(plain=True) - ours).max()
+    print(f"{strategy}: plain and default path differ by {deviation:.2e}; one ulp opens {envelope:.2e}")
+    assert len(ours) == 60
+    assert deviation <= envelope
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["head_only", "last_block"])
+def test_bfloat16_is_as_accurate_as_float32(ftbench: Callable, tmp_path: Path, assets: Path, strategy: str) -> None:
+    common = ["run", "--strategy", strategy, "--model", "gpt2", "--weights", "random", "--data", "sms_spam"]
+    means = {}
+    for precision in ("fp32", "bf16"):
+        done = ftbench(*common, "--seeds", "0..4", "--precision", precision, timeout=1800)
+        assert done.returncode == 0, done.stderr
+        records = [record for record in Store(tmp_path / "results").all() if record.precision == precision]
+        assert len(records) == 5
+        means[precision] = np.mean([record.metrics.test.accuracy for record in records])
+    print(f"{strategy}: mean test accuracy of 5 seeds {means}")
+    assert abs(means["bf16"] - means["fp32"]) <= 0.01
