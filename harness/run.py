@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -189,7 +188,7 @@ def _open_features(
     config, folder = planned.config, cache / "features"
     store = FeatureStore(
         # Machines that share a cache folder keep their features apart: each fills its own with its own ranks.
-        folder=folder if world.local_size == world.size else folder / platform.node(),
+        folder=folder if world.local_size == world.size else folder / f"machine-{world.machine}",
         limit_bytes=int(config.features.limit_gigabytes * 1e9),
         world=world,
         precision=config.precision,

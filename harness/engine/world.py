@@ -28,6 +28,11 @@ class World:
     restarts_left: int = 0
     store: dist.Store | None = None
 
+    @property
+    def machine(self) -> int:
+        """Which of the group's machines this is; all have equally many ranks."""
+        return self.rank // self.local_size
+
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value, in order of rank, on every rank."""
         if self.size == 1:
