@@ -89,7 +89,7 @@ def connect(timeout_seconds: float) -> World:
         size=size,
         device=device,
         local_rank=local_rank,
-        local_size=int(os.environ["LOCAL_WORLD_SIZE"]),
+        local_size=int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ["LOCAL_SIZE"]),  # torchrun's, DeepSpeed's
         restarts_left=most_restarts - restarts,
         store=dist.PrefixStore("notes", store),
     )
