@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path
 
-from harness.config import DataConfig
-from harness.data.batches import Examples, encode_split
+from harness.config import DataConfig, TrainingConfig
+from harness.data.batches import Examples, encode_split, global_batches
 from harness.data.dataset import load_dataset
 from harness.data.fetch import assets_folder
 from harness.data.tokenizer import load_tokenizer
@@ -100,6 +100,6 @@ def encoded(data: str, model: str = "gpt2", size: int | None = None) -> dict[str
     return encode_split(dataset.split, tokenizer, dataset.source.classes, Input(), SHAPES[model].context)
 
 
-def trained_rows(lengths: np.ndarray, batch_size: int = 8) -> np.ndarray:
-    """Those of one epoch: the last incomplete batch is dropped. Which rows these are changes little."""
-    return lengths[: len(lengths) // batch_size * batch_size]
+def trained_rows(lengths: np.ndarray) -> np.ndarray:
+    """The lengths of the rows that the first epoch of seed 0 trains on: an incomplete batch is dropped."""
+    return lengths[np.concatenate(global_batches(len(lengths), TrainingConfig().batch_size, 0, 0, drop_last=True))]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from rich.console import Console
 
@@ -110,3 +111,13 @@ def assert_refused(code: int, out: str, told: str) -> None:
     assert told.count("\n") == 1, "one message, on one line"
     assert "Traceback" not in out + told
     assert out == "", "nothing is announced that will not run"
+
+
+def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """The ranks below a command that runs several."""
+    return [child for child in psutil.Process(process.pid).children(recursive=True) if _is_worker(child)]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    arguments = process.cmdline()
+    return "harness.worker" in arguments and "torch.distributed.run" not in arguments

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from harness.records import Record, Store
-from tests.conftest import ROOT, command, losses_of, predicted_by
+from tests.conftest import ROOT, command, losses_of, predicted_by, workers_of
 
 ENGINES = {
     "one process": [],
@@ -52,16 +52,6 @@ def _wait_for_checkpoint(folder: Path, process: subprocess.Popen) -> Path:
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
     raise AssertionError("no checkpoint within a minute")
-
-
-def _workers(process: subprocess.Popen) -> list[psutil.Process]:
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if _is_worker(child)]
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    arguments = process.cmdline()
-    return "harness.worker" in arguments and "torch.distributed.run" not in arguments
 
 
 def _assert_same_end(folder: Path, undisturbed: tuple[Path, Record]) -> Record:
@@ -101,7 +91,7 @@ def test_a_stopped_run_goes_on(ftbench: Callable, tmp_path: Path, undisturbed, e
 def test_a_group_that_lost_a_rank_starts_again_and_goes_on(tmp_path: Path, undisturbed, engine: str) -> None:
     process = _start(tmp_path, *ENGINES[engine])
     _wait_for_checkpoint(tmp_path, process)
-    _workers(process)[-1].kill()
+    workers_of(process)[-1].kill()
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert _assert_same_end(tmp_path, undisturbed).resumed_from_step >= 40
@@ -114,7 +104,7 @@ def _kill_at_random(folder: Path, undisturbed: tuple[Path, Record], number: int)
     process = _start(folder, *ENGINES[engine])
     time.sleep(chance.uniform(3, 18))
     had_checkpoint = bool(list((folder / "results").glob("runs/*/checkpoints/step-*.json")))
-    victims = _workers(process) if process.poll() is None else []
+    victims = workers_of(process) if process.poll() is None else []
     if victims:
         chance.choice(victims).kill()
     output, _ = process.communicate(timeout=180)
@@ -193,7 +183,7 @@ def test_a_full_disk_is_told_and_harms_nothing(ftbench: Callable, tmp_path: Path
 def test_a_stuck_rank_ends_the_run_by_name(tmp_path: Path) -> None:
     process = _start(tmp_path, "--nproc", "2", "--set", "engine.timeout_seconds=5 engine.restarts=0")
     _wait_for_checkpoint(tmp_path, process)
-    stuck = _workers(process)[-1]
+    stuck = workers_of(process)[-1]
     rank = int(stuck.environ()["RANK"])
     with _stopped(stuck):
         process.wait(timeout=90)

@@ -13,13 +13,12 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 from sklearn.metrics import log_loss
 
 from harness.records import SCHEMA_FILE, Record, Store, json_schema
 from harness.statistics import wilson_interval
-from tests.conftest import ROOT, command
+from tests.conftest import ROOT, command, workers_of
 
 _DIFFERS = {"run_id", "finished_at", "seconds", "memory", "throughput", "step_milliseconds", "prefix"}
 
@@ -187,11 +186,7 @@ def test_ctrl_c_leaves_a_record(tmp_path: Path, ranks: str) -> None:
 def test_a_killed_rank_ends_its_run_and_a_new_group_goes_on(tmp_path: Path) -> None:
     process, results = _start_long_suite(tmp_path, "--nproc", "2", "--set", "engine.restarts=0")
 
-    def workers() -> list[psutil.Process]:
-        children = psutil.Process(process.pid).children(recursive=True)
-        return [child for child in children if _is_worker(child)]
-
-    os.kill(workers()[-1].pid, signal.SIGKILL)
+    os.kill(workers_of(process)[-1].pid, signal.SIGKILL)
     for line in process.stdout:
         if "[2/2]" in line:
             break
@@ -201,11 +196,6 @@ def test_a_killed_rank_ends_its_run_and_a_new_group_goes_on(tmp_path: Path) -> N
     assert first.status == "failed"
     assert "a rank was lost" in first.error
     assert second.status == "interrupted"
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    arguments = process.cmdline()
-    return "harness.worker" in arguments and "torch.distributed.run" not in arguments
 
 
 def test_no_secret_of_the_environment_is_recorded(run_here: Callable, tmp_path: Path, monkeypatch) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.config import OptimizerConfig, Precision
-from harness.engine.optimizer import load_optimizer_state, optimizer_state, trained_parameters
+from harness.engine.optimizer import adamw, load_whole_state, trained_parameters, whole_state
 from harness.engine.precision import InPrecision
 from harness.engine.protocol import MicroBatch, loss_sum
 from harness.engine.world import World
@@ -31,12 +31,7 @@ class DDPEngine:
             self._suffix = DistributedDataParallel(self._suffix, device_ids=device_ids, gradient_as_bucket_view=True)
         self._named = trained_parameters(suffix)
         self._clip_norm = optimizer.clip_norm
-        self._optimizer = torch.optim.AdamW(
-            self._named.values(),
-            lr=optimizer.learning_rate,
-            weight_decay=optimizer.weight_decay,
-            fused=self.fused or None,
-        )
+        self._optimizer = adamw(self._named, optimizer, self.fused)
 
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
         self._suffix.train()
@@ -61,15 +56,10 @@ class DDPEngine:
         return self._suffix(features, rows)
 
     def save(self) -> dict[str, Tensor]:
-        if self.world.rank:
-            return {}
-        state = optimizer_state(self._named, self._optimizer)
-        return state | {f"value/{name}": parameter.detach().cpu() for name, parameter in self._named.items()}
+        return {} if self.world.rank else whole_state(self._named, self._optimizer)
 
     def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
-        load_optimizer_state(self._named, self._optimizer, state)
-        for name, parameter in self._named.items():
-            parameter.data.copy_(state[f"value/{name}"])
+        load_whole_state(self._named, self._optimizer, state)
 
     def close(self) -> None:
         del self._suffix, self._optimizer, self._named

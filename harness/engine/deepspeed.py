@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from harness.config import EngineConfig, OptimizerConfig, Precision
-from harness.engine.optimizer import MOMENTS, load_optimizer_state, optimizer_state, trained_parameters
+from harness.engine.optimizer import MOMENTS, adamw, load_whole_state, trained_parameters, whole_state
 from harness.engine.precision import InPrecision
 from harness.engine.protocol import MicroBatch, loss_sum
 from harness.engine.world import World
@@ -40,13 +40,10 @@ class DeepSpeedEngine:
         module = InPrecision(suffix, self.precision, self.world.device)
         self._named = trained_parameters(suffix)
         trained = list(self._named.values())
-        adamw = torch.optim.AdamW(
-            trained, lr=optimizer.learning_rate, weight_decay=optimizer.weight_decay, fused=self.fused or None
-        )
         elements = sum(parameter.numel() for parameter in trained)
         self._engine, *_ = deepspeed.initialize(
             model=module,
-            optimizer=adamw,
+            optimizer=adamw(self._named, optimizer, self.fused),
             model_parameters=trained,
             config=self._settings(elements, optimizer.clip_norm),
             dist_init_required=False,
@@ -72,8 +69,7 @@ class DeepSpeedEngine:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         if not self.config.zero_stage:
-            state = optimizer_state(self._named, self._engine.basic_optimizer)
-            return state | {f"value/{name}": parameter.detach().cpu() for name, parameter in self._named.items()}
+            return {} if self.world.rank else whole_state(self._named, self._engine.basic_optimizer)
         state = {"optimizer_steps": torch.tensor(float(self._steps()[0]))}
         for name, parameter in self._named.items():
             whole = {f"{key}/{name}": safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
@@ -87,9 +83,7 @@ class DeepSpeedEngine:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         if not self.config.zero_stage:
-            load_optimizer_state(self._named, self._engine.basic_optimizer, state)
-            for name, parameter in self._named.items():
-                parameter.data.copy_(state[f"value/{name}"])
+            load_whole_state(self._named, self._engine.basic_optimizer, state)
             return
         self._make_state(warm_up)
         for name, parameter in self._named.items():
