@@ -12,8 +12,9 @@ from harness import UserError
 from harness.config import ONE_MACHINE, Hosts, SuiteConfig
 from harness.launch import launch
 from harness.plan import Plan, resolve
-from harness.records import Record, Store
+from harness.records import Record, Store, newest_of_each
 from harness.report.files import write_tables
+from harness.report.scaling import print_scaling
 from harness.report.table import print_table
 from harness.suite import prepare_store
 
@@ -75,6 +76,7 @@ def _show(console: Console, store: Store, records: list[Record]) -> None:
     written = write_tables(store.results, store.all())
     if records:
         print_table(console, records)
+        print_scaling(console, newest_of_each(store.all()))
     if len(records) == 1:
         console.print("\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]", highlight=False)
     console.print(f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}.", highlight=False)

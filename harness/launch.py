@@ -89,7 +89,8 @@ def _launcher(plan: Plan) -> list[str]:
 def _environment(plan: Plan) -> dict[str, str]:
     """Each rank gets its share of the cores; torchrun alone would give it one."""
     threads = max(1, len(os.sched_getaffinity(0)) // plan.runs[0].config.engine.processes)
-    environment = {"OMP_NUM_THREADS": str(threads)}
+    # The profiler that measures communication would print its own stages.
+    environment = {"OMP_NUM_THREADS": str(threads), "KINETO_LOG_LEVEL": "6"}
     if plan.hosts.rendezvous:
         # Else gloo takes the interface that the machine's own name points to, which others may not reach.
         environment["GLOO_SOCKET_IFNAME"] = local_address(plan.hosts.rendezvous)[1]

@@ -97,6 +97,13 @@ class StepTimes(Part):
     p95: float | None
 
 
+class Communication(Part):
+    """One training step of the first rank, measured apart from the rest (`harness/measure/communication.py`)."""
+
+    bytes_by_collective: dict[str, float] = Field(description="of the tensors handed to each kind of collective")
+    milliseconds_per_step: float = Field(description="in collectives, waiting for other ranks included")
+
+
 class Seconds(Part):
     """total: from the data to the end of the final evaluation."""
 
@@ -146,6 +153,7 @@ class Record(Part):
     resumed_from_step: int | None = None
     throughput: Throughput | None = None
     step_milliseconds: StepTimes | None = None
+    communication: Communication | None = Field(None, description="null for a single rank")
     seconds: Seconds
     memory: Memory | None = None
     environment: dict[str, Any]

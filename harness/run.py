@@ -17,24 +17,27 @@ import torch
 import strategies
 from harness import records
 from harness.checkpoint import Checkpoints
-from harness.data.batches import Examples, encode_split, longest_row
+from harness.config import RunConfig
+from harness.data.batches import Examples, encode_split, global_batches, longest_row
 from harness.data.dataset import Dataset, load_dataset
 from harness.data.fetch import assets_folder
 from harness.data.tokenizer import load_tokenizer
 from harness.declare import Strategy
 from harness.engine.factory import open_engine
+from harness.engine.protocol import Engine
 from harness.engine.world import World
 from harness.evaluate import measure, predict, probabilities
 from harness.measure import clock as clocks
 from harness.measure import environment
 from harness.measure import memory as memories
+from harness.measure.communication import measure_communication
 from harness.model.feature_store import FeatureReport, FeatureStore
 from harness.model.features import Features
 from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.split import Prefix, parameter_counts, split
 from harness.model.weights import Weights, empty_backbone, weights_of
 from harness.plan import PlannedRun, effective_strategy
-from harness.train import train
+from harness.train import share_of, train
 
 PHASES = ("prepare", "features", "train", "evaluate")
 
@@ -114,6 +117,7 @@ def run(
     with _phase("evaluate", outcome, world, observer):
         batch_size = config.training.batch_size if config.plain else None
         logits = {name: predict(engine, part, world, batch_size) for name, part in features.items()}
+    facts["communication"] = _communication(engine, features["train"], examples["train"], config, world)
     engine.close()
     assert not any(parameter.requires_grad for parameter in prefix.parameters()), "the prefix was unfrozen in mid-run"
     facts["prefix"] = _prefix_facts(prefix, report, world)
@@ -153,6 +157,7 @@ def make_record(
         resumed_from_step=facts.get("resumed_from_step"),
         throughput=clocks.throughput(steps),
         step_milliseconds=clocks.step_milliseconds(steps[0]),
+        communication=facts.get("communication"),
         seconds=_seconds(clock.phases),
         memory=_memory(gather, world, outcome.memory),
         environment=environment.describe(world.device),
@@ -213,6 +218,19 @@ def _recipe(planned: PlannedRun, strategy: Strategy, prefix: Prefix) -> str:
     model = planned.config.model
     origin = planned.weights_sha256 or f"{model.init} {model.init_seed}"
     return repr((model.name, origin, prefix.names, strategy.adapt, planned.config.precision))
+
+
+def _communication(
+    engine: Engine, features: Features, examples: Examples, config: RunConfig, world: World
+) -> dict[str, Any] | None:
+    """In steps after the last evaluation, which nothing measures or keeps."""
+    training = config.training
+    batches = global_batches(len(examples), training.batch_size, config.seed, 0, training.drop_last)
+    if world.size == 1 or not batches:
+        return None
+    share = share_of(batches[0], features, examples, training, world)
+    element_bytes = 8 if config.precision == "fp64" else 4
+    return measure_communication(lambda: engine.step(share, len(batches[0])), element_bytes, world.device)
 
 
 def _prefix_facts(prefix: Prefix, report: FeatureReport, world: World) -> dict[str, Any]:

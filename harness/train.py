@@ -52,20 +52,18 @@ def train(
         for epoch in range(config.epochs)
         for batch in global_batches(len(examples), config.batch_size, seed, epoch, config.drop_last)
     ]
-    micro_batch_size = config.micro_batch_size or -(-config.batch_size // world.size)
-
-    def inputs(batch: np.ndarray) -> list[MicroBatch]:
-        mine = micro_batches(batch, micro_batch_size, world.rank, world.size)
-        return [_micro_batch(features, examples, *part, world) for part in mine]
-
     with postponed() as asked_to_stop:
-        began = checkpoints.resume(engine, world, lambda: inputs(batches[0])) if batches else None
+        began = (
+            checkpoints.resume(engine, world, lambda: share_of(batches[0], features, examples, config, world))
+            if batches
+            else None
+        )
         losses, earlier_seconds = (began.losses, began.seconds) if began else ([], 0.0)
         resumed_from, started = len(losses) or None, clock.now()
         pending: list[torch.Tensor] = []
         for done, batch in enumerate(batches[len(losses) :], start=len(losses) + 1):
             step_started = clock.now()
-            pending.append(engine.step(inputs(batch), len(batch)))
+            pending.append(engine.step(share_of(batch, features, examples, config, world), len(batch)))
             mine = batch[world.rank :: world.size]
             clock.steps.append(_measured(clock.now() - step_started, examples, mine, features))
             last, due, alone = done == len(batches), checkpoints.due(done), world.size == 1
@@ -82,6 +80,16 @@ def train(
                     raise KeyboardInterrupt
     clock.phases["train"] = clock.phases.get("train", 0.0) + earlier_seconds
     return losses, resumed_from
+
+
+def share_of(
+    batch: np.ndarray, features: Features, examples: Examples, config: TrainingConfig, world: World
+) -> list[MicroBatch]:
+    """This rank's rows of a global batch, as `Engine.step` takes them."""
+    size = config.micro_batch_size or -(-config.batch_size // world.size)
+    return [
+        _micro_batch(features, examples, *part, world) for part in micro_batches(batch, size, world.rank, world.size)
+    ]
 
 
 def _exchange(world: World, pending: list[torch.Tensor], asked_to_stop: bool) -> tuple[list[float], bool]:

@@ -43,6 +43,15 @@ def _assert_alike(ftbench: Callable, folder: Path, arrangements: list[str], *opt
             print(f"{arrangement} {name} {precision}: {len(theirs)} losses, at most {worst:.1e} apart")
             assert worst < tolerance, (arrangement, name)
             assert predicted_by(results, record) == predicted_by(reference[precision], alone[precision][name])
+            _assert_gradients_are_exchanged_once(record)
+
+
+def _assert_gradients_are_exchanged_once(record: Record) -> None:
+    """Of the trained parameters only; with flags and padding of a few elements beside them."""
+    exchanged = record.communication.bytes_by_collective
+    element_bytes = 8 if record.precision == "fp64" else 4
+    gradients = element_bytes * record.model.trainable_parameters
+    assert exchanged["all_reduce"] == pytest.approx(gradients, abs=1000)
 
 
 def test_zero_gives_the_losses_of_one_process(ftbench: Callable, tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ def test_ranks_share_the_same_global_batches(ftbench: Callable, tmp_path: Path, 
         assert shared.metrics.test.loss == pytest.approx(single.metrics.test.loss, abs=1e-9)
         assert [rank.rank for rank in shared.memory.by_rank] == list(range(ranks))
         assert shared.throughput.real_tokens_per_second > 0
+        gradients = 8 * shared.model.trainable_parameters
+        assert (single.communication, shared.communication.bytes_by_collective) == (None, {"all_reduce": gradients})
+        assert shared.communication.milliseconds_per_step > 0
 
 
 @pytest.mark.parametrize("name", strategies.built_in_names())

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from harness.records import Record, Store, newest_of_each
 from harness.report.files import comparison, markdown, summary, write_tables
+from harness.report.scaling import scaling, scaling_markdown
 from harness.report.table import print_table, rows
 
 
@@ -91,3 +92,24 @@ def test_only_the_newest_record_of_a_configuration_is_shown(run_here, tmp_path: 
     assert pd.read_csv(store.results / "summary.csv")["run_id"].tolist() == [new.run_id]
     (table,) = json.loads((store.results / "comparison.json").read_text())
     assert [row["run_id"] for row in table["rows"]] == [new.run_id] != [old.run_id]
+
+
+def _arranged(record: Record, ranks: int, threads: int, rate: float) -> Record:
+    changed = record.model_copy(deep=True)
+    changed.config["engine"]["processes"] = changed.engine.world_size = ranks
+    changed.environment |= {"threads": threads, "cores": 8}
+    changed.throughput.examples_per_second = rate
+    return changed
+
+
+def test_scaling_is_efficiency_per_core(run_here) -> None:
+    (alone,) = run_here(strategy=["head_only"], training__epochs=1)
+    one, two = _arranged(alone, ranks=1, threads=4, rate=100.0), _arranged(alone, ranks=2, threads=4, rate=150.0)
+    sixteen = _arranged(alone, ranks=16, threads=1, rate=160.0)
+    ((title, found),) = scaling([two, one, sixteen]).items()
+    assert "head_only" in title
+    assert [(row.ranks, row.cores) for row in found] == [(1, 4), (2, 8), (16, 8)]
+    assert [row.efficiency for row in found] == pytest.approx([1.0, 0.75, 0.8])
+    assert "75%" in scaling_markdown([one, two])
+    assert not scaling([one]), "one arrangement alone shows no scaling"
+    assert [row.efficiency for row in scaling([two, sixteen])[title]] == [None, None]

@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness.data.fetch import write_atomically
 from harness.records import Record, newest_of_each
+from harness.report.scaling import scaling_markdown
 from harness.report.table import COLUMNS, conditions, heading, last_line, notes, row_name, rows
 
 
@@ -80,7 +81,7 @@ def write_tables(results: Path, records: list[Record]) -> list[Path]:
     """table.md, summary.csv and comparison.json from the newest record of each configuration."""
     kept = newest_of_each(records)
     files = {
-        "table.md": markdown(kept),
+        "table.md": markdown(kept) + scaling_markdown(kept),
         "summary.csv": summary(kept).to_csv(index=False),
         "comparison.json": json.dumps(comparison(kept), indent=2) + "\n",
     }

@@ -153,13 +153,13 @@ def heading(record: Record) -> str:
             f"{record.model.name}, {weights} weights",
             f"{data.name if data else config['data']['name']}{sizes}",
             f"{training['epochs']} epochs, batch {training['batch_size']}, lr {config['optimizer']['learning_rate']:g}",
-            f"{record.precision}, {_engine(record)} x {record.engine.world_size}, {record.environment['device']}",
+            f"{record.precision}, {engine_name(record)} x {record.engine.world_size}, {record.environment['device']}",
         ]
         + (["plain path"] if config["plain"] else [])
     )
 
 
-def _engine(record: Record) -> str:
+def engine_name(record: Record) -> str:
     stage = record.engine.zero_stage
     return record.engine.name if stage is None else f"{record.engine.name} ZeRO {stage}"
 

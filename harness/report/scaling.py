@@ -1,0 +1,124 @@
+"""What more ranks bring: throughput, efficiency and communication of runs that differ in their engine only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.records import Record
+from harness.report.table import engine_name, row_name
+
+NOTE = (
+    "efficiency: examples per second and core (on GPUs: and GPU), against one rank. exchanged: bytes that a rank hands "
+    "to collectives in a step, and the time from their start to their end, waiting for other ranks included."
+)
+TITLES = ("engine", "ranks", "cores", "examples/s", "efficiency", "exchanged a step", "time of it")
+
+
+@dataclass(frozen=True)
+class ScalingRow:
+    """cores: of all ranks together (threads on CPUs, devices on GPUs). efficiency: None where no single rank ran."""
+
+    engine: str
+    ranks: int
+    cores: int
+    examples_per_second: float
+    efficiency: float | None
+    bytes_per_step: float | None
+    milliseconds_per_step: float | None
+
+    def cells(self) -> list[str]:
+        def shown(value: float | None, form: str) -> str:
+            return "-" if value is None else form.format(value)
+
+        return [
+            self.engine,
+            str(self.ranks),
+            str(self.cores),
+            f"{self.examples_per_second:,.0f}",
+            shown(self.efficiency, "{:.0%}"),
+            shown(self.bytes_per_step and self.bytes_per_step / 1e6, "{:,.2f} MB"),
+            shown(self.milliseconds_per_step, "{:.1f} ms"),
+        ]
+
+
+def scaling(records: Sequence[Record]) -> dict[str, list[ScalingRow]]:
+    """For each strategy that ran with more than one number of ranks or engine, on one configuration otherwise.
+
+    Medians over seeds. The key says what ran.
+    """
+    groups: dict[str, dict[tuple[int, str], list[Record]]] = {}
+    for record in records:
+        if record.throughput and record.throughput.examples_per_second:
+            rest = {key: value for key, value in record.config.items() if key not in ("engine", "seed")}
+            key = json.dumps([rest, record.model.weights_sha256, record.environment["device"]], sort_keys=True)
+            arrangement = (record.engine.world_size, engine_name(record))
+            groups.setdefault(key, {}).setdefault(arrangement, []).append(record)
+    return {
+        _title(next(iter(arranged.values()))[0]): _rows(arranged) for arranged in groups.values() if len(arranged) > 1
+    }
+
+
+def print_scaling(console: Console, records: Sequence[Record]) -> None:
+    tables = scaling(records)
+    for title, rows in tables.items():
+        table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+        for number, name in enumerate(TITLES):
+            table.add_column(name, justify="right" if number else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*row.cells())
+        console.print(table)
+    if tables:
+        console.print(f"  [dim]{NOTE}[/]", highlight=False)
+
+
+def scaling_markdown(records: Sequence[Record]) -> str:
+    lines = []
+    for title, rows in scaling(records).items():
+        lines += [f"### {title}", "", "| " + " | ".join(TITLES) + " |", "| --- " + "| ---: " * (len(TITLES) - 1) + "|"]
+        lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
+        lines += ["", f"- {NOTE}", ""]
+    return "\n".join(lines)
+
+
+def _title(record: Record) -> str:
+    return f"Scaling of {row_name(record)} on {record.model.name}, {record.precision}, {record.environment['device']}"
+
+
+def _rows(arranged: dict[tuple[int, str], list[Record]]) -> list[ScalingRow]:
+    rates = {
+        key: median(record.throughput.examples_per_second for record in records) for key, records in arranged.items()
+    }
+    alone = {name: rates[ranks, name] / _cores(arranged[ranks, name][0]) for ranks, name in rates if ranks == 1}
+    rows = []
+    for (ranks, name), records in sorted(arranged.items()):
+        told = [record.communication for record in records if record.communication]
+        one = alone.get(name, alone.get("ddp"))
+        cores = _cores(records[0])
+        rows.append(
+            ScalingRow(
+                engine=name,
+                ranks=ranks,
+                cores=cores,
+                examples_per_second=rates[ranks, name],
+                efficiency=rates[ranks, name] / cores / one if one else None,
+                bytes_per_step=median(sum(c.bytes_by_collective.values()) for c in told) if told else None,
+                milliseconds_per_step=median(c.milliseconds_per_step for c in told) if told else None,
+            )
+        )
+    return rows
+
+
+def _cores(record: Record) -> int:
+    """Ranks may have more threads than there are cores."""
+    environment, ranks = record.environment, record.engine.world_size
+    if environment["device"] != "cpu":
+        return ranks
+    return min(ranks * environment["threads"], record.config["engine"]["nodes"] * environment["cores"])
