@@ -35,9 +35,15 @@ def run_suite(
         interrupted = True
     records = [store.read(planned.run_id) for planned in plan.runs if store.has(planned.run_id)]
     _show(console, store, records)
+    missing = len(plan.runs) - len(records)
     if interrupted:
         console.print("[bold red]Interrupted.[/] The same command goes on with the runs that are missing.")
-    return int(interrupted or any(record.status != "ok" for record in records))
+    elif missing:
+        console.print(
+            f"[bold red]{missing} run(s) did not end: the other machines were lost.[/] "
+            "The same command, on every machine, goes on."
+        )
+    return int(interrupted or missing or any(record.status != "ok" for record in records))
 
 
 def show_results(console: Console, results: Path) -> None:

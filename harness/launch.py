@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import psutil
 import torch
 
+from harness.config import EngineConfig
 from harness.engine.world import World
 from harness.hosts import local_address
 from harness.plan import Plan, PlannedRun
@@ -20,6 +23,8 @@ from harness.stop import listen
 from harness.worker import work
 
 STOP_SECONDS = 30
+# torchrun would wait for a lost machine to come back for as long as the network keeps a dead connection.
+REUNION_SECONDS = 60.0
 
 
 def launch(plan: Plan) -> None:
@@ -59,14 +64,39 @@ def _run_group(plan: Plan) -> int:
         command = [*_launcher(plan), "harness.worker", str(path.resolve())]
         group = subprocess.Popen(command, env=_environment(plan), start_new_session=True)
         try:
-            return group.wait()
+            return _wait(group, plan.runs[0].config.engine)
         except KeyboardInterrupt:
-            group.send_signal(signal.SIGINT)
-            try:
-                group.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(group.pid, signal.SIGKILL)
+            _stop(group)
             raise
+
+
+def _wait(group: subprocess.Popen, engine: EngineConfig) -> int:
+    """Its exit code. One of several machines gives up where its ranks ended and the group does not meet again."""
+    if engine.nodes == 1:
+        return group.wait()
+    patience = min(REUNION_SECONDS, engine.timeout_seconds)
+    had_workers, alone_since = False, None
+    while True:
+        try:
+            return group.wait(1)
+        except subprocess.TimeoutExpired:
+            children = psutil.Process(group.pid).children()
+            has_workers = any(child.status() != psutil.STATUS_ZOMBIE for child in children)
+        had_workers |= has_workers
+        lost = had_workers and not has_workers
+        alone_since = (alone_since or time.monotonic()) if lost else None
+        if alone_since and time.monotonic() - alone_since > patience:
+            _stop(group)
+            return 1
+
+
+def _stop(group: subprocess.Popen) -> None:
+    group.send_signal(signal.SIGINT)
+    try:
+        group.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(group.pid, signal.SIGKILL)
+        group.wait()
 
 
 def _launcher(plan: Plan) -> list[str]:

@@ -119,5 +119,8 @@ def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
 
 
 def _is_worker(process: psutil.Process) -> bool:
-    arguments = process.cmdline()
+    try:
+        arguments = process.cmdline()
+    except psutil.NoSuchProcess:  # ended while it was looked at
+        return False
     return "harness.worker" in arguments and "torch.distributed.run" not in arguments

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.records import Record, Store
-from tests.conftest import losses_of, predicted_by
+from strategies import built_in_names
+from tests.conftest import ROOT, losses_of, predicted_by
 
 SIZE = 120
 ARRANGEMENTS = {
@@ -89,3 +94,17 @@ def test_deepspeed_on_one_process_in_bfloat16(ftbench: Callable, tmp_path: Path)
     other, shared = _results(ftbench, tmp_path, "zero", *options, "--engine", "deepspeed")
     assert shared["lora"].engine.zero_stage == 2
     assert losses_of(other, shared["lora"]) == pytest.approx(losses_of(results, alone["lora"]), abs=0.02)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", range(4))
+def test_every_strategy_goes_on_from_what_was_saved(stage: int) -> None:
+    """Frozen parameters are not saved; those trained, and AdamW's state, are put back into another engine."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    command = [*torchrun, "tests.resume_strategies", str(stage)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    told = dict(re.findall(r"RESUMED (\w+): .*, (\S+)\n", done.stdout))
+    assert list(told) == built_in_names()
+    assert all(float(difference) < 1e-6 for difference in told.values()), told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,11 +48,11 @@ def cable() -> Iterator[None]:
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
-def _start(folder: Path) -> list[subprocess.Popen]:
+def _start(folder: Path, *options: str) -> list[subprocess.Popen]:
     started = []
     for number, name in enumerate(NAMES):
         where = ["--nnodes", "2", "--node-rank", str(number), "--rdzv", MEETING]
-        arguments = ["ip", "netns", "exec", name, *command(folder, "run", *RUN, *where)]
+        arguments = ["ip", "netns", "exec", name, *command(folder, "run", *RUN, *options, *where)]
         # Each takes itself for the only one on the cores.
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         pipes["env"] = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -71,5 +72,28 @@ def test_two_hosts_give_what_one_gives(ftbench: Callable, tmp_path: Path) -> Non
     _assert_both_end_well(_start(tmp_path))
     (one,), (two,) = (Store(tmp_path / name).all() for name in ("one", "results"))
     assert (two.status, two.engine.world_size) == ("ok", 2)
+    assert losses_of(tmp_path / "results", two) == pytest.approx(losses_of(tmp_path / "one", one), abs=1e-9)
+    assert predicted_by(tmp_path / "results", two) == predicted_by(tmp_path / "one", one)
+
+
+@pytest.mark.usefixtures("cable")
+def test_both_hosts_end_when_the_cable_is_cut_and_go_on_when_it_is_back(ftbench: Callable, tmp_path: Path) -> None:
+    options = ["--set", "engine.timeout_seconds=15 training.checkpoint_steps=40"]
+    assert ftbench("run", *RUN, *options, "--nproc", "2").returncode == 0
+    (tmp_path / "results").rename(tmp_path / "one")
+    hosts = _start(tmp_path, *options)
+    while not list((tmp_path / "results").glob("runs/*/checkpoints/step-*.json")):
+        assert hosts[0].poll() is None, hosts[0].communicate()
+        time.sleep(0.05)
+    _ip("-n", NAMES[0], "link", "set", "ft0", "down")
+    outputs = [host.communicate(timeout=120)[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [1, 1], outputs
+    assert all("a rank was lost" in output or "the other machines were lost" in output for output in outputs), outputs
+    (record,) = Store(tmp_path / "results").all()
+    assert record.status == "failed"
+    _ip("-n", NAMES[0], "link", "set", "ft0", "up")
+    _assert_both_end_well(_start(tmp_path, *options))
+    (one,), (two,) = (Store(tmp_path / name).all() for name in ("one", "results"))
+    assert two.resumed_from_step >= 40
     assert losses_of(tmp_path / "results", two) == pytest.approx(losses_of(tmp_path / "one", one), abs=1e-9)
     assert predicted_by(tmp_path / "results", two) == predicted_by(tmp_path / "one", one)

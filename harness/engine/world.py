@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
+
+STORE_PATIENCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,14 @@ class World:
 
     def last_notes(self) -> str:
         """Where each rank was last heard of: a rank that is behind the others is the one that does not answer."""
+        # In a thread: over a connection that the network has cut, the store's answer never comes.
+        answer: list[str] = []
+        asking = threading.Thread(target=lambda: answer.append(self._ask_for_notes()), daemon=True)
+        asking.start()
+        asking.join(STORE_PATIENCE_SECONDS)
+        return answer[0] if answer else "the group's store does not answer either"
+
+    def _ask_for_notes(self) -> str:
         assert self.store is not None
         keys = [f"at/{rank}" for rank in range(self.size)]
         try:

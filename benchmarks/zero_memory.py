@@ -1,0 +1,120 @@
+"""What a rank holds under each ZeRO stage, beside what the arithmetic says.
+
+    python -m benchmarks.zero_memory
+
+Trains all of GPT-2 124M for two steps in float32 on 2 and on 4 ranks of this machine, and prints a table. The
+arithmetic is that of Rajbhandari et al. (2020, arXiv:1910.02054) with 4 bytes for a gradient and 8 for AdamW's two
+moments: stage 1 shares the moments among the ranks, stage 2 the gradients too, stage 3 the parameters as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import strategies
+from harness.config import EngineConfig, OptimizerConfig
+from harness.engine.deepspeed import DeepSpeedEngine
+from harness.engine.protocol import MicroBatch
+from harness.engine.world import connect, disconnect
+from harness.measure.memory import MemoryMeter
+from harness.model.gpt2 import Rows
+from harness.model.split import split
+from harness.model.weights import RandomWeights, filled_backbone
+
+RANKS = (2, 4)
+STAGES = (0, 1, 2, 3)
+
+
+def expected(parameters: int, ranks: int, stage: int) -> dict[str, float]:
+    """Bytes on one rank."""
+    return {
+        "optimizer_state": 8 * parameters / (ranks if stage >= 1 else 1),
+        "gradients": 4 * parameters / (ranks if stage >= 2 else 1),
+        "parameters": 4 * parameters / (ranks if stage >= 3 else 1),
+    }
+
+
+def measure(stage: int) -> None:
+    """On each rank of a group: two steps, then what this rank held, as JSON in the folder given."""
+    world = connect(600)
+    torch.manual_seed(0)
+    _, suffix = split(filled_backbone("gpt2", RandomWeights("gpt2", 123)), strategies.load("full").strategy, 2)
+    engine = DeepSpeedEngine(world, "fp32", EngineConfig(name="deepspeed", zero_stage=stage), fused=True)
+    engine.prepare(suffix, OptimizerConfig(learning_rate=5e-5))
+    trained, optimizer, held = engine._named, engine._engine.basic_optimizer, {}
+
+    def at_update(*_: object) -> None:
+        own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        held["gradients"] = _bytes(parameter.grad for parameter in [*own, *trained.values()])
+        held["parameters"] = _bytes(trained.values())
+
+    optimizer.register_step_pre_hook(at_update)
+    meter = MemoryMeter(world.device)
+    for _ in range(2):
+        with meter.phase("step"):
+            engine.step([_micro_batch()], global_count=world.size)
+    held["optimizer_state"] = _bytes(
+        value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
+    )
+    held["peak"] = meter.peaks["step"]
+    held["trained"] = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in trained.values())
+    (Path(sys.argv[2]) / f"{world.rank}.json").write_text(json.dumps(held))
+    engine.close()
+    disconnect()
+
+
+def _micro_batch() -> MicroBatch:
+    rows = Rows.packed(np.array([12]))
+    return MicroBatch(rows.fill(torch.arange(12)), rows, torch.tensor([1]), torch.ones(1))
+
+
+def _bytes(tensors: Iterable[Tensor | None]) -> int:
+    """Of the storages behind them, each once."""
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in tensors
+        if tensor is not None
+    }
+    return sum(storages.values())
+
+
+def main() -> None:
+    table = Table(title="GPT-2 124M, full, float32: GB on the rank that holds most", box=box.MARKDOWN)
+    for title in ("ranks", "ZeRO", "optimizer state", "expected", "gradients", "expected", "parameters", "expected"):
+        table.add_column(title, justify="right")
+    table.add_column("peak of a step", justify="right")
+    for ranks in RANKS:
+        for stage in STAGES:
+            of_ranks = _run(ranks, stage)
+            arithmetic = expected(of_ranks[0]["trained"], ranks, stage)
+            cells = []
+            for what, right in arithmetic.items():
+                cells += [f"{max(held[what] for held in of_ranks) / 1e9:.3f}", f"{right / 1e9:.3f}"]
+            table.add_row(str(ranks), str(stage), *cells, f"{max(held['peak'] for held in of_ranks) / 1e9:.2f}")
+    Console(width=160).print(table)
+
+
+def _run(ranks: int, stage: int) -> list[dict[str, int]]:
+    with tempfile.TemporaryDirectory() as folder:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        environment = {"OMP_NUM_THREADS": "1"} | os.environ
+        command = [*torchrun, "-m", "benchmarks.zero_memory", str(stage), folder]
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+        return [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+
+
+if __name__ == "__main__":
+    measure(int(sys.argv[1])) if "RANK" in os.environ else main()

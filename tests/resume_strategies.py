@@ -1,0 +1,77 @@
+"""Run by torchrun in `test_engines`: every strategy goes on from what a DeepSpeed engine saved.
+
+resume_strategies.py ZERO_STAGE
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import strategies
+from harness.config import DataConfig, EngineConfig, OptimizerConfig, TrainingConfig
+from harness.data.batches import Examples, encode_split
+from harness.data.dataset import load_dataset
+from harness.data.tokenizer import load_tokenizer
+from harness.engine.deepspeed import DeepSpeedEngine
+from harness.engine.protocol import Engine
+from harness.engine.world import World, connect, disconnect
+from harness.model.features import Computed, Features
+from harness.model.gpt2 import SHAPES
+from harness.model.split import split
+from harness.model.weights import RandomWeights, filled_backbone
+from harness.train import share_of
+
+SAVED_AFTER, STEPS, BATCH = 3, 6, 8
+DATA, CACHE = DataConfig(name="synthetic", size=80), Path("never written")
+
+
+def main() -> None:
+    world = connect(120)
+    for name in strategies.built_in_names():
+        features, examples, engine = _prepared(name, world, seed=0)
+        first = _steps(engine, features, examples, world, range(SAVED_AFTER))
+        saved = world.gather(engine.save())[0]
+        undisturbed = _steps(engine, features, examples, world, range(SAVED_AFTER, STEPS))
+        engine.close()
+        features, examples, other = _prepared(name, world, seed=1)
+        warm_up = share_of(np.arange(BATCH), features, examples, TrainingConfig(), world)
+        other.load(saved, warm_up)
+        resumed = _steps(other, features, examples, world, range(SAVED_AFTER, STEPS))
+        other.close()
+        values = sum(key.startswith("value/") for key in saved)
+        if world.rank == 0:
+            print(f"RESUMED {name}: {values} trained, {first[0]:.4f}, {np.abs(undisturbed - resumed).max():.1e}")
+    disconnect()
+
+
+def _prepared(name: str, world: World, seed: int) -> tuple[Features, Examples, Engine]:
+    """seed: of the head and the adapters, which `load` must replace."""
+    strategy = strategies.load(name).strategy
+    data = load_dataset(DATA, CACHE)
+    tokenizer = load_tokenizer("mini", CACHE, None)
+    examples = encode_split(data.split, tokenizer, data.source.classes, strategy.input, SHAPES["mini"].context)["train"]
+    backbone = filled_backbone("mini", RandomWeights("gpt2", 123))
+    torch.manual_seed(seed)
+    prefix, suffix = split(backbone, strategy, 2)
+    prefix.place(world.device, "fp32")
+    config = EngineConfig(name="deepspeed", zero_stage=int(sys.argv[1]), processes=world.size)
+    engine = DeepSpeedEngine(world, "fp32", config, fused=True)
+    engine.prepare(suffix, OptimizerConfig(learning_rate=1e-3))
+    return Computed(prefix, examples, world.device), examples, engine
+
+
+def _steps(engine: Engine, features: Features, examples: Examples, world: World, steps: range) -> np.ndarray:
+    losses = []
+    for step in steps:
+        batch = np.arange(step * BATCH, (step + 1) * BATCH)
+        loss = engine.step(share_of(batch, features, examples, TrainingConfig(), world), BATCH)
+        losses.append(world.sum(loss.double()).item())
+    return np.array(losses)
+
+
+if __name__ == "__main__":
+    main()
