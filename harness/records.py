@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness import UserError
 from harness.data.fetch import write_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 Status = Literal["ok", "oom", "diverged", "failed", "interrupted"]
 
@@ -28,13 +28,21 @@ class Part(BaseModel):
 
 
 class Metrics(Part):
-    """loss: mean cross-entropy in nats. interval: 95% Wilson interval of the accuracy (test-set size only)."""
+    """loss: mean cross-entropy in nats. interval: 95% Wilson interval of the accuracy (test-set size only).
+
+    f1: of each class, 0 where the class neither occurs nor is predicted. roc_auc: area under the ROC curve, with two
+    classes the second's, else the mean over the classes that occur, each against the rest; null where only one
+    occurs. calibration_error: expected, over 15 bins of the top probability (Guo et al., 2017).
+    """
 
     loss: float
     accuracy: float
     correct: int
     total: int
     interval: tuple[float, float]
+    f1: dict[str, float]
+    roc_auc: float | None
+    calibration_error: float
 
 
 class AllMetrics(Part):
@@ -128,7 +136,7 @@ class StrategySource(Part):
 
 
 class Record(Part):
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     run_id: str
     identity: str = Field(description="hash of configuration, content hashes and code: recognises a finished run")
     status: Status

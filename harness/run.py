@@ -118,7 +118,7 @@ def run(
     assert not any(parameter.requires_grad for parameter in prefix.parameters()), "the prefix was unfrozen in mid-run"
     facts["prefix"] = _prefix_facts(prefix, report, world)
 
-    facts["metrics"] = _metrics(logits, examples, dataset)
+    facts["metrics"] = metrics_of(logits, examples, dataset)
     outcome.test, outcome.test_shares = examples["test"], probabilities(logits["test"])
 
 
@@ -239,10 +239,11 @@ def _data_facts(dataset: Dataset, examples: dict[str, Examples]) -> dict[str, An
     }
 
 
-def _metrics(logits: dict[str, np.ndarray], examples: dict[str, Examples], dataset: Dataset) -> dict[str, Any]:
-    metrics = {name: measure(logits[name], part.labels) for name, part in examples.items()}
-    clean = ~np.array(dataset.test_seen)
-    metrics["test_clean"] = measure(logits["test"][clean], examples["test"].labels[clean]) if clean.any() else None
+def metrics_of(logits: dict[str, np.ndarray], examples: dict[str, Examples], dataset: Dataset) -> dict[str, Any]:
+    classes = dataset.source.classes
+    metrics = {name: measure(logits[name], part.labels, classes) for name, part in examples.items()}
+    clean, labels = ~np.array(dataset.test_seen), examples["test"].labels
+    metrics["test_clean"] = measure(logits["test"][clean], labels[clean], classes) if clean.any() else None
     return metrics
 
 
