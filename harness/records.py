@@ -20,6 +20,7 @@ from harness.data.fetch import write_atomically
 
 SCHEMA_VERSION = 2
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
+BASELINE = "baseline"
 Status = Literal["ok", "oom", "diverged", "failed", "interrupted"]
 
 
@@ -55,8 +56,10 @@ class AllMetrics(Part):
 
 
 class ModelFacts(Part):
-    name: str
-    weights: str
+    """name, weights: null for a baseline that does not depend on them."""
+
+    name: str | None
+    weights: str | None
     weights_sha256: str | None = Field(description="of the checkpoint file; null for random weights")
     parameters: int | None = None
     trainable_parameters: int | None = None
@@ -74,7 +77,9 @@ class DataFacts(Part):
 
 
 class EngineFacts(Part):
-    name: str
+    """name: null for a baseline, which needs none."""
+
+    name: str | None
     zero_stage: int | None
     world_size: int
 
@@ -131,8 +136,14 @@ class Memory(Part):
 
 
 class StrategySource(Part):
+    """origin: `built in`, `baseline`, or where else the strategy's code came from."""
+
     origin: str
     sha256: str
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.origin == BASELINE
 
 
 class Record(Part):
@@ -142,9 +153,9 @@ class Record(Part):
     status: Status
     strategy: str
     strategy_source: StrategySource
-    readout: str
+    readout: str | None = Field(description="null for a baseline")
     seed: int
-    precision: str
+    precision: str | None = Field(description="null for a baseline that does not depend on it")
     choices: dict[str, str] = Field(description="what `auto` chose, and why")
     model: ModelFacts
     data: DataFacts | None = None
@@ -157,7 +168,7 @@ class Record(Part):
     seconds: Seconds
     memory: Memory | None = None
     environment: dict[str, Any]
-    config: dict[str, Any]
+    config: dict[str, Any] = Field(description="of a baseline only what it depends on")
     finished_at: str
     error: str | None = None
 
