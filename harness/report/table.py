@@ -15,7 +15,7 @@ from harness.records import BASELINE, Record
 from harness.report.baselines import MARK, no_better_than_length, notes_on_baselines
 
 _AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
-NARROW_COLUMNS = 120
+NARROW_COLUMNS = 160
 
 
 def _competes(record: Record) -> bool:
@@ -60,6 +60,12 @@ def _grown(record: Record) -> float | None:
     return max(peak - rank.at_start for rank in record.memory.by_rank for peak in rank.phases.values())
 
 
+def _f1(record: Record) -> float | None:
+    """F1 of the second of two classes, which is the one looked for (spam), else the mean over classes."""
+    scores = list(record.metrics.test.f1.values()) if record.metrics else []
+    return (scores[1] if len(scores) == 2 else sum(scores) / len(scores)) if scores else None
+
+
 def _test_with_interval(record: Record) -> str:
     low, high = record.metrics.test.interval
     return f"{100 * record.metrics.test.accuracy:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
@@ -84,6 +90,21 @@ COLUMNS = (
     _accuracy("val. %", "validation", essential=False),
     Column("test % [95%]", lambda record: _metric(record, "test", "accuracy"), _test_with_interval, max),
     _accuracy("unseen %", "test_clean", essential=False),
+    Column("F1", _f1, lambda record: f"{_f1(record):.3f}", max, essential=False),
+    Column(
+        "ROC AUC",
+        lambda r: _metric(r, "test", "roc_auc"),
+        lambda r: f"{r.metrics.test.roc_auc:.3f}",
+        max,
+        essential=False,
+    ),
+    Column(
+        "ECE",
+        lambda record: _metric(record, "test", "calibration_error"),
+        lambda record: f"{record.metrics.test.calibration_error:.3f}",
+        min,
+        essential=False,
+    ),
     _rate("examples/s", "examples_per_second", essential=False),
     _rate("real tok./s", "real_tokens_per_second", essential=False),
     Column("memory", lambda r: _grown(r), lambda r: _bytes(_grown(r)), min),
@@ -225,6 +246,8 @@ def notes(records: list[Record]) -> list[str]:
             lines.append(f"best possible on average: {100 * data.best_accuracy:.0f}%; the other labels are flipped.")
         if data.cut_texts:
             lines.append(f"{data.cut_texts} texts were longer than a row may be, and were cut.")
+        looked_for = f"of {data.classes[1]}" if len(data.classes) == 2 else "mean over classes"
+        lines.append(f"F1 ({looked_for}), ROC AUC and ECE (expected calibration error, 15 bins) on test.")
     if any(_reused(other) for other in records):
         lines.append("*: without the time of its frozen part, whose features another run had stored.")
     if record.memory:
