@@ -7,12 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-import strategies
 from harness import UserError
 from harness.config import ONE_MACHINE, Hosts, SuiteConfig
 from harness.launch import launch
 from harness.plan import Plan, resolve
-from harness.records import Record, Store, newest_of_each
+from harness.records import BASELINE, Record, Store, newest_of_each
 from harness.report.files import write_tables
 from harness.report.scaling import print_scaling
 from harness.report.table import print_table
@@ -57,7 +56,8 @@ def show_results(console: Console, results: Path) -> None:
 
 
 def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
-    config, choices = plan.runs[0].config, plan.runs[0].choices
+    config = plan.runs[0].config
+    choices = {what: why for planned in plan.runs for what, why in planned.choices.items()}
     chosen = {
         "model": config.model.name,
         "weights": config.model.weights,
@@ -65,13 +65,14 @@ def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
         "precision": config.precision,
     }
     for what, value in chosen.items():
-        console.print(f"{what:>9}  [bold]{escape(value)}[/]  [dim]({escape(choices[what])})[/]", highlight=False)
-    for name in dict.fromkeys(planned.config.strategy for planned in plan.runs):
-        entry = strategies.load(name)
-        if entry.origin != "built in":
+        if what in choices:  # baselines alone may depend on the data only
+            console.print(f"{what:>9}  [bold]{escape(value)}[/]  [dim]({escape(choices[what])})[/]", highlight=False)
+    for planned in {planned.config.strategy: planned for planned in plan.runs}.values():
+        source = planned.source
+        if source.origin not in ("built in", BASELINE):
             console.print(
-                f"[yellow]strategy {escape(entry.name)} runs code from outside the harness: {escape(entry.origin)} "
-                f"(sha256 {entry.sha256[:12]})[/]",
+                f"[yellow]strategy {escape(planned.name)} runs code from outside the harness: {escape(source.origin)} "
+                f"(sha256 {source.sha256[:12]})[/]",
                 highlight=False,
             )
     for run_id in finished:

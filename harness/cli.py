@@ -31,7 +31,9 @@ CACHE = user_cache_path("ftbench", appauthor=False)
 
 @app.command()
 def run(
-    strategy: Annotated[str | None, typer.Option(help="a name, a comma list, a path to a .py file, or all")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="a name, a comma list, a path to a .py file, or all (with baselines)")
+    ] = None,
     model: Model = None,
     weights: Weights = None,
     data: Annotated[str | None, typer.Option(help="auto, synthetic, sms_spam, or a csv, tsv or jsonl file")] = None,
@@ -55,11 +57,11 @@ def run(
     force: Annotated[bool, typer.Option(help="run again what is done")] = False,
 ) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
-    from harness import bench
+    from harness import baselines, bench
     from harness.config import Hosts, load_suite, parse_seeds, split_assignments
     from strategies import built_in_names
 
-    names = built_in_names() if strategy == "all" else strategy.split(",") if strategy else None
+    names = [*built_in_names(), *baselines.NAMES] if strategy == "all" else strategy.split(",") if strategy else None
     options = {
         "strategy": names,
         "seed": parse_seeds(seeds) if seeds else None,
@@ -92,7 +94,7 @@ def list_strategies(
     model: Annotated[str, typer.Option(help="the size whose parameters are counted")] = "gpt2",
     classes: Annotated[int, typer.Option(min=2, help="classes of the head")] = 2,
 ) -> None:
-    """The strategies, with what they train, read and change."""
+    """The strategies, with what they train, read and change, and the baselines."""
     from harness.report import catalogue
 
     catalogue.print_strategies(console, model, classes)

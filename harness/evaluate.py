@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.special import log_softmax
+from sklearn.metrics import f1_score, roc_auc_score
 
 from harness.data.batches import batches_by_length, batches_in_order, tokens_at_once
 from harness.engine.protocol import Engine
 from harness.engine.world import World
 from harness.model.features import Features
 from harness.records import Metrics
-from harness.statistics import wilson_interval
+from harness.statistics import expected_calibration_error, wilson_interval
 
 
 def predict(engine: Engine, features: Features, world: World, batch_size: int | None = None) -> np.ndarray:
@@ -39,17 +40,30 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return np.exp(log_softmax(logits, axis=1))
 
 
-def measure(logits: np.ndarray, labels: np.ndarray) -> Metrics:
-    """Mean cross-entropy, accuracy and its 95% Wilson interval."""
-    loss = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
-    correct = int((logits.argmax(axis=1) == labels).sum())
+def measure(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metrics:
+    """What `harness.records.Metrics` holds, of logits [examples, classes] or log-probabilities."""
+    shares, predicted = probabilities(logits), logits.argmax(axis=1)
+    correct = int((predicted == labels).sum())
+    f1 = f1_score(labels, predicted, labels=range(len(classes)), average=None, zero_division=0)
     return Metrics(
-        loss=float(loss),
+        loss=float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()),
         accuracy=correct / len(labels),
         correct=correct,
         total=len(labels),
         interval=wilson_interval(correct, len(labels)),
+        f1=dict(zip(classes, f1.tolist(), strict=True)),
+        roc_auc=_roc_auc(shares, labels),
+        calibration_error=expected_calibration_error(shares, labels),
     )
+
+
+def _roc_auc(shares: np.ndarray, labels: np.ndarray) -> float | None:
+    """Of the second of two classes, else the mean over the classes that occur; None where only one does."""
+    occurring = np.unique(labels)
+    if len(occurring) < 2:
+        return None
+    columns = [1] if shares.shape[1] == 2 else occurring
+    return float(np.mean([roc_auc_score(labels == column, shares[:, column]) for column in columns]))
 
 
 def _logits(engine: Engine, features: Features, numbers: np.ndarray) -> np.ndarray:

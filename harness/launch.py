@@ -135,5 +135,6 @@ def _record(plan: Plan, store: Store, status: Status, reason: str) -> None:
     """The first machine records the run that was under way."""
     for planned in _pending(plan, store)[:1] if plan.hosts.node_rank == 0 else []:
         engine = planned.config.engine
-        world = World(0, engine.processes * engine.nodes, torch.device("cpu"))
+        size = 1 if planned.source.is_baseline else engine.processes * engine.nodes
+        world = World(0, size, torch.device("cpu"))
         store.write(make_record(planned, world, Outcome.begin(world), status, reason))

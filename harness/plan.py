@@ -8,14 +8,17 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel
 
 import strategies
-from harness import UserError
+from harness import UserError, baselines
+from harness.baselines import Baseline
 from harness.config import (
     ONE_MACHINE,
     DataConfig,
@@ -26,7 +29,7 @@ from harness.config import (
     SuiteConfig,
     TrainingConfig,
 )
-from harness.data.dataset import load_dataset
+from harness.data.dataset import Dataset, load_dataset
 from harness.data.fetch import NotAvailable, assets_folder
 from harness.data.sources import FILE_TYPES
 from harness.data.tokenizer import load_tokenizer
@@ -44,20 +47,29 @@ from harness.model.weights import (
     file_sha256,
     find_pretrained,
 )
+from harness.records import BASELINE, StrategySource
 
 TEXTBOOK_LEARNING_RATE = 5e-5
 MINI_LEARNING_RATE = 1e-3
 
 
 class PlannedRun(BaseModel):
-    """A run with every `auto` decided. identity: hash of all that determines its result."""
+    """A run with every `auto` decided.
+
+    name, source: of the strategy or baseline. identity: hash of all that determines the result. used: what of `config`
+    it depends on, all of it for a strategy; choices, weights_sha256 and readout likewise.
+    """
 
     run_id: str
     identity: str
+    name: str
+    source: StrategySource
     config: RunConfig
+    used: dict[str, Any]
     choices: dict[str, str]
     weights_path: Path | None
     weights_sha256: str | None
+    readout: str | None
 
 
 class Plan(BaseModel):
@@ -87,24 +99,51 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path, hosts: Hosts = ONE_M
     check_hosts(engine, hosts)
     dataset = load_dataset(data, cache)
     _check_batch(base.training, len(dataset.split["train"]))
-    weights_sha256 = file_sha256(weights_path) if weights_path else None
-    runs = []
-    for config in suite.model_copy(update={"base": base}).runs():
-        entry = strategies.load(config.strategy)
-        _check_strategy(effective_strategy(config), model.name, len(dataset.source.classes))
-        identity = _identity(config, dataset.source.sha256, weights_sha256, entry.sha256)
-        run_id = f"{entry.name}-{model.name}-{Path(data.name).stem}-s{config.seed}-{identity[:10]}"
-        runs.append(
-            PlannedRun(
-                run_id=run_id,
-                identity=identity,
-                config=config,
-                choices=choices,
-                weights_path=weights_path,
-                weights_sha256=weights_sha256,
-            )
-        )
+    weights = weights_path, file_sha256(weights_path) if weights_path else None
+    runs = [_planned(config, dataset, choices, *weights) for config in suite.model_copy(update={"base": base}).runs()]
+    runs = list({run.run_id: run for run in runs}.values())  # a baseline is the same with every seed
     return Plan(runs=runs, results=results, cache=cache, hosts=hosts)
+
+
+def _planned(
+    config: RunConfig, dataset: Dataset, choices: dict[str, str], weights_path: Path | None, weights_sha256: str | None
+) -> PlannedRun:
+    used = config.model_dump(mode="json")
+    if config.strategy in baselines.NAMES:
+        entry, origin, readout = _baseline(config.strategy), BASELINE, None
+        config, used = config.model_copy(update={"seed": 0}), _only(used, ("strategy", *entry.uses))
+    else:
+        entry = strategies.load(config.strategy, also_known=baselines.NAMES)
+        strategy = effective_strategy(config)
+        _check_strategy(strategy, config.model.name, len(dataset.source.classes))
+        origin, readout = entry.origin, strategy.readout
+    model = used.get("model", {})
+    depends_on = {"data": True, "model": model, "weights": "weights" in model, "precision": "precision" in used}
+    if not depends_on["weights"]:
+        weights_path = weights_sha256 = None
+    identity = _identity(used, dataset.source.sha256, weights_sha256, entry.sha256)
+    what = [entry.name, model.get("name"), Path(config.data.name).stem, f"s{config.seed}", identity[:10]]
+    return PlannedRun(
+        run_id="-".join(filter(None, what)),
+        identity=identity,
+        name=entry.name,
+        source=StrategySource(origin=origin, sha256=entry.sha256),
+        config=config,
+        used=used,
+        choices={what: why for what, why in choices.items() if depends_on[what]},
+        weights_path=weights_path,
+        weights_sha256=weights_sha256,
+        readout=readout,
+    )
+
+
+def _baseline(name: str) -> Baseline:
+    if name in strategies.names():
+        raise UserError(
+            f"an installed plug-in has the name of the baseline {name!r}: rename its entry point, or uninstall the "
+            "package."
+        )
+    return baselines.load(name)
 
 
 def effective_strategy(config: RunConfig) -> Strategy:
@@ -260,6 +299,15 @@ def _check_strategy(strategy: Strategy, model: str, classes: int) -> None:
         trainable_parameters(strategy, model, classes)
 
 
-def _identity(config: RunConfig, *hashes: str | None) -> str:
-    content = json.dumps([config.model_dump(mode="json"), *hashes, code_sha256()], sort_keys=True)
+def _only(tree: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Of a tree two levels deep what `keys`, dotted where they mean one entry of a part, name."""
+    kept = {}
+    for key in keys:
+        part, dot, entry = key.partition(".")
+        kept[part] = {entry: tree[part][entry]} if dot else tree[part]
+    return kept
+
+
+def _identity(used: dict[str, Any], *hashes: str | None) -> str:
+    content = json.dumps([used, *hashes, code_sha256()], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

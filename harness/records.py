@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness import UserError
 from harness.data.fetch import write_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
+BASELINE = "baseline"
 Status = Literal["ok", "oom", "diverged", "failed", "interrupted"]
 
 
@@ -28,13 +29,21 @@ class Part(BaseModel):
 
 
 class Metrics(Part):
-    """loss: mean cross-entropy in nats. interval: 95% Wilson interval of the accuracy (test-set size only)."""
+    """loss: mean cross-entropy in nats. interval: 95% Wilson interval of the accuracy (test-set size only).
+
+    f1: of each class, 0 where the class neither occurs nor is predicted. roc_auc: area under the ROC curve, with two
+    classes the second's, else the mean over the classes that occur, each against the rest; null where only one
+    occurs. calibration_error: expected, over 15 bins of the top probability (Guo et al., 2017).
+    """
 
     loss: float
     accuracy: float
     correct: int
     total: int
     interval: tuple[float, float]
+    f1: dict[str, float]
+    roc_auc: float | None
+    calibration_error: float
 
 
 class AllMetrics(Part):
@@ -47,8 +56,10 @@ class AllMetrics(Part):
 
 
 class ModelFacts(Part):
-    name: str
-    weights: str
+    """name, weights: null for a baseline that does not depend on them."""
+
+    name: str | None
+    weights: str | None
     weights_sha256: str | None = Field(description="of the checkpoint file; null for random weights")
     parameters: int | None = None
     trainable_parameters: int | None = None
@@ -66,7 +77,9 @@ class DataFacts(Part):
 
 
 class EngineFacts(Part):
-    name: str
+    """name: null for a baseline, which needs none."""
+
+    name: str | None
     zero_stage: int | None
     world_size: int
 
@@ -130,20 +143,26 @@ class Memory(Part):
 
 
 class StrategySource(Part):
+    """origin: `built in`, `baseline`, or where else the strategy's code came from."""
+
     origin: str
     sha256: str
 
+    @property
+    def is_baseline(self) -> bool:
+        return self.origin == BASELINE
+
 
 class Record(Part):
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     run_id: str
     identity: str = Field(description="hash of configuration, content hashes and code: recognises a finished run")
     status: Status
     strategy: str
     strategy_source: StrategySource
-    readout: str
+    readout: str | None = Field(description="null for a baseline")
     seed: int
-    precision: str
+    precision: str | None = Field(description="null for a baseline that does not depend on it")
     choices: dict[str, str] = Field(description="what `auto` chose, and why")
     model: ModelFacts
     data: DataFacts | None = None
@@ -157,7 +176,7 @@ class Record(Part):
     seconds: Seconds
     memory: Memory | None = None
     environment: dict[str, Any]
-    config: dict[str, Any]
+    config: dict[str, Any] = Field(description="of a baseline only what it depends on")
     finished_at: str
     error: str | None = None
 

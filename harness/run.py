@@ -75,14 +75,14 @@ def run(
     """Do what `planned` says and leave what was measured in `outcome`, on every rank."""
     config, facts = planned.config, outcome.facts
 
-    with _phase("prepare", outcome, world, observer):
+    with phase("prepare", outcome, world, observer):
         strategy = effective_strategy(config)
         dataset = load_dataset(config.data, cache)
         outcome.classes = dataset.source.classes
-        tokenizer = _tokenizer(config.model.name, cache)
+        tokenizer = tokenizer_of(config.model.name, cache)
         context = SHAPES[config.model.name].context
         examples = encode_split(dataset.split, tokenizer, outcome.classes, strategy.input, context)
-        facts["data"] = _data_facts(dataset, examples)
+        facts["data"] = data_facts(dataset, examples)
 
         torch.manual_seed(config.seed)
         backbone, weights = empty_backbone(config.model.name), weights_of(config.model, planned.weights_path)
@@ -96,10 +96,10 @@ def run(
         engine = open_engine(config.engine, config.precision, world, fused=not config.plain)
         engine.prepare(suffix, config.optimizer)
 
-    with _phase("features", outcome, world, observer):
+    with phase("features", outcome, world, observer):
         features, report = _open_features(planned, strategy, backbone, weights, prefix, examples, cache, world)
 
-    with _phase("train", outcome, world, observer):
+    with phase("train", outcome, world, observer):
         outcome.losses, facts["resumed_from_step"] = train(
             engine,
             features["train"],
@@ -114,7 +114,7 @@ def run(
     for warning in checkpoints.warnings:
         observer.warning(warning)
 
-    with _phase("evaluate", outcome, world, observer):
+    with phase("evaluate", outcome, world, observer):
         batch_size = config.training.batch_size if config.plain else None
         logits = {name: predict(engine, part, world, batch_size) for name, part in features.items()}
     facts["communication"] = _communication(engine, features["train"], examples["train"], config, world)
@@ -122,7 +122,7 @@ def run(
     assert not any(parameter.requires_grad for parameter in prefix.parameters()), "the prefix was unfrozen in mid-run"
     facts["prefix"] = _prefix_facts(prefix, report, world)
 
-    facts["metrics"] = _metrics(logits, examples, dataset)
+    facts["metrics"] = metrics_of(logits, examples, dataset)
     outcome.test, outcome.test_shares = examples["test"], probabilities(logits["test"])
 
 
@@ -130,28 +130,28 @@ def make_record(
     planned: PlannedRun, world: World, outcome: Outcome, status: records.Status, error: str | None = None
 ) -> records.Record:
     """The record of a run in whatever state it ended. Where it ended well, every rank must call it."""
-    config, facts, clock = planned.config, outcome.facts, outcome.clock
+    used, facts, clock = planned.used, outcome.facts, outcome.clock
+    model, engine = used.get("model", {}), used.get("engine", {})
     gather: Callable[[Any], list[Any]] = world.gather if status in ("ok", "diverged") else lambda value: [value]
     steps = gather(clock.steady_steps())
-    entry = strategies.load(config.strategy)
     return records.Record(
         run_id=planned.run_id,
         identity=planned.identity,
         status=status,
-        strategy=entry.name,
-        strategy_source=records.StrategySource(origin=entry.origin, sha256=entry.sha256),
-        readout=effective_strategy(config).readout,
-        seed=config.seed,
-        precision=config.precision,
+        strategy=planned.name,
+        strategy_source=planned.source,
+        readout=planned.readout,
+        seed=planned.config.seed,
+        precision=used.get("precision"),
         choices=planned.choices,
         model={
-            "name": config.model.name,
-            "weights": config.model.weights,
+            "name": model.get("name"),
+            "weights": model.get("weights"),
             "weights_sha256": planned.weights_sha256,
             **facts.get("parameters", {}),
         },
         data=facts.get("data"),
-        engine={"name": config.engine.name, "zero_stage": config.engine.zero_stage, "world_size": world.size},
+        engine={"name": engine.get("name"), "zero_stage": engine.get("zero_stage"), "world_size": world.size},
         metrics=facts.get("metrics"),
         prefix=facts.get("prefix"),
         resumed_from_step=facts.get("resumed_from_step"),
@@ -161,14 +161,14 @@ def make_record(
         seconds=_seconds(clock.phases),
         memory=_memory(gather, world, outcome.memory),
         environment=environment.describe(world.device),
-        config=config.model_dump(mode="json"),
+        config=used,
         finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
         error=error,
     )
 
 
 @contextmanager
-def _phase(name: str, outcome: Outcome, world: World, observer: Observer) -> Iterator[None]:
+def phase(name: str, outcome: Outcome, world: World, observer: Observer) -> Iterator[None]:
     observer.phase(name)
     world.note(name)
     with outcome.clock.phase(name), outcome.memory.phase(name):
@@ -176,7 +176,7 @@ def _phase(name: str, outcome: Outcome, world: World, observer: Observer) -> Ite
 
 
 @functools.lru_cache(maxsize=1)
-def _tokenizer(model: str, cache: Path) -> tiktoken.Encoding:
+def tokenizer_of(model: str, cache: Path) -> tiktoken.Encoding:
     return load_tokenizer(model, cache, assets_folder())
 
 
@@ -243,7 +243,7 @@ def _prefix_facts(prefix: Prefix, report: FeatureReport, world: World) -> dict[s
     }
 
 
-def _data_facts(dataset: Dataset, examples: dict[str, Examples]) -> dict[str, Any]:
+def data_facts(dataset: Dataset, examples: dict[str, Examples]) -> dict[str, Any]:
     source = dataset.source
     return {
         "name": source.name,
@@ -257,10 +257,11 @@ def _data_facts(dataset: Dataset, examples: dict[str, Examples]) -> dict[str, An
     }
 
 
-def _metrics(logits: dict[str, np.ndarray], examples: dict[str, Examples], dataset: Dataset) -> dict[str, Any]:
-    metrics = {name: measure(logits[name], part.labels) for name, part in examples.items()}
-    clean = ~np.array(dataset.test_seen)
-    metrics["test_clean"] = measure(logits["test"][clean], examples["test"].labels[clean]) if clean.any() else None
+def metrics_of(logits: dict[str, np.ndarray], examples: dict[str, Examples], dataset: Dataset) -> dict[str, Any]:
+    classes = dataset.source.classes
+    metrics = {name: measure(logits[name], part.labels, classes) for name, part in examples.items()}
+    clean, labels = ~np.array(dataset.test_seen), examples["test"].labels
+    metrics["test_clean"] = measure(logits["test"][clean], labels[clean], classes) if clean.any() else None
     return metrics
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import traceback
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 
 from harness import records
+from harness.baselines.run import run_baseline
 from harness.checkpoint import Checkpoints
 from harness.engine.world import World, is_loss_of_a_rank
 from harness.measure.memory import return_freed_memory
@@ -47,20 +49,20 @@ def prepare_store(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str
 
 
 def execute(plan: Plan, world: World, observer: SuiteObserver) -> None:
-    """Do every run of the plan that has no record yet, and write its record.
+    """Do every run of the plan that has no record yet, and write its record. The first rank does baselines alone.
 
     Raises KeyboardInterrupt where it was asked to stop, RankLost where a run failed on one of several ranks.
     """
     store = Store(plan.results)
     for number, planned in enumerate(plan.runs, start=1):
-        if store.has(planned.run_id):
+        if store.has(planned.run_id) or (planned.source.is_baseline and world.rank):
             continue
         observer.run_started(planned, number, len(plan.runs))
         record = _isolated(planned, plan, world, observer, store)
         observer.run_finished(record)
         if record.status == "interrupted":
             raise KeyboardInterrupt
-        if record.status in ("failed", "oom") and world.size > 1:
+        if record.status in ("failed", "oom") and world.size > 1 and not planned.source.is_baseline:
             raise RankLost(record.error)
         gc.collect()
         return_freed_memory()
@@ -73,8 +75,12 @@ def _isolated(planned: PlannedRun, plan: Plan, world: World, observer: Observer,
     outcome, error = Outcome.begin(world), None
     status: records.Status = "ok"
     checkpoints = checkpoints_of(planned, store)
+    group = replace(world, size=1) if planned.source.is_baseline else world
     try:
-        run(planned, plan.cache, checkpoints, world, observer, outcome)
+        if planned.source.is_baseline:
+            run_baseline(planned, plan.cache, group, observer, outcome)
+        else:
+            run(planned, plan.cache, checkpoints, group, observer, outcome)
     except Diverged as diverged:
         status, error, outcome.losses = "diverged", str(diverged), diverged.losses
     except KeyboardInterrupt:
@@ -88,7 +94,7 @@ def _isolated(planned: PlannedRun, plan: Plan, world: World, observer: Observer,
             return _lost(planned, world, outcome, store, problem)
         is_oom = isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
         status, error = ("oom" if is_oom else "failed"), _reason(problem)
-    record = make_record(planned, world, outcome, status, error)
+    record = make_record(planned, group, outcome, status, error)
     if world.rank == 0 or status in ("failed", "oom"):
         _write(store, record, outcome)
         if status == "ok":

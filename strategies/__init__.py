@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import pkgutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -48,8 +49,11 @@ def built_in_names() -> list[str]:
     return [*shown_first, *sorted(built_in - set(shown_first))]
 
 
-def load(name: str) -> Entry:
-    """The strategy called `name`, or declared by the file `name` where it ends in `.py` (this runs its code)."""
+def load(name: str, also_known: Sequence[str] = ()) -> Entry:
+    """The strategy called `name`, or declared by the file `name` where it ends in `.py` (this runs its code).
+
+    also_known: other names that the user may have meant.
+    """
     if name.endswith(".py"):
         return _from_file(Path(name))
     plug_ins = _plug_ins()
@@ -60,8 +64,8 @@ def load(name: str) -> Entry:
         )
     if name in plug_ins:
         return _entry(name, _import(name, plug_ins[name].load), origin=f"entry point {plug_ins[name].value}")
-    known = names()
-    if name not in known:
+    if name not in names():
+        known = [*names(), *also_known]
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UserError(

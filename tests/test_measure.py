@@ -1,4 +1,4 @@
-"""Clocks and memory meters: what they leave out, and what they must see."""
+"""Metrics, clocks and memory meters: what they leave out, and what they must see."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
+from sklearn.metrics import classification_report, roc_auc_score
 
 from harness.evaluate import measure
 from harness.measure.clock import WARM_UP_STEPS, Clock, Step, step_milliseconds, throughput
 from harness.measure.memory import MemoryMeter
 from harness.records import Store
+from harness.statistics import expected_calibration_error
 
 CPU = torch.device("cpu")
 
@@ -79,9 +82,41 @@ def test_a_mapped_file_is_no_memory_of_ours(tmp_path) -> None:
 
 def test_metrics_of_known_logits() -> None:
     logits = np.log(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]))
-    metrics = measure(logits, np.array([0, 1, 1]))
+    metrics = measure(logits, np.array([0, 1, 1]), ["ham", "spam"])
     assert (metrics.correct, metrics.total) == (2, 3)
     assert metrics.loss == pytest.approx(-np.log([0.9, 0.8, 0.4]).mean())
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_f1_and_roc_auc_are_scikit_learns(classes: int) -> None:
+    draw = np.random.default_rng(classes)
+    logits, labels = draw.normal(size=(200, classes)), draw.integers(classes, size=200)
+    names = [f"class {number}" for number in range(classes)]
+    metrics, shares = measure(logits, labels, names), softmax(logits, axis=1)
+    report = classification_report(labels, logits.argmax(axis=1), target_names=names, output_dict=True)
+    assert metrics.f1 == pytest.approx({name: report[name]["f1-score"] for name in names})
+    scores = shares[:, 1] if classes == 2 else shares
+    assert metrics.roc_auc == pytest.approx(roc_auc_score(labels, scores, multi_class="ovr"))
+
+
+def test_metrics_where_a_class_is_missing() -> None:
+    logits = np.log(np.array([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1]]))
+    names = ["a", "b", "c"]
+    one_class = measure(logits, np.array([1, 1]), names)
+    assert one_class.roc_auc is None
+    assert one_class.f1 == pytest.approx({"a": 0, "b": 2 / 3, "c": 0})
+    assert measure(logits, np.array([0, 1]), names).roc_auc == 1, "the class that does not occur has no share in it"
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two of three at 0.9 are right, one of two at 0.7: (3 * |2/3 - 0.9| + 2 * |1/2 - 0.7|) / 5."""
+    shares = np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.7, 0.3], [0.3, 0.7]])
+    assert expected_calibration_error(shares, np.array([0, 1, 1, 0, 0])) == pytest.approx(0.22)
+    certain = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert expected_calibration_error(certain, np.array([0, 1])) == 0
+    assert expected_calibration_error(certain, np.array([1, 0])) == 1
+    edges = np.array([[0.6, 0.4], [0.65, 0.35]])  # with ten bins both lie in (0.6, 0.7] but the first, on its edge
+    assert expected_calibration_error(edges, np.array([0, 1]), bins=10) == pytest.approx((0.4 + 0.65) / 2)
 
 
 @pytest.mark.parametrize("strategy", ["head_only", "last_block", "lora", "full"])

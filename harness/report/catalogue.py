@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import strategies
-from harness import UserError
+from harness import UserError, baselines
 from harness.config import ModelConfig
 from harness.data.fetch import assets_folder
 from harness.data.tokenizer import load_tokenizer
@@ -22,7 +22,7 @@ from harness.plan import resolve_model, trainable_parameters
 
 
 def print_strategies(console: Console, model: str, classes: int) -> None:
-    """A table of every strategy that `load` knows."""
+    """Tables of every strategy that `strategies.load` knows, and of the baselines."""
     if model not in SHAPES:
         raise UserError(f"unknown model {model!r}: expected one of {', '.join(SHAPES)}.")
     table = Table(box=box.SIMPLE_HEAD, title=f"Strategies on {model}, {classes} classes", title_style="bold")
@@ -37,7 +37,19 @@ def print_strategies(console: Console, model: str, classes: int) -> None:
         origin = "" if entry.origin == "built in" else f" [{entry.origin}]"
         table.add_row(name, counted, _reads(declared), escape(entry.description + origin))
     console.print(table)
+    console.print(_baselines())
     console.print("Run one with [bold]make bench STRATEGY=name[/]; add your own with STRATEGY=path/to/file.py.")
+
+
+def _baselines() -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="Baselines, which need no training loop", title_style="bold")
+    table.add_column("baseline", style="cyan", no_wrap=True)
+    table.add_column("depends on", no_wrap=True)
+    table.add_column("what it does")
+    for name in baselines.NAMES:
+        baseline = baselines.load(name)
+        table.add_row(name, ", ".join(baseline.uses), escape(baseline.description))
+    return table
 
 
 def check_weights(console: Console, name: str, weights: str, cache: Path) -> bool:

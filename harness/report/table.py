@@ -11,10 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.records import Record
+from harness.records import BASELINE, Record
+from harness.report.baselines import MARK, no_better_than_length, notes_on_baselines
 
 _AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
-NARROW_COLUMNS = 120
+NARROW_COLUMNS = 160
+
+
+def _competes(record: Record) -> bool:
+    return record.status == "ok" and not record.strategy_source.is_baseline
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Column:
     show: Callable[[Record], str]
     best: Callable[[Sequence[float]], float] | None = None
     essential: bool = True
-    competes: Callable[[Record], bool] = lambda record: record.status == "ok"
+    competes: Callable[[Record], bool] = _competes
 
 
 def _metric(record: Record, split: str, key: str) -> float | None:
@@ -53,6 +58,12 @@ def _grown(record: Record) -> float | None:
     if not record.memory:
         return None
     return max(peak - rank.at_start for rank in record.memory.by_rank for peak in rank.phases.values())
+
+
+def _f1(record: Record) -> float | None:
+    """F1 of the second of two classes, which is the one looked for (spam), else the mean over classes."""
+    scores = list(record.metrics.test.f1.values()) if record.metrics else []
+    return (scores[1] if len(scores) == 2 else sum(scores) / len(scores)) if scores else None
 
 
 def _test_with_interval(record: Record) -> str:
@@ -79,6 +90,21 @@ COLUMNS = (
     _accuracy("val. %", "validation", essential=False),
     Column("test % [95%]", lambda record: _metric(record, "test", "accuracy"), _test_with_interval, max),
     _accuracy("unseen %", "test_clean", essential=False),
+    Column("F1", _f1, lambda record: f"{_f1(record):.3f}", max, essential=False),
+    Column(
+        "ROC AUC",
+        lambda r: _metric(r, "test", "roc_auc"),
+        lambda r: f"{r.metrics.test.roc_auc:.3f}",
+        max,
+        essential=False,
+    ),
+    Column(
+        "ECE",
+        lambda record: _metric(record, "test", "calibration_error"),
+        lambda record: f"{record.metrics.test.calibration_error:.3f}",
+        min,
+        essential=False,
+    ),
     _rate("examples/s", "examples_per_second", essential=False),
     _rate("real tok./s", "real_tokens_per_second", essential=False),
     Column("memory", lambda r: _grown(r), lambda r: _bytes(_grown(r)), min),
@@ -87,7 +113,7 @@ COLUMNS = (
         lambda record: record.seconds.total,
         lambda record: f"{record.seconds.total:.1f} s" + ("*" if _reused(record) else ""),
         min,
-        competes=lambda record: record.status == "ok" and not _reused(record),
+        competes=lambda record: _competes(record) and not _reused(record),
     ),
 )
 
@@ -99,22 +125,55 @@ class Row:
     cells: list[str]
     best: list[bool]
     failure: str | None
+    of_baseline: bool
 
 
 def conditions(records: list[Record]) -> list[list[Record]]:
-    """Groups of records that differ in strategy, readout, input and seed only: each is one table."""
+    """Groups of records that differ in strategy, readout, input and seed only: each is one table.
+
+    A baseline stands at the end of each table that shares all conditions on which it depends.
+    """
     groups: dict[str, list[Record]] = {}
     for record in records:
-        rest = {key: value for key, value in record.config.items() if key not in _AXES}
-        data = record.data.sha256 if record.data else None
-        groups.setdefault(json.dumps([rest, data, record.model.weights_sha256], sort_keys=True), []).append(record)
-    return list(groups.values())
+        if not record.strategy_source.is_baseline:
+            groups.setdefault(json.dumps(_conditions(record), sort_keys=True), []).append(record)
+    tables = list(groups.values())
+    baselines = [record for record in records if record.strategy_source.is_baseline]
+    # Where there is no strategy, the baseline that depends on most makes the table.
+    for record in sorted(baselines, key=lambda record: -len(record.config)):
+        homes = [group for group in tables if _within(_conditions(record), _conditions(group[0]))]
+        for group in homes:
+            group.append(record)
+        if not homes:
+            tables.append([record])
+    order = {record.run_id: number for number, record in enumerate(records)}
+    return [
+        sorted(group, key=lambda record: (record.strategy_source.is_baseline, order[record.run_id])) for group in tables
+    ]
+
+
+def _conditions(record: Record) -> dict[str, object]:
+    rest: dict[str, object] = {key: value for key, value in record.config.items() if key not in _AXES}
+    rest["data sha256"] = record.data.sha256 if record.data else None
+    if record.model.weights:
+        rest["weights sha256"] = record.model.weights_sha256
+    return rest
+
+
+def _within(part: dict[str, object], whole: dict[str, object]) -> bool:
+    """Whether `whole` has every entry of `part`, at any depth."""
+    return all(
+        _within(value, whole[key])
+        if isinstance(value, dict) and isinstance(whole.get(key), dict)
+        else key in whole and whole[key] == value
+        for key, value in part.items()
+    )
 
 
 def rows(records: list[Record]) -> list[Row]:
     """One row a run. A run that failed keeps what it measured, and says why it has no more."""
     winners = [_winner(column, records) if len(records) > 1 else None for column in COLUMNS]
-    return [_row(record, winners) for record in records]
+    return [_row(record, winners, no_better_than_length(record, records)) for record in records]
 
 
 def _winner(column: Column, records: list[Record]) -> float | None:
@@ -123,19 +182,22 @@ def _winner(column: Column, records: list[Record]) -> float | None:
     return column.best(measured) if column.best and measured else None
 
 
-def _row(record: Record, winners: list[float | None]) -> Row:
+def _row(record: Record, winners: list[float | None], marked: bool) -> Row:
     cells, best = [], []
     for column, winner in zip(COLUMNS, winners, strict=True):
         value = column.value(record)
         cells.append("-" if value is None else column.show(record))
         best.append(winner is not None and value == winner and column.competes(record))
     failure = None if record.status == "ok" else f"{record.status}: {last_line(record.error)}"
-    return Row(row_name(record), record.seed, cells, best, failure)
+    name = row_name(record) + (f" {MARK}" if marked else "")
+    return Row(name, record.seed, cells, best, failure, record.strategy_source.is_baseline)
 
 
 def row_name(record: Record) -> str:
     """The strategy with what the configuration changed of it."""
     config = record.config
+    if record.strategy_source.is_baseline:
+        return record.strategy
     changes = [str(config[key]) for key in ("readout", "attention") if config[key]]
     changes += [f"pad {config['pad_to']}"] if config["pad_to"] else []
     changes += [f"{key} {value:g}" for key, value in config["adapter"].items() if value is not None]
@@ -145,8 +207,10 @@ def row_name(record: Record) -> str:
 def heading(record: Record) -> str:
     """What ran on what."""
     config, data = record.config, record.data
-    training = config["training"]
     sizes = f" ({data.sizes['train']:,} / {data.sizes['validation']:,} / {data.sizes['test']:,})" if data else ""
+    if record.strategy_source.is_baseline:  # one of several that need not depend on the same
+        return f"baselines · {data.name if data else config['data']['name']}{sizes}"
+    training = config["training"]
     weights = record.model.weights if record.model.weights in ("random", "pretrained") else "own"
     return " · ".join(
         [
@@ -182,6 +246,8 @@ def notes(records: list[Record]) -> list[str]:
             lines.append(f"best possible on average: {100 * data.best_accuracy:.0f}%; the other labels are flipped.")
         if data.cut_texts:
             lines.append(f"{data.cut_texts} texts were longer than a row may be, and were cut.")
+        looked_for = f"of {data.classes[1]}" if len(data.classes) == 2 else "mean over classes"
+        lines.append(f"F1 ({looked_for}), ROC AUC and ECE (expected calibration error, 15 bins) on test.")
     if any(_reused(other) for other in records):
         lines.append("*: without the time of its frozen part, whose features another run had stored.")
     if record.memory:
@@ -191,13 +257,14 @@ def notes(records: list[Record]) -> list[str]:
     lines += [
         f"{row_name(other)} ran code from outside the harness: {other.strategy_source.origin}."
         for other in records
-        if other.strategy_source.origin != "built in"
+        if other.strategy_source.origin not in ("built in", BASELINE)
     ]
     lines += [
         f"{row_name(other)} computed its frozen part in every step: {other.prefix.not_stored}."
         for other in records
         if other.prefix and other.prefix.not_stored
     ]
+    lines += notes_on_baselines(records)
     return list(dict.fromkeys(line[0].upper() + line[1:] for line in lines))
 
 
@@ -213,9 +280,12 @@ def print_table(console: Console, records: list[Record]) -> None:
             table.add_column("seed", justify="right")
         for number in shown:
             table.add_column(COLUMNS[number].title, justify="right", no_wrap=True)
-        for row in rows(group):
-            cells = [f"[bold green]{row.cells[n]}[/]" if row.best[n] else escape(row.cells[n]) for n in shown]
-            table.add_row(escape(row.name), *([str(row.seed)] if several_seeds else []), *cells)
+        for of_baselines in (False, True):
+            for row in rows(group):
+                if row.of_baseline == of_baselines:
+                    cells = [f"[bold green]{row.cells[n]}[/]" if row.best[n] else escape(row.cells[n]) for n in shown]
+                    table.add_row(escape(row.name), *([str(row.seed)] if several_seeds else []), *cells)
+            table.add_section()
         console.print(table)
         for row in rows(group):
             if row.failure:

@@ -1,0 +1,78 @@
+"""Baselines: what needs no training loop. The registry of this folder's modules.
+
+A baseline module has a docstring whose first line describes it; USES, the keys of a run's configuration that its
+answers depend on; and `fit(task) -> Fitted`. Baselines draw nothing at random: each runs once, not once a seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tiktoken
+import torch
+
+from harness.config import RunConfig
+from harness.data.batches import Examples
+
+NAMES = ("majority", "length_rule", "first_token_lookup", "tfidf", "zero_shot")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the data: the texts as they are written, and as token ids with their labels."""
+
+    texts: list[str]
+    examples: Examples
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a baseline may learn from and work with. weights: the checkpoint, None for random weights."""
+
+    train: Part
+    classes: list[str]
+    config: RunConfig
+    weights: Path | None
+    tokenizer: tiktoken.Encoding
+    device: torch.device
+
+    def counts(self, numbers: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """How many training texts each class has, [classes], among those that `numbers` names."""
+        return np.bincount(self.train.examples.labels[numbers], minlength=len(self.classes))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """probabilities: of each class, [examples, classes] float64.
+
+    parameters, trained: numbers it computes with, and those among them that it took from the training texts; None for
+    a rule, which has none worth comparing.
+    """
+
+    probabilities: Callable[[Part], np.ndarray]
+    parameters: int | None = None
+    trained: int | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """uses: dotted keys of a run's configuration. sha256: of the module."""
+
+    name: str
+    description: str
+    uses: tuple[str, ...]
+    fit: Callable[[Task], Fitted]
+    sha256: str
+
+
+def load(name: str) -> Baseline:
+    """The baseline `name`, one of NAMES."""
+    module = importlib.import_module(f"{__name__}.{name}")
+    description = module.__doc__.strip().splitlines()[0]
+    source_hash = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+    return Baseline(name, description, module.USES, module.fit, source_hash)

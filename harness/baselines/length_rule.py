@@ -1,0 +1,27 @@
+"""One threshold on the number of tokens, and a class on each side of it: the best on the training texts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.baselines import Fitted, Part, Task
+
+USES = ("data", "model.name")  # it is the model's tokens that are counted
+
+
+def fit(task: Task) -> Fitted:
+    """Of equally good thresholds the lowest. Probabilities are the classes' shares of the training texts on a side."""
+    lengths = task.train.examples.lengths
+    thresholds = np.unique(lengths)
+    shorter = np.stack([task.counts(lengths <= threshold) for threshold in thresholds])
+    longer = task.counts() - shorter
+    best = (shorter.max(axis=1) + longer.max(axis=1)).argmax()
+    sides = np.stack([shorter[best], longer[best]])
+    if not sides[1].any():  # all texts are equally long
+        sides[1] = sides[0]
+    shares = sides / sides.sum(axis=1, keepdims=True)
+
+    def probabilities(part: Part) -> np.ndarray:
+        return shares[(part.examples.lengths > thresholds[best]).astype(int)]
+
+    return Fitted(probabilities)

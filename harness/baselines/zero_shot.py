@@ -1,0 +1,105 @@
+"""The untouched language model, asked in words: the class whose name it finds likeliest as the answer.
+
+The model continues a prompt that holds the text and the names of the classes. The probability of a class is that of
+the tokens of its name as the continuation, normalised over the classes. Nothing is learnt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from torch import Tensor
+
+from harness import UserError
+from harness.baselines import Fitted, Part, Task
+from harness.data.batches import batches_by_length, tokens_at_once
+from harness.model.features import packed_features
+from harness.model.gpt2 import GPT2
+from harness.model.split import Prefix
+from harness.model.weights import empty_backbone, weights_of
+
+USES = ("data", "model", "precision")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids: what stands before and after the text, and the answers, one a class."""
+
+    before: list[int]
+    after: list[int]
+    answers: list[tuple[int, ...]]
+
+    @classmethod
+    def of(cls, task: Task) -> Prompt:
+        encode = task.tokenizer.encode_ordinary
+        question = f"\nIs this text {' or '.join(task.classes)}? It is"
+        return cls(encode("Text:\n"), encode(question), [tuple(encode(f" {name}")) for name in task.classes])
+
+    def around(self, part: Part, context: int) -> list[list[int]]:
+        """The prompt of each text, which is cut where prompt and answer would not fit the context."""
+        room = context - len(self.before) - len(self.after) - max(map(len, self.answers))
+        if room < 1:
+            raise UserError(
+                f"zero_shot: a prompt that names {len(self.answers)} classes leaves no room for a text in a context of "
+                f"{context} tokens: leave zero_shot out, or choose another MODEL."
+            )
+        ids, offsets = part.examples.token_ids.tolist(), part.examples.offsets.tolist()
+        texts = [ids[start : min(end, start + room)] for start, end in pairwise(offsets)]
+        return [[*self.before, *text, *self.after] for text in texts]
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """backbone: frozen. stages: the same as one frozen prefix, in the precision of the run."""
+
+    backbone: GPT2
+    stages: Prefix
+    device: torch.device
+
+    @classmethod
+    def of(cls, task: Task) -> LanguageModel:
+        backbone = empty_backbone(task.config.model.name).requires_grad_(False)
+        weights = weights_of(task.config.model, task.weights)
+        stages = Prefix(backbone.stages(), boundary="output", readout=None, cacheable=False)
+        stages.place(task.device, task.config.precision, lambda stage: weights.fill(backbone, [stage]))
+        return cls(backbone, stages, task.device)
+
+    def likelihoods(self, prompts: list[list[int]], answers: list[tuple[int, ...]]) -> np.ndarray:
+        """Log-probabilities [prompts, answers] that a prompt is continued by each answer.
+
+        Answers that differ in their last token only share a pass over the prompts: all whose names are one token.
+        """
+        found = np.empty((len(prompts), len(answers)))
+        for begun in sorted({answer[:-1] for answer in answers}):
+            alike = [number for number, answer in enumerate(answers) if answer[:-1] == begun]
+            rows = [[*prompt, *begun] for prompt in prompts]
+            found[:, alike] = self._of_last_tokens(rows, torch.tensor([answers[number] for number in alike]))
+        return found
+
+    @torch.no_grad()
+    def _of_last_tokens(self, rows: list[list[int]], answers: Tensor) -> np.ndarray:
+        """answers: [answers, tokens], which end one token after the rows do -> log-probabilities [rows, answers]."""
+        lengths, steps = np.array([len(row) for row in rows]), answers.shape[1]
+        found = np.empty((len(rows), len(answers)))
+        for batch in batches_by_length(lengths, tokens_at_once(self.device.type)):
+            ids = np.concatenate([rows[number] for number in batch])
+            hidden, packed = packed_features(self.stages, ids, lengths[batch], self.device)
+            read_at = (packed.starts + packed.lengths)[:, None] - torch.arange(steps, 0, -1, device=self.device)
+            next_token = self.backbone.next_token_logits(hidden[read_at]).log_softmax(-1)
+            of_answers = next_token[:, torch.arange(steps), answers].sum(-1)
+            found[batch] = of_answers.double().cpu().numpy()
+        return found
+
+
+def fit(task: Task) -> Fitted:
+    prompt, model = Prompt.of(task), LanguageModel.of(task)
+
+    def probabilities(part: Part) -> np.ndarray:
+        prompts = prompt.around(part, model.backbone.shape.context)
+        return softmax(model.likelihoods(prompts, prompt.answers), axis=1)
+
+    return Fitted(probabilities, sum(parameter.numel() for parameter in model.backbone.parameters()), 0)
