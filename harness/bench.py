@@ -32,7 +32,7 @@ def run_suite(
         launch(plan)
     except KeyboardInterrupt:
         interrupted = True
-    records = [store.read(planned.run_id) for planned in plan.runs if store.has(planned.run_id)]
+    records = [record for planned in plan.runs if (record := store.read(planned.run_id))]
     _show(console, store, records)
     if interrupted:
         console.print("[bold red]Interrupted.[/] The same command goes on with the runs that are missing.")
@@ -72,7 +72,7 @@ def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
 
 
 def _show(console: Console, store: Store, records: list[Record]) -> None:
-    written = write_tables(store.results, store.all())
+    written = write_tables(store)
     if records:
         print_table(console, records)
     if len(records) == 1:

@@ -89,7 +89,9 @@ def _launcher(plan: Plan) -> list[str]:
 def _environment(plan: Plan) -> dict[str, str]:
     """Each rank gets its share of the cores; torchrun alone would give it one."""
     threads = max(1, len(os.sched_getaffinity(0)) // plan.runs[0].config.engine.processes)
-    environment = {"OMP_NUM_THREADS": str(threads)}
+    # Clusters send their signal to every process: without a handler torchrun would leave its workers alone.
+    handled = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+    environment = {"OMP_NUM_THREADS": str(threads), "TORCHELASTIC_SIGNALS_TO_HANDLE": handled}
     if plan.hosts.rendezvous:
         # Else gloo takes the interface that the machine's own name points to, which others may not reach.
         environment["GLOO_SOCKET_IFNAME"] = local_address(plan.hosts.rendezvous)[1]

@@ -87,7 +87,7 @@ def test_only_the_newest_record_of_a_configuration_is_shown(run_here, tmp_path: 
     (new,) = run_here(strategy=["head_only"], training__epochs=0, force=True)
     store = Store(tmp_path / "results")
     assert newest_of_each(store.all()) == [new]
-    write_tables(store.results, store.all())
+    write_tables(store)
     assert pd.read_csv(store.results / "summary.csv")["run_id"].tolist() == [new.run_id]
     (table,) = json.loads((store.results / "comparison.json").read_text())
     assert [row["run_id"] for row in table["rows"]] == [new.run_id] != [old.run_id]
