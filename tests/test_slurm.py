@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from tests.test_checkpoint import LONG
 pytestmark = pytest.mark.long
 
 SHORT = ["--model", "mini", "--data", "synthetic", "--set", "data.size=400", "--epochs", "1"]
+ONE_CORE = {"OMP_NUM_THREADS": "1"}
 # As long as a preemption takes to come, whatever else the machine does.
 LONGER = [*LONG, "--epochs", "16"]
 
@@ -35,7 +37,8 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    subprocess.run(command(folder, "run", *LONGER), cwd=ROOT, check=True, capture_output=True)
+    environment = os.environ | ONE_CORE
+    subprocess.run(command(folder, "run", *LONGER), cwd=ROOT, env=environment, check=True, capture_output=True)
     (record,) = Store(folder / "results").all()
     return folder / "results", record
 
@@ -54,7 +57,7 @@ def _submit(cluster: Cluster, folder: Path, slurm: list[str], ftbench: list[str]
         f"--cache={folder / 'cache'}",
         FTBENCH=str(program),
         RESULTS=str(folder / "results"),
-        OMP_NUM_THREADS="1",
+        **ONE_CORE,
         **variables,
     )
 
