@@ -16,7 +16,7 @@ from harness.hosts import local_address
 from harness.plan import Plan, PlannedRun
 from harness.records import Status, Store
 from harness.run import Outcome, make_record
-from harness.stop import listen
+from harness.stop import listen, postponed
 from harness.worker import work
 
 STOP_SECONDS = 30
@@ -57,16 +57,28 @@ def _run_group(plan: Plan) -> int:
         path.write_text(plan.model_dump_json())
         # In a session of its own: Ctrl-C reaches this process only, which tells the launcher, which tells its workers.
         command = [*_launcher(plan), "harness.worker", str(path.resolve())]
-        group = subprocess.Popen(command, env=_environment(plan), start_new_session=True)
+        group = subprocess.Popen(
+            command, env=_environment(plan), start_new_session=True, preexec_fn=_leave_signals_to_others
+        )
         try:
             return group.wait()
         except KeyboardInterrupt:
-            group.send_signal(signal.SIGINT)
-            try:
-                group.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(group.pid, signal.SIGKILL)
+            with postponed():  # a signal that comes again changes nothing
+                group.send_signal(signal.SIGINT)
+                try:
+                    group.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    os.killpg(group.pid, signal.SIGKILL)
             raise
+
+
+def _leave_signals_to_others() -> None:
+    """For the launcher: clusters send theirs to every process, and a second one would end it before its workers.
+
+    This process tells it to stop; the workers listen themselves.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _launcher(plan: Plan) -> list[str]:
@@ -89,9 +101,7 @@ def _launcher(plan: Plan) -> list[str]:
 def _environment(plan: Plan) -> dict[str, str]:
     """Each rank gets its share of the cores; torchrun alone would give it one."""
     threads = max(1, len(os.sched_getaffinity(0)) // plan.runs[0].config.engine.processes)
-    # Clusters send their signal to every process: without a handler torchrun would leave its workers alone.
-    handled = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
-    environment = {"OMP_NUM_THREADS": str(threads), "TORCHELASTIC_SIGNALS_TO_HANDLE": handled}
+    environment = {"OMP_NUM_THREADS": str(threads), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT"}
     if plan.hosts.rendezvous:
         # Else gloo takes the interface that the machine's own name points to, which others may not reach.
         environment["GLOO_SOCKET_IFNAME"] = local_address(plan.hosts.rendezvous)[1]

@@ -76,7 +76,11 @@ class Cluster:
             time.sleep(0.2)
 
     def start_now(self, job: str) -> None:
-        """Slurm lets a requeued job rest for two minutes."""
+        """Slurm lets a requeued job rest for two minutes; before it has ended, it can't start again."""
+        deadline = time.monotonic() + 120
+        while not _idle(self):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
         self._call("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def signal_script(self, job: str, name: str) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -80,11 +80,15 @@ def test_a_stopped_run_goes_on(ftbench: Callable, tmp_path: Path, undisturbed, e
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_every_process_of_a_group(ftbench: Callable, tmp_path: Path, undisturbed, number: int) -> None:
-    """As a cluster sends it: to the launchers and the ranks at once."""
+    """As a cluster sends it: to the launchers and the ranks at once, and more than once."""
     process = _start(tmp_path, *ENGINES["ddp"])
     _wait_for_checkpoint(tmp_path, process)
-    for member in [*psutil.Process(process.pid).children(recursive=True), process]:
-        member.send_signal(number)
+    members = [*psutil.Process(process.pid).children(recursive=True), process]
+    for _ in range(3):
+        for member in members:
+            with suppress(psutil.NoSuchProcess):
+                member.send_signal(number)
+        time.sleep(0.2)
     _assert_it_stops_and_goes_on(ftbench, process, tmp_path, undisturbed, "ddp")
 
 

@@ -48,7 +48,7 @@ def _submit(cluster: Cluster, folder: Path, slurm: list[str], ftbench: list[str]
     program = folder / "ftbench"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m harness "$@"\n')
     program.chmod(0o755)
-    where = [f"--chdir={ROOT}", f"--output={folder}/%a.log", "--cpus-per-task=1", "--time=60"]
+    where = [f"--chdir={ROOT}", f"--output={folder}/%j.log", "--cpus-per-task=1", "--time=60"]
     return cluster.submit(
         *where,
         *slurm,
