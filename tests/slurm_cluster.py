@@ -145,6 +145,9 @@ def _until(holds, folder: Path) -> None:
 def _end_all(cluster: Cluster) -> None:
     """Whatever runs with this cluster's configuration: first the jobs, then the daemons."""
     subprocess.run(["scancel", "--user=root"], env=cluster.environment, capture_output=True, check=False, timeout=60)
+    deadline = time.monotonic() + 60
+    while not _idle(cluster) and time.monotonic() < deadline:
+        time.sleep(0.2)
     for end in (psutil.Process.terminate, psutil.Process.kill):
         members = _members(cluster)
         for member in members:
