@@ -32,7 +32,7 @@ def run_suite(
         launch(plan)
     except KeyboardInterrupt:
         interrupted = True
-    records = [store.read(planned.run_id) for planned in plan.runs if store.has(planned.run_id)]
+    records = [record for planned in plan.runs if (record := store.read(planned.run_id))]
     _show(console, store, records)
     missing = len(plan.runs) - len(records)
     if interrupted:
@@ -80,10 +80,10 @@ def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
 
 
 def _show(console: Console, store: Store, records: list[Record]) -> None:
-    written = write_tables(store.results, store.all())
+    written = write_tables(store)
     if records:
         print_table(console, records)
-        print_scaling(console, newest_of_each(store.all()))
+        print_scaling(console, newest_of_each(store.all()), records)
     if len(records) == 1:
         console.print("\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]", highlight=False)
     console.print(f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}.", highlight=False)

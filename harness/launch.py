@@ -19,7 +19,7 @@ from harness.hosts import local_address
 from harness.plan import Plan, PlannedRun
 from harness.records import Status, Store
 from harness.run import Outcome, make_record
-from harness.stop import listen
+from harness.stop import listen, postponed
 from harness.worker import work
 
 STOP_SECONDS = 30
@@ -62,7 +62,9 @@ def _run_group(plan: Plan) -> int:
         path.write_text(plan.model_dump_json())
         # In a session of its own: Ctrl-C reaches this process only, which tells the launcher, which tells its workers.
         command = [*_launcher(plan), "harness.worker", str(path.resolve())]
-        group = subprocess.Popen(command, env=_environment(plan), start_new_session=True)
+        group = subprocess.Popen(
+            command, env=_environment(plan), start_new_session=True, preexec_fn=_leave_signals_to_others
+        )
         try:
             return _wait(group, plan.runs[0].config.engine)
         except KeyboardInterrupt:
@@ -91,12 +93,22 @@ def _wait(group: subprocess.Popen, engine: EngineConfig) -> int:
 
 
 def _stop(group: subprocess.Popen) -> None:
-    group.send_signal(signal.SIGINT)
-    try:
-        group.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(group.pid, signal.SIGKILL)
-        group.wait()
+    with postponed():  # a signal that comes again changes nothing
+        group.send_signal(signal.SIGINT)
+        try:
+            group.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(group.pid, signal.SIGKILL)
+            group.wait()
+
+
+def _leave_signals_to_others() -> None:
+    """For the launcher: clusters send theirs to every process, and a second one would end it before its workers.
+
+    This process tells it to stop; the workers listen themselves.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _launcher(plan: Plan) -> list[str]:
@@ -119,8 +131,12 @@ def _launcher(plan: Plan) -> list[str]:
 def _environment(plan: Plan) -> dict[str, str]:
     """Each rank gets its share of the cores; torchrun alone would give it one."""
     threads = max(1, len(os.sched_getaffinity(0)) // plan.runs[0].config.engine.processes)
-    # The profiler that measures communication would print its own stages.
-    environment = {"OMP_NUM_THREADS": str(threads), "KINETO_LOG_LEVEL": "6"}
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT",
+        # The profiler that measures communication would print its own stages.
+        "KINETO_LOG_LEVEL": "6",
+    }
     if plan.hosts.rendezvous:
         # Else gloo takes the interface that the machine's own name points to, which others may not reach.
         environment["GLOO_SOCKET_IFNAME"] = local_address(plan.hosts.rendezvous)[1]

@@ -7,6 +7,7 @@ A record lies in RESULTS/runs/<run_id>/record.json, written atomically, with `pr
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -182,7 +183,7 @@ class Record(Part):
 
 
 class Store:
-    """The records below a results folder."""
+    """The records below a results folder, which other processes and machines may write to at the same time."""
 
     def __init__(self, results: Path) -> None:
         self.results = results
@@ -190,8 +191,8 @@ class Store:
 
     def check_writable(self) -> None:
         try:
-            write_atomically(self.runs / ".writable", "")
-            (self.runs / ".writable").unlink()
+            self.runs.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.runs).close()
         except OSError as error:
             raise UserError(
                 f"results folder {str(self.results)!r} can't be written ({error.strerror}): name another with RESULTS."
@@ -207,11 +208,16 @@ class Store:
         frame = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})
         write_atomically(self.runs / run_id / "losses.csv", frame.to_csv(index=False))
 
-    def read(self, run_id: str) -> Record:
-        """Raises UserError for a record that is damaged or of another schema version."""
+    def read(self, run_id: str) -> Record | None:
+        """The record of a run, if it has one.
+
+        Raises UserError for a record that is damaged or of another schema version.
+        """
         path = self.runs / run_id / "record.json"
         try:
             return Record.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
@@ -222,11 +228,11 @@ class Store:
 
     def all(self) -> list[Record]:
         """Every record, oldest first."""
-        records = [self.read(path.parent.name) for path in self.runs.glob("*/record.json")]
-        return sorted(records, key=lambda record: (record.finished_at, record.run_id))
+        found = [self.read(path.parent.name) for path in self.runs.glob("*/record.json")]
+        return sorted(filter(None, found), key=lambda record: (record.finished_at, record.run_id))
 
     def remove(self, run_id: str) -> None:
-        (self.runs / run_id / "record.json").unlink()
+        (self.runs / run_id / "record.json").unlink(missing_ok=True)
 
     def has(self, run_id: str) -> bool:
         return (self.runs / run_id / "record.json").exists()

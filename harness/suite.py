@@ -38,14 +38,14 @@ def prepare_store(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str
     if force:
         anew = [run.model_copy(update={"run_id": _free_id(run.run_id, store)}) for run in plan.runs]
         return plan.model_copy(update={"runs": anew}), []
-    recorded = [planned.run_id for planned in plan.runs if store.has(planned.run_id)]
-    finished = [run_id for run_id in recorded if store.read(run_id).status == "ok"]
-    if plan.hosts.node_rank == 0:  # one of the machines that share the folder
-        for run_id in set(recorded) - set(finished):
-            store.remove(run_id)
+    earlier = [record for planned in plan.runs if (record := store.read(planned.run_id))]
+    for record in earlier:
+        # Each of several machines does, before they meet: else one that comes first takes the run for done.
+        if record.status != "ok":
+            store.remove(record.run_id)
     for planned in plan.runs:
         checkpoints_of(planned, store).check_configuration()
-    return plan, finished
+    return plan, [record.run_id for record in earlier if record.status == "ok"]
 
 
 def execute(plan: Plan, world: World, observer: SuiteObserver) -> None:

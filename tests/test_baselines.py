@@ -204,6 +204,7 @@ def test_a_baseline_runs_again_only_where_what_it_depends_on_changes(run_here: C
     assert sorted(seen[2:]) == [ALL, ALL], "of the other precision and the other data"
 
 
+@pytest.mark.long
 def test_two_ranks_leave_the_same_records(run_here: Callable, ftbench: Callable, tmp_path: Path) -> None:
     alone = _by_name(run_here(strategy=ALL, results="alone", **_SMALL))
     options = ["--model", "mini", "--data", "synthetic", "--set", "data.size=60", "--epochs", "0", "--nproc", "2"]

@@ -74,16 +74,37 @@ def test_a_stopped_run_goes_on(ftbench: Callable, tmp_path: Path, undisturbed, e
     process = _start(tmp_path, *ENGINES[engine])
     _wait_for_checkpoint(tmp_path, process)
     process.send_signal(number)
+    _assert_it_stops_and_goes_on(ftbench, process, tmp_path, undisturbed, engine)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_every_process_of_a_group(ftbench: Callable, tmp_path: Path, undisturbed, number: int) -> None:
+    """As a cluster sends it: to the launchers and the ranks at once, and more than once."""
+    process = _start(tmp_path, *ENGINES["ddp"])
+    _wait_for_checkpoint(tmp_path, process)
+    members = [*psutil.Process(process.pid).children(recursive=True), process]
+    for _ in range(3):
+        for member in members:
+            with suppress(psutil.NoSuchProcess):
+                member.send_signal(number)
+        time.sleep(0.2)
+    _assert_it_stops_and_goes_on(ftbench, process, tmp_path, undisturbed, "ddp")
+
+
+def _assert_it_stops_and_goes_on(
+    ftbench: Callable, process: subprocess.Popen, folder: Path, undisturbed: tuple[Path, Record], engine: str
+) -> None:
     started = time.monotonic()
     output, _ = process.communicate(timeout=60)
     assert time.monotonic() - started < 10
     assert process.returncode == 1, output
     assert "goes on" in output
-    (record,) = Store(tmp_path / "results").all()
+    (record,) = Store(folder / "results").all()
     assert record.status == "interrupted"
     done = ftbench("run", *LONG, *ENGINES[engine])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert _assert_same_end(tmp_path, undisturbed).resumed_from_step >= 40
+    assert _assert_same_end(folder, undisturbed).resumed_from_step >= 40
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 from pathlib import Path
 
 import pandas as pd
@@ -88,7 +89,7 @@ def test_only_the_newest_record_of_a_configuration_is_shown(run_here, tmp_path: 
     (new,) = run_here(strategy=["head_only"], training__epochs=0, force=True)
     store = Store(tmp_path / "results")
     assert newest_of_each(store.all()) == [new]
-    write_tables(store.results, store.all())
+    write_tables(store)
     assert pd.read_csv(store.results / "summary.csv")["run_id"].tolist() == [new.run_id]
     (table,) = json.loads((store.results / "comparison.json").read_text())
     assert [row["run_id"] for row in table["rows"]] == [new.run_id] != [old.run_id]
@@ -113,3 +114,36 @@ def test_scaling_is_efficiency_per_core(run_here) -> None:
     assert "75%" in scaling_markdown([one, two])
     assert not scaling([one]), "one arrangement alone shows no scaling"
     assert [row.efficiency for row in scaling([two, sixteen])[title]] == [None, None]
+
+
+def test_commands_that_end_at_once_leave_tables_with_all_records(run_here, tmp_path: Path) -> None:
+    """One reads the records before the others have written theirs, and would write its tables last."""
+    (record,) = run_here(strategy=["head_only"], training__epochs=0)
+    processes = multiprocessing.get_context("fork")
+    has_read, others_are_done = processes.Event(), processes.Event()
+
+    class SlowStore(Store):
+        def all(self) -> list[Record]:
+            found = super().all()
+            has_read.set()
+            others_are_done.wait(2)
+            return found
+
+    def end(seed: int) -> None:
+        store = Store(tmp_path / "results")
+        changes = {"run_id": f"seed-{seed}", "seed": seed, "config": record.config | {"seed": seed}}
+        store.write(record.model_copy(update=changes))
+        write_tables(store)
+
+    slow = processes.Process(target=write_tables, args=(SlowStore(tmp_path / "results"),))
+    others = [processes.Process(target=end, args=(seed,)) for seed in (1, 2, 3)]
+    slow.start()
+    assert has_read.wait(60)
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    others_are_done.set()
+    slow.join()
+    assert [process.exitcode for process in (slow, *others)] == [0] * 4
+    assert sorted(pd.read_csv(tmp_path / "results" / "summary.csv")["seed"]) == [0, 1, 2, 3]

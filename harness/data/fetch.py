@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import secrets
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,9 +74,9 @@ def fetch(remote: Remote, cache: Path, assets: Path | None) -> Path:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file so that whoever reads it sees it whole or not at all."""
+    """Write a file so that whoever reads it sees it whole or not at all, and writers on any machine don't collide."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
 

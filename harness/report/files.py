@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
 from harness.data.fetch import write_atomically
-from harness.records import Record, newest_of_each
+from harness.records import Record, Store, newest_of_each
 from harness.report.scaling import scaling_markdown
 from harness.report.table import COLUMNS, conditions, heading, last_line, notes, row_name, rows
 
@@ -77,14 +78,18 @@ def comparison(records: list[Record]) -> list[dict[str, Any]]:
     ]
 
 
-def write_tables(results: Path, records: list[Record]) -> list[Path]:
-    """table.md, summary.csv and comparison.json from the newest record of each configuration."""
-    kept = newest_of_each(records)
-    files = {
-        "table.md": markdown(kept) + scaling_markdown(kept),
-        "summary.csv": summary(kept).to_csv(index=False),
-        "comparison.json": json.dumps(comparison(kept), indent=2) + "\n",
-    }
-    for name, content in files.items():
-        write_atomically(results / name, content)
-    return [results / name for name in files]
+def write_tables(store: Store) -> list[Path]:
+    """table.md, summary.csv and comparison.json from the newest record of each configuration.
+
+    Several commands that share the results folder do it one after the other: the last one has read all records.
+    """
+    with FileLock(store.results / ".tables.lock"):
+        kept = newest_of_each(store.all())
+        files = {
+            "table.md": markdown(kept) + scaling_markdown(kept),
+            "summary.csv": summary(kept).to_csv(index=False),
+            "comparison.json": json.dumps(comparison(kept), indent=2) + "\n",
+        }
+        for name, content in files.items():
+            write_atomically(store.results / name, content)
+    return [store.results / name for name in files]

@@ -57,17 +57,17 @@ def scaling(records: Sequence[Record]) -> dict[str, list[ScalingRow]]:
     groups: dict[str, dict[tuple[int, str], list[Record]]] = {}
     for record in records:
         if record.throughput and record.throughput.examples_per_second:
-            rest = {key: value for key, value in record.config.items() if key not in ("engine", "seed")}
-            key = json.dumps([rest, record.model.weights_sha256, record.environment["device"]], sort_keys=True)
             arrangement = (record.engine.world_size, engine_name(record))
-            groups.setdefault(key, {}).setdefault(arrangement, []).append(record)
+            groups.setdefault(_all_but_engine(record), {}).setdefault(arrangement, []).append(record)
     return {
         _title(next(iter(arranged.values()))[0]): _rows(arranged) for arranged in groups.values() if len(arranged) > 1
     }
 
 
-def print_scaling(console: Console, records: Sequence[Record]) -> None:
-    tables = scaling(records)
+def print_scaling(console: Console, records: Sequence[Record], about: Sequence[Record]) -> None:
+    """Of `records` those that differ in the engine from one of `about`."""
+    asked = {_all_but_engine(record) for record in about}
+    tables = scaling([record for record in records if _all_but_engine(record) in asked])
     for title, rows in tables.items():
         table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
         for number, name in enumerate(TITLES):
@@ -86,6 +86,11 @@ def scaling_markdown(records: Sequence[Record]) -> str:
         lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
         lines += ["", f"- {NOTE}", ""]
     return "\n".join(lines)
+
+
+def _all_but_engine(record: Record) -> str:
+    rest = {key: value for key, value in record.config.items() if key not in ("engine", "seed")}
+    return json.dumps([rest, record.model.weights_sha256, record.environment["device"]], sort_keys=True)
 
 
 def _title(record: Record) -> str:
