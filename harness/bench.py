@@ -12,7 +12,8 @@ from harness import UserError
 from harness.config import ONE_MACHINE, Hosts, SuiteConfig
 from harness.launch import launch
 from harness.plan import Plan, resolve
-from harness.records import Record, Store
+from harness.records import Record, Store, newest_of_each
+from harness.report.comparison import check_reference
 from harness.report.files import write_tables
 from harness.report.table import print_table
 from harness.suite import prepare_store
@@ -33,20 +34,21 @@ def run_suite(
     except KeyboardInterrupt:
         interrupted = True
     records = [store.read(planned.run_id) for planned in plan.runs if store.has(planned.run_id)]
-    _show(console, store, records)
+    _show(console, store, records, suite.reference)
     if interrupted:
         console.print("[bold red]Interrupted.[/] The same command goes on with the runs that are missing.")
     return int(interrupted or any(record.status != "ok" for record in records))
 
 
-def show_results(console: Console, results: Path) -> None:
+def show_results(console: Console, results: Path, reference: str | None = None) -> None:
     store = Store(results)
     records = store.all()
     if not records:
         raise UserError(
             f"no records below {str(store.runs)!r}: run `make bench` first, or name the folder with RESULTS."
         )
-    _show(console, store, records)
+    check_reference(records, reference)
+    _show(console, store, newest_of_each(records), reference)
 
 
 def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
@@ -71,10 +73,10 @@ def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
         console.print(f"{escape(run_id)}: done before, not run again (FORCE=1 does)", highlight=False)
 
 
-def _show(console: Console, store: Store, records: list[Record]) -> None:
-    written = write_tables(store.results, store.all())
+def _show(console: Console, store: Store, records: list[Record], reference: str | None) -> None:
+    written = write_tables(store, store.all(), reference)
     if records:
-        print_table(console, records)
+        print_table(console, records, store, reference)
     if len(records) == 1:
         console.print("\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]", highlight=False)
     console.print(f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}.", highlight=False)

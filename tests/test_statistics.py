@@ -56,6 +56,7 @@ def test_wilson_interval(correct: int, total: int) -> None:
 
 
 @given(arrays(float, st.integers(1, 12), elements=st.floats(0, 1)))
+@settings(max_examples=8)  # statsmodels collects garbage in every call
 def test_holm(p: np.ndarray) -> None:
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1], abs=1e-9)
 
