@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from harness import bench
+from harness.config import load_suite
 from harness.records import Record, Store, newest_of_each
 from harness.report.comparison import compare
 from harness.report.files import comparison, markdown, summary, write_tables
@@ -113,20 +116,39 @@ def test_only_the_newest_record_of_a_configuration_is_shown(run_here, store: Sto
 # Several seeds
 
 
+RATES = {"head_only": 0.6, "last_block": 0.95}
+
+
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, pd.DataFrame]:
+    """A record and its predictions."""
+    folder = tmp_path_factory.mktemp("once")
+    options = {"model.name": "mini", "data.name": "synthetic", "data.size": 400, "training.epochs": 0}
+    store = Store(folder / "results")
+    suite = load_suite(None, {**options, "strategy": "head_only"}, [])
+    bench.run_suite(Console(quiet=True), suite, store.results, folder / "cache", force=False)
+    (record,) = store.all()
+    return record, store.predictions(record.run_id)
+
+
 @pytest.fixture
-def suite(run_here, store: Store) -> list[Record]:
-    """Three seeds of two strategies: head_only, and last_block whose predictions are put right but for few."""
-    records = run_here(strategy=["head_only", "last_block"], seed=[0, 1, 2], training__epochs=0)
-    random = np.random.default_rng(0)
-    return [_predicting(record, store, random.random(80) < _RATES[record.strategy]) for record in records]
-
-
-_RATES = {"head_only": 0.6, "last_block": 0.95}
+def suite(run_once: tuple[Record, pd.DataFrame], store: Store) -> list[Record]:
+    """Three seeds of two strategies on 80 test messages: copies of a run, each with right answers of its own."""
+    run, predictions = run_once
+    random, records = np.random.default_rng(0), []
+    for strategy, seed in itertools.product(RATES, range(3)):
+        changes = {"strategy": strategy, "seed": seed}
+        copy = run.model_copy(
+            update={**changes, "run_id": f"{strategy}-{seed}", "config": {**run.config, **changes}}, deep=True
+        )
+        store.write_predictions(copy.run_id, predictions)
+        records.append(_predicting(copy, store, random.random(80) < RATES[strategy]))
+    return records
 
 
 def _predicting(record: Record, store: Store, right: np.ndarray) -> Record:
     """The record as if its model had been right about these test messages."""
-    frame = pd.read_csv(store.runs / record.run_id / "predictions.csv")
+    frame = store.predictions(record.run_id)
     other = frame["label"].map(dict(zip(record.data.classes, record.data.classes[::-1], strict=True)))
     store.write_predictions(record.run_id, frame.assign(predicted=frame["label"].where(right, other)))
     test = record.metrics.test.model_copy(update={"accuracy": float(right.mean()), "correct": int(right.sum())})
@@ -194,8 +216,8 @@ def test_a_failed_seed_is_counted_and_told(suite: list[Record], store: Store) ->
     assert _cells(records, store)[0]["seeds"] == "2 of 3"
     for text in (_printed(records, 120, store), markdown(records, store)):
         assert "seed 1 oom: out of memory" in text
-        assert "Head_only: 1 of 3 seeds did not end well" in text
-        assert "Head_only is compared on 2 seeds that ended well for both" in text
+        assert "Not in the values: 1 of 3 seeds of head_only" in text
+        assert "Compared on 2 seeds only, which ended well for both: head_only" in text
     (table,) = comparison(records, store)
     assert table["rows"][0]["failed_seeds"] == {1: "oom"}
 
@@ -217,7 +239,7 @@ def test_rows_on_other_messages_are_not_compared(suite: list[Record], store: Sto
     head_only = compare(suite, store)[0]
     assert head_only.evidence is None
     assert head_only.interval is not None
-    assert "Head_only is not compared: it was tested on other messages than last_block" in markdown(suite, store)
+    assert "Not compared: head_only, since it was tested on other messages than last_block" in markdown(suite, store)
     (store.runs / suite[0].run_id / "predictions.csv").unlink()
     assert f"{suite[0].run_id} has no predictions.csv" in markdown(suite, store)
 

@@ -11,9 +11,9 @@ def evidence_notes(entries: list[Entry]) -> list[str]:
     lines = _interval_notes(entries)
     if compared:
         lines += _verdict_notes(entries)
-    lines += [f"{entry.name} is not compared: {entry.unread}." for entry in entries if entry.unread]
+    lines += [f"not compared: {entry.name}, since {entry.unread}." for entry in entries if entry.unread]
     lines += [
-        f"{entry.name}: {len(entry.failures)} of {len(entry.records)} seeds did not end well and are not in its values."
+        f"not in the values: {len(entry.failures)} of {len(entry.records)} seeds of {entry.name}, which did not end well."
         for entry in entries
         if entry.failures and len(entry.records) > 1
     ]
@@ -41,7 +41,7 @@ def _verdict_notes(entries: list[Entry]) -> list[str]:
     lines = [
         f"vs {reference}: points of accuracy on the same messages"
         + ("" if len(pairs) == len(compared) else " and seeds")
-        + f", [95%]; verdict: 5% error over all {len(compared)} comparisons (Holm)."
+        + f", [95%]; verdict: 5% error over all comparisons of this table ({len(compared)}, Holm)."
     ]
     if pairs:
         which = "" if len(pairs) == len(compared) else f" ({', '.join(entry.name for entry in pairs)})"
@@ -50,7 +50,7 @@ def _verdict_notes(entries: list[Entry]) -> list[str]:
             "strategies: several seeds tell."
         )
     lines += [
-        f"{entry.name} is compared on {len(entry.evidence.seeds)} seeds that ended well for both."
+        f"compared on {len(entry.evidence.seeds)} seeds only, which ended well for both: {entry.name}."
         for entry in compared
         if entry not in pairs and len(entry.evidence.seeds) < _most_seeds(entries)
     ]
