@@ -117,6 +117,7 @@ def test_only_the_newest_record_of_a_configuration_is_shown(run_here, store: Sto
 
 
 RATES = {"head_only": 0.6, "last_block": 0.95}
+NEAR = {"head_only": 0.85, "last_block": 0.9}
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_what_would_settle_an_open_row_is_told(suite: list[Record], store: Store
     assert "no evidence" in text
     assert "head_only none was seen" in text
     random = np.random.default_rng(3)
-    near = [_predicting(one, store, random.random(80) < 0.9 - 0.1 * (one.strategy == "head_only")) for one in suite]
+    near = [_predicting(one, store, random.random(80) < NEAR[one.strategy]) for one in suite]
     evidence = compare(near, store)[0].evidence
     assert evidence.verdict == "no evidence"
     assert evidence.seeds_needed > 3

@@ -13,7 +13,7 @@ def evidence_notes(entries: list[Entry]) -> list[str]:
         lines += _verdict_notes(entries)
     lines += [f"not compared: {entry.name}, since {entry.unread}." for entry in entries if entry.unread]
     lines += [
-        f"not in the values: {len(entry.failures)} of {len(entry.records)} seeds of {entry.name}, which did not end well."
+        f"not in the values: {len(entry.failures)} of {len(entry.records)} seeds of {entry.name}, not ended well."
         for entry in entries
         if entry.failures and len(entry.records) > 1
     ]
