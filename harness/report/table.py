@@ -276,7 +276,7 @@ def print_table(console: Console, records: list[Record], store: Store, reference
         for line in notes(entries):
             console.print(f"  [dim]{escape(line)}[/]", highlight=False)
         if len(shown) < sum(column.rank < 99 for column in found):
-            console.print("  [dim]This terminal is narrow: table.md has all columns.[/]")
+            console.print("  [dim]Not every column has room here: table.md has all columns.[/]")
 
 
 def _that_fit(found: list[Column], written: list[Row], width: int) -> list[int]:
@@ -284,7 +284,7 @@ def _that_fit(found: list[Column], written: list[Row], width: int) -> list[int]:
     left = width - max(len("strategy"), *(len(row.name) for row in written)) - 4
     taken = []
     for number in sorted(range(len(found)), key=lambda number: found[number].rank):
-        left -= max(len(found[number].title), *(len(row.cells[number]) for row in written)) + 2
+        left -= max(len(found[number].title), *(len(row.cells[number]) for row in written)) + 3
         if found[number].rank < 99 and left >= 0:
             taken.append(number)
     return sorted(taken)
