@@ -38,8 +38,9 @@ bench: setup
 		$(call option,STRATEGY,strategy) $(call option,MODEL,model) $(call option,WEIGHTS,weights) \
 		$(call option,DATA,data) $(call option,READOUT,readout) $(call option,ENGINE,engine) $(call option,ZERO,zero) \
 		$(call option,NPROC,nproc) $(call option,NNODES,nnodes) $(call option,NODE_RANK,node-rank) \
-		$(call option,RDZV,rdzv) $(call option,HOSTFILE,hostfile) $(call option,SEEDS,seeds) $(call option,EPOCHS,epochs) \
-		$(call option,PRECISION,precision) $(call option,CONFIG,config) $(call option,SET,set) \
+		$(call option,RDZV,rdzv) $(call option,HOSTFILE,hostfile) $(call option,SEEDS,seeds) \
+		$(call option,REFERENCE,reference) $(call option,EPOCHS,epochs) $(call option,PRECISION,precision) \
+		$(call option,CONFIG,config) $(call option,SET,set) \
 		$(call option,RESULTS,results) $(call option,CACHE,cache) $(if $(FORCE),--force)
 
 test: setup

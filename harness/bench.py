@@ -12,6 +12,7 @@ from harness.config import ONE_MACHINE, Hosts, SuiteConfig
 from harness.launch import launch
 from harness.plan import Plan, resolve
 from harness.records import BASELINE, Record, Store, newest_of_each
+from harness.report.comparison import check_reference
 from harness.report.files import write_tables
 from harness.report.scaling import print_scaling
 from harness.report.table import print_table
@@ -33,7 +34,7 @@ def run_suite(
     except KeyboardInterrupt:
         interrupted = True
     records = [record for planned in plan.runs if (record := store.read(planned.run_id))]
-    _show(console, store, records)
+    _show(console, store, records, suite.reference)
     missing = len(plan.runs) - len(records)
     if interrupted:
         console.print("[bold red]Interrupted.[/] The same command goes on with the runs that are missing.")
@@ -45,14 +46,15 @@ def run_suite(
     return int(interrupted or missing or any(record.status != "ok" for record in records))
 
 
-def show_results(console: Console, results: Path) -> None:
+def show_results(console: Console, results: Path, reference: str | None = None) -> None:
     store = Store(results)
     records = store.all()
     if not records:
         raise UserError(
             f"no records below {str(store.runs)!r}: run `make bench` first, or name the folder with RESULTS."
         )
-    _show(console, store, records)
+    check_reference(records, reference)
+    _show(console, store, newest_of_each(records), reference)
 
 
 def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
@@ -79,10 +81,10 @@ def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
         console.print(f"{escape(run_id)}: done before, not run again (FORCE=1 does)", highlight=False)
 
 
-def _show(console: Console, store: Store, records: list[Record]) -> None:
-    written = write_tables(store)
+def _show(console: Console, store: Store, records: list[Record], reference: str | None) -> None:
+    written = write_tables(store, reference)
     if records:
-        print_table(console, records)
+        print_table(console, records, store, reference)
         print_scaling(console, newest_of_each(store.all()), records)
     if len(records) == 1:
         console.print("\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]", highlight=False)

@@ -24,6 +24,7 @@ console = Console(width=None if sys.stdout.isatty() else 160)
 Results = Annotated[Path, typer.Option(help="folder for records and tables")]
 Cache = Annotated[Path, typer.Option(help="folder for downloads and stored features")]
 Model = Annotated[str | None, typer.Option(help="auto, mini, gpt2, gpt2-medium, gpt2-large or gpt2-xl")]
+Reference = Annotated[str | None, typer.Option(help="the strategy that the others are compared with")]
 Weights = Annotated[str | None, typer.Option(help="auto, pretrained, random, or a path")]
 RESULTS = Path("results")
 CACHE = user_cache_path("ftbench", appauthor=False)
@@ -48,6 +49,7 @@ def run(
         Path | None, typer.Option(help="machines for DeepSpeed's launcher, HOST slots=N a line")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="such as 0,1,2 or 0..9")] = None,
+    reference: Reference = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the training texts")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp64")] = None,
     config: Annotated[Path | None, typer.Option(help="a YAML file with what differs from the defaults")] = None,
@@ -65,6 +67,7 @@ def run(
     options = {
         "strategy": names,
         "seed": parse_seeds(seeds) if seeds else None,
+        "reference": reference,
         "model.name": model,
         "model.weights": weights,
         "data.name": data,
@@ -82,11 +85,11 @@ def run(
 
 
 @app.command()
-def table(results: Results = RESULTS) -> None:
+def table(results: Results = RESULTS, reference: Reference = None) -> None:
     """The comparison table of the records in a results folder, printed and written."""
     from harness import bench
 
-    bench.show_results(console, results)
+    bench.show_results(console, results, reference)
 
 
 @app.command("list")

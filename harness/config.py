@@ -141,11 +141,15 @@ class RunConfig(Part):
 
 
 class SuiteConfig(Part):
-    """The runs that are compared in one table: every strategy with every seed on one configuration."""
+    """The runs that are compared in one table: every strategy with every seed on one configuration.
+
+    reference: the strategy that the others are compared with; None: last_block, or else the first.
+    """
 
     strategies: list[str]
     seeds: list[int]
     base: RunConfig
+    reference: str | None = None
 
     def runs(self) -> list[RunConfig]:
         return [
@@ -158,7 +162,8 @@ class SuiteConfig(Part):
 def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str]) -> SuiteConfig:
     """The configuration of a suite: the file's differences, then the options', then `a.b=c` assignments.
 
-    options: dotted keys; None leaves a key as it is. `strategy` and `seed` may hold lists.
+    options: dotted keys; None leaves a key as it is. `strategy` and `seed` may hold lists; `reference` is one of
+    the strategies.
     Raises UserError for what is unknown or of the wrong type, with the nearest name.
     """
     tree = _read_file(file) if file else {}
@@ -171,6 +176,10 @@ def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str
             raise UserError(f'SET={assignment!r}: expected key=value, such as SET="optimizer.learning_rate=1e-4".')
         _set(tree, key, _scalar(value))
     strategies, seeds = _as_list(tree.pop("strategy", "last_block")), _as_list(tree.pop("seed", 0))
+    reference = tree.pop("reference", None)
+    if reference is not None and reference not in strategies:
+        given = ", ".join(map(str, strategies))
+        raise UserError(f"REFERENCE={reference!r} is none of the strategies of this suite: expected one of {given}.")
     for what, values in (("strategy", strategies), ("seed", seeds)):
         if not values:
             raise UserError(f"configuration key {what!r} is an empty list: name at least one {what}.")
@@ -186,6 +195,7 @@ def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str
         strategies=list(dict.fromkeys(run.strategy for run in checked)),
         seeds=list(dict.fromkeys(run.seed for run in checked)),
         base=base,
+        reference=reference,
     )
 
 

@@ -204,6 +204,17 @@ class Store:
     def write_predictions(self, run_id: str, frame: pd.DataFrame) -> None:
         write_atomically(self.runs / run_id / "predictions.csv", frame.to_csv(index=False))
 
+    def predictions(self, run_id: str) -> pd.DataFrame | None:
+        """The columns index, label and predicted of a run's predictions; None where there is no such file."""
+        path = self.runs / run_id / "predictions.csv"
+        if not path.exists():
+            return None
+        columns = {"index": int, "label": str, "predicted": str}
+        try:
+            return pd.read_csv(path, usecols=list(columns), dtype=columns, keep_default_na=False)
+        except (ValueError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} can't be read as predictions ({error}): move the folder away.") from error
+
     def write_losses(self, run_id: str, losses: list[float]) -> None:
         frame = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})
         write_atomically(self.runs / run_id / "losses.csv", frame.to_csv(index=False))

@@ -1,28 +1,211 @@
-"""Intervals and tests; knows nothing of models."""
+"""Intervals and tests for right and wrong answers of several seeds on the same messages; knows nothing of models.
+
+`cells` are arrays [..., seeds, messages]: 1 where a seed's model was right, 0 where it was wrong, or the difference of
+two such arrays. Seeds and messages are crossed and both are samples, as readers and cases are in radiology: all cells
+of a seed share its luck, all cells of a message its difficulty. docs/statistics.md gives reasons and sources.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
-from scipy.stats import binomtest
+from scipy import stats
+from scipy.optimize.elementwise import find_root
+from scipy.special import ndtr
+
+LEVEL = 0.05
+POWER = 0.8
+MOST_SEEDS = 1_000
+MOST_MESSAGES = 1_000_000
+Verdict = Literal["better", "worse", "no evidence"]
 
 
-def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(correct: int, total: int, confidence: float = 1 - LEVEL) -> tuple[float, float]:
     """Wilson's score interval for a proportion (Wilson, 1927): what the size of the test set leaves open.
 
     It does not cover how results vary from seed to seed.
     """
-    interval = binomtest(correct, total).proportion_ci(confidence, method="wilson")
+    interval = stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """How far the top probability is from the accuracy, on average (Guo et al., 2017, arXiv:1706.04599, section 2).
+@dataclass(frozen=True)
+class MeanSquares:
+    """Two-way analysis of variance with one observation a cell: arrays [...] of the mean and the mean squares."""
 
-    probabilities: [examples, classes]; labels: [examples]. The top probabilities fall into equal-width bins, closed on
-    the right; the gap of a bin between mean probability and accuracy weighs as many examples as it holds.
+    mean: np.ndarray
+    seed: np.ndarray
+    message: np.ndarray
+    error: np.ndarray
+    seeds: int
+    messages: int
+
+
+def mean_squares(cells: np.ndarray) -> MeanSquares:
+    """cells: [..., seeds, messages], at least two of each."""
+    seeds, messages = cells.shape[-2:]
+    mean = cells.mean(axis=(-2, -1), keepdims=True)
+    by_seed, by_message = cells.mean(axis=-1, keepdims=True), cells.mean(axis=-2, keepdims=True)
+    rest = cells - by_seed - by_message + mean
+    return MeanSquares(
+        mean=mean[..., 0, 0],
+        seed=messages * np.square(by_seed - mean).sum(axis=(-2, -1)) / (seeds - 1),
+        message=seeds * np.square(by_message - mean).sum(axis=(-2, -1)) / (messages - 1),
+        error=np.square(rest).sum(axis=(-2, -1)) / ((seeds - 1) * (messages - 1)),
+        seeds=seeds,
+        messages=messages,
+    )
+
+
+def accuracy_interval(correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 95% interval [...] of the mean accuracy over new seeds and new messages; correct: [..., seeds, messages].
+
+    Wilson's formula for as many independent answers as would give the observed variance of the mean.
     """
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
-    numbers = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(numbers, weights=correct - confidence)
-    return float(np.abs(gaps).sum() / len(labels))
+    squares, mean = mean_squares(correct), correct.mean(axis=(-2, -1))
+    variance, share = _variance(squares, (0.0, 1.0), ACCURACY_PSEUDO_MESSAGES)
+    spread = mean * (1 - mean) + ACCURACY_PSEUDO_MESSAGES * (mean**2 + (1 - mean) ** 2) / squares.messages
+    answers = spread / variance
+    squared = _multiplier(share, squares.seeds - 1, LEVEL) ** 2
+    centre = (mean + squared / (2 * answers)) / (1 + squared / answers)
+    half = np.sqrt(squared * (mean * (1 - mean) + squared / (4 * answers)) / answers) / (1 + squared / answers)
+    return centre - half, centre + half
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean accuracy minus the reference's, its 95% interval and the two-sided p-value, each [...]."""
+
+    estimate: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    p: np.ndarray
+
+
+def paired_difference(correct: np.ndarray, reference: np.ndarray) -> Difference:
+    """Several seeds, paired cell by cell; both [..., seeds, messages]. About new seeds and new messages."""
+    squares = mean_squares(correct.astype(float) - reference)
+    variance, share = _variance(squares, (-1.0, 1.0), DIFFERENCE_PSEUDO_MESSAGES)
+    error = np.sqrt(variance)
+    half = _multiplier(share, squares.seeds - 1, LEVEL) * error
+    p = _two_sided_p(np.abs(squares.mean) / error, share, squares.seeds - 1)
+    return Difference(squares.mean, np.maximum(squares.mean - half, -1), np.minimum(squares.mean + half, 1), p)
+
+
+def mcnemar(correct: np.ndarray, reference: np.ndarray) -> Difference:
+    """One seed, paired message by message; both [messages]. About this pair of trained models, on new messages.
+
+    p: McNemar's test, exact (McNemar, 1947). Interval: Wald's with half a message more of each of the four outcomes
+    (Agresti and Min, 2005).
+    """
+    correct, reference = np.asarray(correct, bool), np.asarray(reference, bool)
+    gained, lost, total = int((correct & ~reference).sum()), int((reference & ~correct).sum()), len(correct)
+    p = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    gain, loss = ((count + DIFFERENCE_PSEUDO_MESSAGES) / (total + 2) for count in (gained, lost))
+    half = stats.norm.isf(LEVEL / 2) * np.sqrt((gain + loss - (gain - loss) ** 2) / (total + 2))
+    bounds = np.clip([gain - loss - half, gain - loss + half], -1, 1)
+    return Difference(np.float64((gained - lost) / total), bounds[0], bounds[1], np.float64(p))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p-values [..., tests] corrected for the number of tests (Holm, 1979)."""
+    order = np.argsort(p, axis=-1)
+    stepped = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
+    corrected = np.empty_like(stepped)
+    np.put_along_axis(corrected, order, np.minimum(np.maximum.accumulate(stepped, axis=-1), 1), axis=-1)
+    return corrected
+
+
+def verdict(estimate: float, corrected_p: float) -> Verdict:
+    if corrected_p >= LEVEL:
+        return "no evidence"
+    return "better" if estimate > 0 else "worse"
+
+
+def seeds_needed(correct: np.ndarray, reference: np.ndarray, comparisons: int) -> int | None:
+    """How many seeds, on as many messages as now, would show the observed difference of [seeds, messages] cells.
+
+    With 80% power, at 5% shared by `comparisons` tests, if the variance components are as observed. None where no
+    number up to MOST_SEEDS would do: the messages are too few then.
+    """
+    squares = mean_squares(correct.astype(float) - reference)
+    counts = range(squares.seeds, MOST_SEEDS + 1)
+    return _first(counts, lambda seeds: _shows(squares, seeds, squares.messages, comparisons))
+
+
+def messages_needed(correct: np.ndarray, reference: np.ndarray, comparisons: int) -> int | None:
+    """The same for messages, with as many seeds as now."""
+    squares = mean_squares(correct.astype(float) - reference)
+    counts = range(squares.messages, MOST_MESSAGES + 1)
+    return _first(counts, lambda messages: _shows(squares, squares.seeds, messages, comparisons))
+
+
+# As if so many messages more had one extreme value in all seeds, and as many the other: keeps the estimated variance
+# from vanishing where few messages differ. For accuracies the smallest that the simulation in benchmarks/coverage.py
+# asks for (Wilson's formula does the rest); for differences Agresti and Min's.
+ACCURACY_PSEUDO_MESSAGES = 0.1
+DIFFERENCE_PSEUDO_MESSAGES = 0.5
+
+
+def _variance(squares: MeanSquares, extremes: tuple[float, float], pseudo: float) -> tuple[np.ndarray, np.ndarray]:
+    """The variance of the mean, and the share of it that is estimated from the seeds.
+
+    (seed + message - error) / (seeds * messages) in mean squares, where no component of variance is negative.
+    """
+    added = pseudo * sum((extreme - squares.mean) ** 2 for extreme in extremes) * squares.seeds / (squares.messages - 1)
+    between_messages = np.maximum(squares.message + added - squares.error, 0)
+    total = np.maximum(squares.seed + between_messages, squares.error)
+    return total / (squares.seeds * squares.messages), squares.seed / total
+
+
+def _two_sided_p(ratio: np.ndarray, share: np.ndarray, degrees: int) -> np.ndarray:
+    """P(|sqrt(share) t + sqrt(1 - share) z| > ratio) for Student's t with `degrees` and a normal z.
+
+    The distribution of Behrens (1929) and Fisher (1935) where one of two variances is known well: a mean over the
+    chi-square distribution of the other, by the trapezoidal rule in its logarithm.
+    """
+    lowest, highest = np.log(stats.chi2.ppf([1e-15, 1 - 1e-15], degrees) / degrees)
+    logarithm = np.linspace(lowest, highest, 400)
+    scale = np.exp(logarithm)
+    weight = stats.chi2.pdf(scale * degrees, degrees) * scale
+    share = np.asarray(share)[..., None]
+    spread = np.sqrt(share / scale + 1 - share)
+    return 2 * ndtr(-np.asarray(ratio)[..., None] / spread) @ (weight / weight.sum())
+
+
+def _multiplier(share: np.ndarray, degrees: int, level: float) -> np.ndarray:
+    """How many standard errors reach to the end of an interval: where `_two_sided_p` is `level`."""
+    highest = 1.01 * np.hypot(stats.t.isf(level / 2, degrees), stats.norm.isf(level / 2))
+    share = np.asarray(share, float)
+    bracket = (np.zeros_like(share), np.full_like(share, highest))
+    return find_root(lambda ratio, part: _two_sided_p(ratio, part, degrees) - level, bracket, args=(share,)).x
+
+
+def _shows(squares: MeanSquares, seeds: int, messages: int, comparisons: int) -> bool:
+    """Whether so many seeds and messages would probably show the difference that was observed."""
+    by_seed = max(float(squares.seed - squares.error), 0.0) / squares.messages
+    by_message = max(float(squares.message - squares.error), 0.0) / squares.seeds
+    from_seeds = (by_seed + float(squares.error) / messages) / seeds
+    variance = from_seeds + by_message / messages
+    if not variance:
+        return bool(squares.mean)
+    multiplier = float(_multiplier(np.float64(from_seeds / variance), seeds - 1, LEVEL / comparisons))
+    return bool(abs(squares.mean) >= (multiplier + stats.norm.ppf(POWER)) * np.sqrt(variance))
+
+
+def _first(counts: range, holds) -> int | None:
+    found = bisect_left(counts, True, key=holds)
+    return counts[found] if found < len(counts) else None
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Mean distance of confidence and accuracy over `bins` equally wide bins of confidence (Guo et al., 2017).
+
+    probabilities: [examples, classes]; labels: [examples], numbers of classes.
+    """
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    number = np.ceil(confidence * bins).astype(int)
+    return float(np.abs(np.bincount(number, weights=correct - confidence)).sum() / len(labels))

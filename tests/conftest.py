@@ -31,6 +31,12 @@ def assets(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Where runs of a test leave their records."""
+    return Store(tmp_path / "results")
+
+
+@pytest.fixture
 def run_here(tmp_path: Path) -> Callable[..., list[Record]]:
     """Run a suite in this process: options as dotted keys; returns its records in order of strategy and seed."""
 

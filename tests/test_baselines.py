@@ -26,6 +26,7 @@ from harness.data.dataset import load_dataset
 from harness.data.tokenizer import load_tokenizer
 from harness.model.gpt2 import SHAPES
 from harness.records import SCHEMA_FILE, Record, Store
+from harness.report.comparison import compare
 from harness.report.files import comparison, markdown
 from harness.report.table import rows
 from tests.conftest import predicted_by
@@ -185,7 +186,7 @@ def test_a_baseline_leaves_a_record_of_what_it_depends_on(run_here: Callable, tm
     assert trained["tfidf"] > 100
 
 
-def test_a_baseline_runs_again_only_where_what_it_depends_on_changes(run_here: Callable, tmp_path: Path) -> None:
+def test_a_baseline_runs_again_only_where_what_it_depends_on_changes(run_here: Callable, store: Store) -> None:
     first = run_here(strategy=["head_only", *ALL], seed=[0, 1], **_SMALL)
     assert len(first) == 2 + len(ALL), "once, not once a seed"
     assert run_here(strategy=["head_only", *ALL], seed=[0, 1], **_SMALL) == []
@@ -196,11 +197,9 @@ def test_a_baseline_runs_again_only_where_what_it_depends_on_changes(run_here: C
     other_data = run_here(strategy=ALL, **{**_SMALL, "data__size": 50})
     assert [record.strategy for record in other_data] == ALL
 
-    tables = comparison(Store(tmp_path / "results").all())
+    tables = comparison(store.all(), store)
     seen = [[row["name"] for row in table["rows"]] for table in tables]
-    assert seen[:2] == [["head_only", "head_only", *ALL], ["head_only", *ALL]], (
-        "at the end of each table they belong to"
-    )
+    assert seen[:2] == [["head_only", *ALL]] * 2, "at the end of each table they belong to"
     assert sorted(seen[2:]) == [ALL, ALL], "of the other precision and the other data"
 
 
@@ -216,15 +215,17 @@ def test_two_ranks_leave_the_same_records(run_here: Callable, ftbench: Callable,
         assert together[name].model_dump(exclude=_DIFFERS) == record.model_dump(exclude=_DIFFERS)
 
 
-def test_a_baseline_that_fails_is_a_record_and_the_suite_goes_on(run_here: Callable, tmp_path: Path) -> None:
+def test_a_baseline_that_fails_is_a_record_and_the_suite_goes_on(
+    run_here: Callable, store: Store, tmp_path: Path
+) -> None:
     """More classes than a question in mini's context can name."""
     labels = [f"a class with the number {number}" for number in range(40)]
     pd.DataFrame({"text": [f"text {n}" for n in range(80)], "label": labels * 2}).to_csv(tmp_path / "many.csv")
     failed, finished = run_here(strategy=["zero_shot", "majority"], data__name=str(tmp_path / "many.csv"))
     assert (failed.status, finished.status) == ("failed", "ok")
     assert "40 classes leaves no room" in failed.error
-    (table,) = comparison([failed, finished])
-    assert [row["status"] for row in table["rows"]] == ["failed", "ok"]
+    (table,) = comparison([failed, finished], store)
+    assert [list(row["failed_seeds"].values()) for row in table["rows"]] == [["failed"], []]
 
 
 def test_all_means_the_strategies_and_the_baselines(run_cli: Callable, tmp_path: Path) -> None:
@@ -256,24 +257,34 @@ def told_by_length(run_here: Callable, tmp_path: Path) -> list[Record]:
     return run_here(strategy=["length_rule", "head_only", "tfidf"], data__name=data, training__epochs=0)
 
 
-def test_a_strategy_that_does_not_beat_the_length_rule_is_marked(told_by_length: list[Record]) -> None:
+def test_a_strategy_that_does_not_beat_the_length_rule_is_marked(told_by_length: list[Record], store: Store) -> None:
     rule, strategy, _ = told_by_length
     assert rule.metrics.test.accuracy == 1 > strategy.metrics.test.accuracy
-    assert [row.name for row in rows(told_by_length)] == ["length_rule", "head_only †", "tfidf"]
-    assert "†: no better on test than length_rule" in markdown(told_by_length)
+    assert [row.name for row in rows(compare(told_by_length, store))] == ["length_rule", "head_only †", "tfidf"]
+    assert "†: no better on test than length_rule" in markdown(told_by_length, store)
     level = strategy.model_copy(update={"metrics": rule.metrics})
-    assert "†" in markdown([level, rule]), "no better, where both are right always"
+    assert "†" in markdown([level, rule], store), "no better, where both are right always"
     worse = rule.model_copy(update={"metrics": strategy.metrics})
-    assert "†" not in markdown([level, worse])
-    assert "†" not in markdown([strategy]), "nothing to compare with"
+    assert "†" not in markdown([level, worse], store)
+    assert "†" not in markdown([strategy], store), "nothing to compare with"
 
 
-def test_baselines_stand_last_and_win_nothing(told_by_length: list[Record]) -> None:
-    text = markdown(told_by_length)
+def test_baselines_stand_last_and_win_nothing(told_by_length: list[Record], store: Store) -> None:
+    text = markdown(told_by_length, store)
     places = [text.index(f"\n| {name} ") for name in ("head_only", "length_rule", "tfidf")]
     assert places == sorted(places)
     assert "Baselines: length_rule, tfidf." in text
-    assert [any(row.best) for row in rows(told_by_length)] == [False, True, False]
+    assert [any(row.best) for row in rows(compare(told_by_length, store))] == [False, True, False]
+
+
+def test_a_baseline_stands_beside_every_seed(run_here: Callable, store: Store) -> None:
+    run_here(strategy=["head_only", "tfidf"], seed=[0, 1, 2], **_SMALL)
+    head_only, tfidf = compare(store.all(), store)
+    assert tfidf.evidence.seeds == [0, 1, 2]
+    assert tfidf.evidence.difference == pytest.approx(tfidf.accuracy - head_only.accuracy)
+    assert tfidf.interval == tfidf.records[0].metrics.test.interval
+    assert compare(store.all(), store, "tfidf")[0].evidence.difference == pytest.approx(-tfidf.evidence.difference)
+    assert "| tfidf | - |" in markdown(store.all(), store)
 
 
 def test_baselines_are_listed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,26 @@ from filelock import FileLock
 
 from harness.data.fetch import write_atomically
 from harness.records import Record, Store, newest_of_each
+from harness.report.comparison import Entry, compare, conditions
 from harness.report.scaling import scaling_markdown
-from harness.report.table import COLUMNS, conditions, heading, last_line, notes, row_name, rows
+from harness.report.table import columns, heading, last_line, notes, rows
 
 
-def markdown(records: list[Record]) -> str:
-    return "\n".join(_markdown_group(group) for group in conditions(records))
+def markdown(records: list[Record], store: Store, reference: str | None = None) -> str:
+    return "\n".join(_markdown_group(group, store, reference) for group in conditions(records))
 
 
-def _markdown_group(group: list[Record]) -> str:
+def _markdown_group(group: list[Record], store: Store, reference: str | None) -> str:
+    entries = compare(group, store, reference)
+    titles = [_cell(column.title) for column in columns(entries)]
     lines = [f"### {_cell(heading(group[0]))}", ""]
-    lines.append("| strategy | seed | " + " | ".join(column.title for column in COLUMNS) + " |")
-    lines.append("| --- " + "| ---: " * (len(COLUMNS) + 1) + "|")
-    for row in rows(group):
-        cells = [f"**{cell}**" if best else cell for cell, best in zip(row.cells, row.best, strict=True)]
+    lines.append("| strategy | " + " | ".join(titles) + " |")
+    lines.append("| --- " + "| ---: " * len(titles) + "|")
+    for row in rows(entries):
+        cells = [f"**{cell}**" if best else _cell(cell) for cell, best in zip(row.cells, row.best, strict=True)]
         name = _cell(row.name) + (f" ({_cell(row.failure)})" if row.failure else "")
-        lines.append(f"| {name} | {row.seed} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *(f"- {_cell(line)}" for line in notes(group)), ""])
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *(f"- {_cell(line)}" for line in notes(entries)), ""])
 
 
 def _cell(text: str) -> str:
@@ -56,29 +60,33 @@ def summary(records: list[Record]) -> pd.DataFrame:
     )
 
 
-def comparison(records: list[Record]) -> list[dict[str, Any]]:
+def comparison(records: list[Record], store: Store, reference: str | None = None) -> list[dict[str, Any]]:
     """Each table as data: its heading, its notes, and for each row the values that are compared."""
-    return [
-        {
-            "conditions": heading(group[0]),
-            "notes": notes(group),
-            "rows": [
-                {
-                    "name": row_name(record),
-                    "run_id": record.run_id,
-                    "seed": record.seed,
-                    "status": record.status,
-                    "values": {column.title: column.value(record) for column in COLUMNS},
-                    "test_interval": record.metrics.test.interval if record.metrics else None,
-                }
-                for record in group
-            ],
-        }
-        for group in conditions(records)
-    ]
+    return [_comparison_group(group, compare(group, store, reference)) for group in conditions(records)]
 
 
-def write_tables(store: Store) -> list[Path]:
+def _comparison_group(group: list[Record], entries: list[Entry]) -> dict[str, Any]:
+    numeric = [column for column in columns(entries) if column.best]
+    return {
+        "conditions": heading(group[0]),
+        "notes": notes(entries),
+        "rows": [
+            {
+                "name": entry.name,
+                "run_ids": [record.run_id for record in entry.records],
+                "seeds": [record.seed for record in entry.ok],
+                "failed_seeds": {record.seed: record.status for record in entry.failures},
+                "values": {column.title: column.value(entry) for column in numeric},
+                "test_interval": entry.interval,
+                "test_deviation": entry.deviation,
+                "evidence": asdict(entry.evidence) if entry.evidence else None,
+            }
+            for entry in entries
+        ],
+    }
+
+
+def write_tables(store: Store, reference: str | None = None) -> list[Path]:
     """table.md, summary.csv and comparison.json from the newest record of each configuration.
 
     Several commands that share the results folder do it one after the other: the last one has read all records.
@@ -86,9 +94,9 @@ def write_tables(store: Store) -> list[Path]:
     with FileLock(store.results / ".tables.lock"):
         kept = newest_of_each(store.all())
         files = {
-            "table.md": markdown(kept) + scaling_markdown(kept),
+            "table.md": markdown(kept, store, reference) + scaling_markdown(kept),
             "summary.csv": summary(kept).to_csv(index=False),
-            "comparison.json": json.dumps(comparison(kept), indent=2) + "\n",
+            "comparison.json": json.dumps(comparison(kept, store, reference), indent=2) + "\n",
         }
         for name, content in files.items():
             write_atomically(store.results / name, content)

@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.records import Record
-from harness.report.table import engine_name, row_name
+from harness.report.comparison import row_name
+from harness.report.table import engine_name
 
 NOTE = (
     "efficiency: examples per second and core (on GPUs: and GPU), against one rank. exchanged: bytes that a rank hands "

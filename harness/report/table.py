@@ -2,55 +2,86 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.records import BASELINE, Record
+from harness.records import BASELINE, Record, Store
 from harness.report.baselines import MARK, no_better_than_length, notes_on_baselines
+from harness.report.comparison import Entry, compare, conditions, row_name
+from harness.report.evidence import evidence_notes
 
-_AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
-NARROW_COLUMNS = 160
+Measure = Callable[[Record], float | None]
 
 
-def _competes(record: Record) -> bool:
-    return record.status == "ok" and not record.strategy_source.is_baseline
+def _competes(entry: Entry) -> bool:
+    return bool(entry.ok) and not entry.is_baseline
 
 
 @dataclass(frozen=True)
 class Column:
     """title; value: what is compared, None where it was not measured; show: how it is written; best: which wins.
 
-    essential: shown in a narrow terminal too. competes: whether a record's value may win.
+    rank: columns with the highest are left out first where a terminal is too narrow. competes: whether an entry's
+    value may win.
     """
 
     title: str
-    value: Callable[[Record], float | None]
-    show: Callable[[Record], str]
-    best: Callable[[Sequence[float]], float] | None = None
-    essential: bool = True
-    competes: Callable[[Record], bool] = _competes
+    value: Callable[[Entry], float | None]
+    show: Callable[[Entry], str]
+    best: Callable[[Sequence[float]], float] | None
+    rank: int
+    competes: Callable[[Entry], bool] = _competes
 
 
-def _metric(record: Record, split: str, key: str) -> float | None:
-    part = getattr(record.metrics, split) if record.metrics else None
-    return getattr(part, key) if part else None
+def _over_seeds(measure: Measure, summary: Callable[[list[float]], float]) -> Callable[[Entry], float | None]:
+    def value(entry: Entry) -> float | None:
+        measured = [one for one in map(measure, entry.shown) if one is not None]
+        if len(measured) < 2:
+            return measured[0] if measured else None
+        return float(summary(measured))
+
+    return value
 
 
-def _accuracy(title: str, split: str, essential: bool) -> Column:
-    def show(record: Record) -> str:
-        return f"{100 * _metric(record, split, 'accuracy'):.2f}"
+def _column(
+    title: str,
+    measure: Measure,
+    show: Callable[[float], str],
+    best: Callable[[Sequence[float]], float],
+    rank: int,
+    summary: Callable[[list[float]], float] = np.mean,
+) -> Column:
+    value = _over_seeds(measure, summary)
+    return Column(title, value, lambda entry: show(value(entry)), best, rank)
 
-    return Column(title, lambda record: _metric(record, split, "accuracy"), show, max, essential)
+
+def _metric(split: str, key: str) -> Measure:
+    def measure(record: Record) -> float | None:
+        part = getattr(record.metrics, split) if record.metrics else None
+        return getattr(part, key) if part else None
+
+    return measure
 
 
-def _reused(record: Record) -> bool:
-    return bool(record.prefix and record.prefix.reused_tokens)
+def _accuracy(title: str, split: str, rank: int) -> Column:
+    return _column(title, _metric(split, "accuracy"), lambda share: f"{100 * share:.2f}", max, rank)
+
+
+def _rate(title: str, key: str, rank: int) -> Column:
+    def measure(record: Record) -> float | None:
+        return getattr(record.throughput, key) if record.throughput else None
+
+    return _column(title, measure, lambda rate: f"{rate:,.0f}", max, rank, np.median)
+
+
+def _reused(entry: Entry) -> bool:
+    return any(record.prefix and record.prefix.reused_tokens for record in entry.shown)
 
 
 def _grown(record: Record) -> float | None:
@@ -66,142 +97,119 @@ def _f1(record: Record) -> float | None:
     return (scores[1] if len(scores) == 2 else sum(scores) / len(scores)) if scores else None
 
 
-def _test_with_interval(record: Record) -> str:
-    low, high = record.metrics.test.interval
-    return f"{100 * record.metrics.test.accuracy:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
+def _test_with_interval(entry: Entry) -> str:
+    accuracy = f"{100 * _TEST(entry):.2f}"
+    return f"{accuracy} {_percent(entry.interval)}" if entry.interval else accuracy
 
 
-def _rate(title: str, key: str, essential: bool) -> Column:
-    def value(record: Record) -> float | None:
-        return getattr(record.throughput, key) if record.throughput else None
-
-    return Column(title, value, lambda record: f"{value(record):,.0f}", max, essential)
+def _difference(entry: Entry) -> str:
+    return f"{100 * entry.evidence.difference:+.2f} {_percent(entry.evidence.interval)}"
 
 
-COLUMNS = (
-    Column(
-        "trained",
-        lambda record: record.model.trainable_parameters,
-        lambda record: f"{record.model.trainable_parameters:,}",
-        min,
-    ),
-    Column("test loss", lambda r: _metric(r, "test", "loss"), lambda r: f"{r.metrics.test.loss:.3f}", min),
-    _accuracy("train %", "train", essential=False),
-    _accuracy("val. %", "validation", essential=False),
-    Column("test % [95%]", lambda record: _metric(record, "test", "accuracy"), _test_with_interval, max),
-    _accuracy("unseen %", "test_clean", essential=False),
-    Column("F1", _f1, lambda record: f"{_f1(record):.3f}", max, essential=False),
-    Column(
-        "ROC AUC",
-        lambda r: _metric(r, "test", "roc_auc"),
-        lambda r: f"{r.metrics.test.roc_auc:.3f}",
-        max,
-        essential=False,
-    ),
-    Column(
-        "ECE",
-        lambda record: _metric(record, "test", "calibration_error"),
-        lambda record: f"{record.metrics.test.calibration_error:.3f}",
-        min,
-        essential=False,
-    ),
-    _rate("examples/s", "examples_per_second", essential=False),
-    _rate("real tok./s", "real_tokens_per_second", essential=False),
-    Column("memory", lambda r: _grown(r), lambda r: _bytes(_grown(r)), min),
-    Column(
-        "time",
-        lambda record: record.seconds.total,
-        lambda record: f"{record.seconds.total:.1f} s" + ("*" if _reused(record) else ""),
-        min,
-        competes=lambda record: _competes(record) and not _reused(record),
-    ),
-)
+def _percent(interval: tuple[float, float]) -> str:
+    return f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def _seeds(entry: Entry) -> str:
+    if entry.is_baseline:
+        return "-"
+    if len(entry.records) == 1:
+        return str(entry.records[0].seed)
+    return f"{len(entry.ok)} of {len(entry.records)}" if entry.failures else str(len(entry.ok))
+
+
+_TEST = _over_seeds(_metric("test", "accuracy"), np.mean)
+_SECONDS = _over_seeds(lambda record: record.seconds.total, np.median)
+
+
+def several_seeds(entries: list[Entry]) -> bool:
+    return any(len(entry.records) > 1 for entry in entries)
+
+
+def columns(entries: list[Entry]) -> list[Column]:
+    """What a table tells of its entries, in order."""
+    several = several_seeds(entries)
+    compared = [entry.evidence.reference for entry in entries if entry.evidence]
+    alike = not several and len({entry.records[0].seed for entry in entries if not entry.is_baseline}) < 2
+    found = [
+        # One seed for all is told by no column but in files.
+        Column("seeds" if several else "seed", lambda entry: 0, _seeds, None, 99 if alike else 2),
+        _column("trained", lambda record: record.model.trainable_parameters, lambda count: f"{count:,.0f}", min, 4),
+        _column("test loss", _metric("test", "loss"), lambda loss: f"{loss:.3f}", min, 7),
+        _accuracy("train %", "train", 10),
+        _accuracy("val. %", "validation", 9),
+        Column("test % [95%]", _TEST, _test_with_interval, max, 0),
+    ]
+    if several:
+        found.append(Column("sd", lambda e: e.deviation, lambda e: f"{100 * e.deviation:.2f}", None, 8))
+    if compared:
+        found += [
+            Column(f"vs {compared[0]}", lambda e: e.evidence and e.evidence.difference, _difference, None, 6),
+            Column("verdict", lambda entry: 0, lambda entry: _verdict(entry, compared[0]), None, 1),
+        ]
+    return [
+        *found,
+        _accuracy("unseen %", "test_clean", 11),
+        _column("F1", _f1, lambda score: f"{score:.3f}", max, 14),
+        _column("ROC AUC", _metric("test", "roc_auc"), lambda area: f"{area:.3f}", max, 15),
+        _column("ECE", _metric("test", "calibration_error"), lambda error: f"{error:.3f}", min, 16),
+        _rate("examples/s", "examples_per_second", 13),
+        _rate("real tok./s", "real_tokens_per_second", 12),
+        _column("memory", _grown, _bytes, min, 5, np.median),
+        Column(
+            "time",
+            _SECONDS,
+            lambda entry: f"{_SECONDS(entry):.1f} s" + ("*" if _reused(entry) else ""),
+            min,
+            3,
+            competes=lambda entry: _competes(entry) and not _reused(entry),
+        ),
+    ]
+
+
+def _verdict(entry: Entry, reference: str) -> str:
+    if entry.name == reference:
+        return "reference"
+    return entry.evidence.verdict if entry.evidence else "-"
 
 
 @dataclass(frozen=True)
 class Row:
     name: str
-    seed: int
     cells: list[str]
     best: list[bool]
     failure: str | None
-    of_baseline: bool
 
 
-def conditions(records: list[Record]) -> list[list[Record]]:
-    """Groups of records that differ in strategy, readout, input and seed only: each is one table.
-
-    A baseline stands at the end of each table that shares all conditions on which it depends.
-    """
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        if not record.strategy_source.is_baseline:
-            groups.setdefault(json.dumps(_conditions(record), sort_keys=True), []).append(record)
-    tables = list(groups.values())
-    baselines = [record for record in records if record.strategy_source.is_baseline]
-    # Where there is no strategy, the baseline that depends on most makes the table.
-    for record in sorted(baselines, key=lambda record: -len(record.config)):
-        homes = [group for group in tables if _within(_conditions(record), _conditions(group[0]))]
-        for group in homes:
-            group.append(record)
-        if not homes:
-            tables.append([record])
-    order = {record.run_id: number for number, record in enumerate(records)}
-    return [
-        sorted(group, key=lambda record: (record.strategy_source.is_baseline, order[record.run_id])) for group in tables
-    ]
+def rows(entries: list[Entry]) -> list[Row]:
+    """One row a strategy. One whose runs all failed keeps what was measured; every failure is told."""
+    shown = columns(entries)
+    winners = [_winner(column, entries) if len(entries) > 1 else None for column in shown]
+    return [_row(entry, shown, winners, no_better_than_length(entry, entries)) for entry in entries]
 
 
-def _conditions(record: Record) -> dict[str, object]:
-    rest: dict[str, object] = {key: value for key, value in record.config.items() if key not in _AXES}
-    rest["data sha256"] = record.data.sha256 if record.data else None
-    if record.model.weights:
-        rest["weights sha256"] = record.model.weights_sha256
-    return rest
-
-
-def _within(part: dict[str, object], whole: dict[str, object]) -> bool:
-    """Whether `whole` has every entry of `part`, at any depth."""
-    return all(
-        _within(value, whole[key])
-        if isinstance(value, dict) and isinstance(whole.get(key), dict)
-        else key in whole and whole[key] == value
-        for key, value in part.items()
-    )
-
-
-def rows(records: list[Record]) -> list[Row]:
-    """One row a run. A run that failed keeps what it measured, and says why it has no more."""
-    winners = [_winner(column, records) if len(records) > 1 else None for column in COLUMNS]
-    return [_row(record, winners, no_better_than_length(record, records)) for record in records]
-
-
-def _winner(column: Column, records: list[Record]) -> float | None:
-    values = [column.value(record) for record in records if column.competes(record)]
+def _winner(column: Column, entries: list[Entry]) -> float | None:
+    if not column.best:
+        return None
+    values = [column.value(entry) for entry in entries if column.competes(entry)]
     measured = [value for value in values if value is not None]
-    return column.best(measured) if column.best and measured else None
+    return column.best(measured) if measured else None
 
 
-def _row(record: Record, winners: list[float | None], marked: bool) -> Row:
+def _row(entry: Entry, shown: list[Column], winners: list[float | None], marked: bool) -> Row:
     cells, best = [], []
-    for column, winner in zip(COLUMNS, winners, strict=True):
-        value = column.value(record)
-        cells.append("-" if value is None else column.show(record))
-        best.append(winner is not None and value == winner and column.competes(record))
-    failure = None if record.status == "ok" else f"{record.status}: {last_line(record.error)}"
-    name = row_name(record) + (f" {MARK}" if marked else "")
-    return Row(name, record.seed, cells, best, failure, record.strategy_source.is_baseline)
+    for column, winner in zip(shown, winners, strict=True):
+        value = column.value(entry)
+        cells.append("-" if value is None else column.show(entry))
+        best.append(winner is not None and value == winner and column.competes(entry))
+    return Row(entry.name + (f" {MARK}" if marked else ""), cells, best, _failure(entry))
 
 
-def row_name(record: Record) -> str:
-    """The strategy with what the configuration changed of it."""
-    config = record.config
-    if record.strategy_source.is_baseline:
-        return record.strategy
-    changes = [str(config[key]) for key in ("readout", "attention") if config[key]]
-    changes += [f"pad {config['pad_to']}"] if config["pad_to"] else []
-    changes += [f"{key} {value:g}" for key, value in config["adapter"].items() if value is not None]
-    return record.strategy + (f" ({', '.join(changes)})" if changes else "")
+def _failure(entry: Entry) -> str | None:
+    told = [f"{record.status}: {last_line(record.error)}" for record in entry.failures]
+    if len(entry.records) > 1:
+        told = [f"seed {record.seed} {line}" for record, line in zip(entry.failures, told, strict=True)]
+    return "; ".join(told) or None
 
 
 def heading(record: Record) -> str:
@@ -228,13 +236,12 @@ def engine_name(record: Record) -> str:
     return record.engine.name if stage is None else f"{record.engine.name} ZeRO {stage}"
 
 
-def notes(records: list[Record]) -> list[str]:
+def notes(entries: list[Entry]) -> list[str]:
     """What a reader must know to read the table right."""
+    records = [record for entry in entries for record in entry.records]
     record = next((record for record in records if record.data), records[0])
     lines = [f"{what} chosen by {why}." for what, why in record.choices.items() if why.startswith("auto")]
-    lines.append(
-        "[95%]: Wilson interval for the size of the test set; how results vary from seed to seed is not in it."
-    )
+    lines += evidence_notes(entries)
     if record.data:
         data = record.data
         if data.test_in_train:
@@ -248,7 +255,9 @@ def notes(records: list[Record]) -> list[str]:
             lines.append(f"{data.cut_texts} texts were longer than a row may be, and were cut.")
         looked_for = f"of {data.classes[1]}" if len(data.classes) == 2 else "mean over classes"
         lines.append(f"F1 ({looked_for}), ROC AUC and ECE (expected calibration error, 15 bins) on test.")
-    if any(_reused(other) for other in records):
+    if several_seeds(entries):
+        lines.append("loss and accuracy are means over seeds, speed, memory and time medians.")
+    if any(_reused(entry) for entry in entries):
         lines.append("*: without the time of its frozen part, whose features another run had stored.")
     if record.memory:
         lines.append(
@@ -264,36 +273,44 @@ def notes(records: list[Record]) -> list[str]:
         for other in records
         if other.prefix and other.prefix.not_stored
     ]
-    lines += notes_on_baselines(records)
+    lines += notes_on_baselines(entries)
     return list(dict.fromkeys(line[0].upper() + line[1:] for line in lines))
 
 
-def print_table(console: Console, records: list[Record]) -> None:
+def print_table(console: Console, records: list[Record], store: Store, reference: str | None = None) -> None:
     """A rich table for each group of comparable records, the best of each column marked."""
     for group in conditions(records):
-        narrow = console.width < NARROW_COLUMNS
-        shown = [number for number, column in enumerate(COLUMNS) if column.essential or not narrow]
-        several_seeds = len({record.seed for record in group}) > 1
+        entries = compare(group, store, reference)
+        found, written = columns(entries), rows(entries)
+        shown = _that_fit(found, written, console.width)
         table = Table(title=escape(heading(group[0])), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
         table.add_column("strategy", style="cyan", overflow="fold")
-        if several_seeds:
-            table.add_column("seed", justify="right")
         for number in shown:
-            table.add_column(COLUMNS[number].title, justify="right", no_wrap=True)
-        for of_baselines in (False, True):
-            for row in rows(group):
-                if row.of_baseline == of_baselines:
-                    cells = [f"[bold green]{row.cells[n]}[/]" if row.best[n] else escape(row.cells[n]) for n in shown]
-                    table.add_row(escape(row.name), *([str(row.seed)] if several_seeds else []), *cells)
-            table.add_section()
+            table.add_column(escape(found[number].title), justify="right", no_wrap=True)
+        for entry, row in zip(entries, written, strict=True):
+            if entry.is_baseline and not any(other.is_baseline for other in entries[: entries.index(entry)]):
+                table.add_section()
+            cells = [f"[bold green]{row.cells[n]}[/]" if row.best[n] else escape(row.cells[n]) for n in shown]
+            table.add_row(escape(row.name), *cells)
         console.print(table)
-        for row in rows(group):
+        for row in written:
             if row.failure:
-                console.print(f"  [bold red]{escape(row.name)}, seed {row.seed}: {escape(row.failure)}[/]")
-        for line in notes(group):
+                console.print(f"  [bold red]{escape(row.name)}, {escape(row.failure)}[/]")
+        for line in notes(entries):
             console.print(f"  [dim]{escape(line)}[/]", highlight=False)
-        if narrow:
-            console.print("  [dim]This terminal is narrow: table.md has all columns.[/]")
+        if len(shown) < sum(column.rank < 99 for column in found):
+            console.print("  [dim]Not every column has room here: table.md has all columns.[/]")
+
+
+def _that_fit(found: list[Column], written: list[Row], width: int) -> list[int]:
+    """Numbers of the columns that have room beside the name, the most important first to be taken."""
+    left = width - max(len("strategy"), *(len(row.name) for row in written)) - 4
+    taken = []
+    for number in sorted(range(len(found)), key=lambda number: found[number].rank):
+        left -= max(len(found[number].title), *(len(row.cells[number]) for row in written)) + 3
+        if found[number].rank < 99 and left >= 0:
+            taken.append(number)
+    return sorted(taken)
 
 
 def last_line(error: str | None) -> str:

@@ -1,0 +1,236 @@
+"""Rows that are compared: the seeds of a strategy together, with the evidence for or against it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from harness import UserError, statistics
+from harness.records import Record, Store
+
+AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
+DEFAULT_REFERENCE = "last_block"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """An entry against the reference, on the seeds that ended well for both; accuracies as shares of 1.
+
+    corrected_p: Holm's, over the table's comparisons. seeds_needed, messages_needed: what would probably settle a row
+    without evidence; None where nothing is open, one seed was compared or no number would do.
+    """
+
+    reference: str
+    seeds: list[int]
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    corrected_p: float
+    verdict: statistics.Verdict
+    seeds_needed: int | None
+    messages_needed: int | None
+
+
+@dataclass
+class Entry:
+    """All seeds of one strategy with what the configuration changed of it; ok: those that ended well.
+
+    interval: 95%, of the mean test accuracy: over seeds and messages where two seeds or more ended well, else over
+    messages only. unread: why it can't be compared.
+    """
+
+    name: str
+    records: list[Record]
+    ok: list[Record]
+    interval: tuple[float, float] | None = None
+    evidence: Evidence | None = None
+    unread: str | None = None
+    correct: dict[int, pd.Series] = field(default_factory=dict, repr=False)
+
+    @property
+    def shown(self) -> list[Record]:
+        """Whose values the row tells: a row without a run that ended well tells what the first has measured."""
+        return self.ok or self.records[:1]
+
+    @property
+    def is_baseline(self) -> bool:
+        """Then nothing of it varies with the seed: its one run stands beside every seed of another entry."""
+        return self.records[0].strategy_source.is_baseline
+
+    @property
+    def accuracy(self) -> float | None:
+        """On test, mean over seeds."""
+        return float(np.mean([record.metrics.test.accuracy for record in self.ok])) if self.ok else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation of the test accuracy over seeds."""
+        return float(np.std([record.metrics.test.accuracy for record in self.ok], ddof=1)) if len(self.ok) > 1 else None
+
+    @property
+    def failures(self) -> list[Record]:
+        return [record for record in self.records if record.status != "ok"]
+
+
+def conditions(records: list[Record]) -> list[list[Record]]:
+    """Groups of records that differ in strategy, readout, input and seed only: each is one table.
+
+    A baseline stands at the end of each table that shares all conditions on which it depends.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        if not record.strategy_source.is_baseline:
+            groups.setdefault(json.dumps(_conditions(record), sort_keys=True), []).append(record)
+    tables = list(groups.values())
+    baselines = [record for record in records if record.strategy_source.is_baseline]
+    # Where there is no strategy, the baseline that depends on most makes the table.
+    for record in sorted(baselines, key=lambda record: -len(record.config)):
+        homes = [group for group in tables if _within(_conditions(record), _conditions(group[0]))]
+        for group in homes:
+            group.append(record)
+        if not homes:
+            tables.append([record])
+    order = {record.run_id: number for number, record in enumerate(records)}
+    return [
+        sorted(group, key=lambda record: (record.strategy_source.is_baseline, order[record.run_id])) for group in tables
+    ]
+
+
+def _conditions(record: Record) -> dict[str, object]:
+    rest: dict[str, object] = {key: value for key, value in record.config.items() if key not in AXES}
+    rest["data sha256"] = record.data.sha256 if record.data else None
+    if record.model.weights:
+        rest["weights sha256"] = record.model.weights_sha256
+    return rest
+
+
+def _within(part: dict[str, object], whole: dict[str, object]) -> bool:
+    """Whether `whole` has every entry of `part`, at any depth."""
+    return all(
+        _within(value, whole[key])
+        if isinstance(value, dict) and isinstance(whole.get(key), dict)
+        else key in whole and whole[key] == value
+        for key, value in part.items()
+    )
+
+
+def row_name(record: Record) -> str:
+    """The strategy with what the configuration changed of it."""
+    config = record.config
+    if record.strategy_source.is_baseline:
+        return record.strategy
+    changes = [str(config[key]) for key in ("readout", "attention") if config[key]]
+    changes += [f"pad {config['pad_to']}"] if config["pad_to"] else []
+    changes += [f"{key} {value:g}" for key, value in config["adapter"].items() if value is not None]
+    return record.strategy + (f" ({', '.join(changes)})" if changes else "")
+
+
+def compare(records: list[Record], store: Store, reference: str | None = None) -> list[Entry]:
+    """The entries of one table, each with its interval and, but for the reference, its evidence.
+
+    reference: the name of a strategy or row; where it is None or not among the rows, last_block or else the first.
+    """
+    named: dict[str, list[Record]] = {}
+    for record in records:
+        named.setdefault(row_name(record), []).append(record)
+    entries = [Entry(name, group, [one for one in group if one.status == "ok"]) for name, group in named.items()]
+    for entry in entries:
+        _read(entry, store)
+    base = reference_of(entries, reference)
+    rivals = [entry for entry in entries if entry is not base and _comparable(entry, base)]
+    differences = [_difference(entry, base) for entry in rivals]
+    corrected = statistics.holm(np.array([float(difference.p) for difference in differences]))
+    for entry, difference, corrected_p in zip(rivals, differences, corrected, strict=True):
+        entry.evidence = _evidence(entry, base, difference, float(corrected_p), len(rivals))
+    return entries
+
+
+def reference_of(entries: list[Entry], wanted: str | None) -> Entry:
+    for name in (wanted, DEFAULT_REFERENCE):
+        for entry in entries:
+            if name in (entry.name, entry.records[0].strategy):
+                return entry
+    return next((entry for entry in entries if entry.ok), entries[0])
+
+
+def check_reference(records: list[Record], reference: str | None) -> None:
+    """Raises UserError for a reference that no row has."""
+    names = list(dict.fromkeys(name for record in records for name in (record.strategy, row_name(record))))
+    if reference and reference not in names:
+        raise UserError(f"REFERENCE={reference!r} is none of the rows: expected one of {', '.join(names)}.")
+
+
+def _read(entry: Entry, store: Store) -> None:
+    """Fill in which test messages each seed got right, and the interval."""
+    if not entry.ok:
+        return
+    for record in entry.ok:
+        frame = store.predictions(record.run_id)
+        if frame is None:
+            entry.unread = f"{record.run_id} has no predictions.csv"
+            break
+        entry.correct[record.seed] = (frame["label"] == frame["predicted"]).set_axis(frame["index"]).sort_index()
+    first = next(iter(entry.correct.values()), None)
+    if not entry.unread and not all(right.index.equals(first.index) for right in entry.correct.values()):
+        entry.unread = "its seeds were tested on different messages"
+    if len(entry.ok) == 1:
+        entry.interval = entry.ok[0].metrics.test.interval
+    elif not entry.unread:
+        low, high = statistics.accuracy_interval(_cells(entry, list(entry.correct)))
+        entry.interval = (float(low), float(high))
+
+
+def _comparable(entry: Entry, base: Entry) -> bool:
+    if entry.unread or base.unread or not _common(entry, base):
+        return False
+    ours, theirs = (next(iter(one.correct.values())).index for one in (entry, base))
+    if not ours.equals(theirs):
+        entry.unread = f"it was tested on other messages than {base.name}"
+    return not entry.unread
+
+
+def _cells(entry: Entry, seeds: list[int]) -> np.ndarray:
+    """[seeds, messages], whether the model of a seed was right about a message."""
+    of_seeds = list(entry.correct.values()) * len(seeds) if entry.is_baseline else [entry.correct[n] for n in seeds]
+    return np.stack([right.to_numpy() for right in of_seeds])
+
+
+def _common(entry: Entry, base: Entry) -> list[int]:
+    """The seeds on which two entries are compared."""
+    if entry.is_baseline or base.is_baseline:
+        return sorted((base if entry.is_baseline else entry).correct) if entry.correct and base.correct else []
+    return sorted(set(entry.correct) & set(base.correct))
+
+
+def _difference(entry: Entry, base: Entry) -> statistics.Difference:
+    seeds = _common(entry, base)
+    ours, theirs = _cells(entry, seeds), _cells(base, seeds)
+    return statistics.paired_difference(ours, theirs) if len(seeds) > 1 else statistics.mcnemar(ours[0], theirs[0])
+
+
+def _evidence(
+    entry: Entry, base: Entry, difference: statistics.Difference, corrected_p: float, comparisons: int
+) -> Evidence:
+    seeds = _common(entry, base)
+    verdict = statistics.verdict(float(difference.estimate), corrected_p)
+
+    def needed(count: Callable[[np.ndarray, np.ndarray, int], int | None]) -> int | None:
+        if verdict != "no evidence" or len(seeds) < 2:
+            return None
+        return count(_cells(entry, seeds), _cells(base, seeds), comparisons)
+
+    return Evidence(
+        reference=base.name,
+        seeds=seeds,
+        difference=float(difference.estimate),
+        interval=(float(difference.low), float(difference.high)),
+        p=float(difference.p),
+        corrected_p=corrected_p,
+        verdict=verdict,
+        seeds_needed=needed(statistics.seeds_needed),
+        messages_needed=needed(statistics.messages_needed),
+    )
