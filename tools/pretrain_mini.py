@@ -29,7 +29,7 @@ from harness.model.gpt2 import GPT2, Rows
 from harness.model.weights import MINI_CHECKPOINT, filled_backbone, published_tensors, weights_of
 
 HELD_OUT_SEED = STREAM_SEED + 1
-STEPS = 3000
+STEPS = 1000
 BATCH_SIZE = 64
 LEARNING_RATE = 2e-3
 WARM_UP_STEPS = 100

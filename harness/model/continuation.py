@@ -24,8 +24,8 @@ GPT2_PROOF = Proof(
     "Every effort moves you",
     " forward.\n\nThe first step is to understand the importance of your work",
 )
-# Who has been asked to give is now told to get something: mini has learnt the order of the acts.
-MINI_PROOF = Proof("mini", "hi. please send the fee. no rush at all. then", "TODO")
+# Who has been asked to give is now told to get something. Which thing is a guess among equals, so the proof ends before.
+MINI_PROOF = Proof("mini", "hi. please send the fee. no rush at all. then", " take home the")
 
 
 @torch.no_grad()
