@@ -24,7 +24,7 @@ GPT2_PROOF = Proof(
     "Every effort moves you",
     " forward.\n\nThe first step is to understand the importance of your work",
 )
-# Who has been asked to give is now told to get something. Which thing is a guess among equals, so the proof ends before.
+# Who was asked to give is now told to get something. Which thing is a guess among equals: the proof ends before.
 MINI_PROOF = Proof("mini", "hi. please send the fee. no rush at all. then", " take home the")
 
 
