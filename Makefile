@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup bench test test-all perf lint
+.PHONY: help setup bench test test-all perf mini lint
 
 help:
 	@echo "make setup                      create .venv and install what is pinned"
@@ -13,6 +13,7 @@ help:
 	@echo "                                STRATEGY=all, a comma list, or a path to a .py file; more in the README"
 	@echo "make test                       the tests that must be green everywhere (make test-all: the long ones too)"
 	@echo "make perf                       speed against the plain path and the Hugging Face Trainer, side by side"
+	@echo "make mini                       pretrain the embedded mini model again (about 10 minutes on one core)"
 	@echo "make lint                       ruff"
 
 setup: $(VENV)/.ready
@@ -55,6 +56,10 @@ perf: setup
 	@FTBENCH_PERF_FULL=$(FULL) $(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-quiet \
 		--benchmark-json=$(or $(RESULTS),results)/perf.json
 	@$(BIN)/python -m benchmarks.report $(or $(RESULTS),results)/perf.json
+
+# The file is in the repo; this makes it anew.
+mini: setup
+	@$(BIN)/python tools/pretrain_mini.py
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -105,7 +105,7 @@ def list_strategies(
 
 @app.command("check-weights")
 def check_weights(model: Model = "gpt2", weights: Weights = "pretrained", cache: Cache = CACHE) -> None:
-    """Let the model continue `Every effort moves you`, and say whether the pretrained one answers so."""
+    """Let the model continue a text (`Every effort moves you`), and say whether the pretrained one answers so."""
     from harness.report import catalogue
 
     raise typer.Exit(0 if catalogue.check_weights(console, model, weights, cache) else 1)

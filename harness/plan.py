@@ -40,7 +40,6 @@ from harness.measure.environment import code_sha256
 from harness.model.gpt2 import SHAPES
 from harness.model.split import split
 from harness.model.weights import (
-    HUB_REPOSITORIES,
     check_checkpoint,
     checkpoint_path,
     empty_backbone,
@@ -196,7 +195,7 @@ def _why_gpt2_is_missing(weights: str, cache: Path, assets: Path | None) -> str 
         load_tokenizer("gpt2", cache, assets)
     except NotAvailable as error:
         return str(error)
-    if weights == "auto":
+    if weights in ("auto", "pretrained"):
         found = find_pretrained("gpt2", cache, assets)
         return f"the pretrained weights: {found}" if isinstance(found, str) else None
     return None
@@ -214,11 +213,6 @@ def _resolve_weights(name: str, given: str, cache: Path, assets: Path | None) ->
         check_checkpoint(name, found)
         return "pretrained", found, "as asked" if given == "pretrained" else "auto: at hand"
     if given == "pretrained":
-        if name not in HUB_REPOSITORIES:
-            raise UserError(
-                f"WEIGHTS=pretrained for {name}: {found}. Use WEIGHTS=random, give the path of a checkpoint as "
-                f"WEIGHTS, or choose one of {', '.join(HUB_REPOSITORIES)} with MODEL."
-            )
         raise UserError(
             f"WEIGHTS=pretrained for {name}: {found}. Connect to the network once, put the file at "
             f"FTBENCH_ASSETS/models/{name}/model.safetensors, give its path as WEIGHTS, or use WEIGHTS=random."

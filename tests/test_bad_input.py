@@ -59,7 +59,6 @@ DEAD = "http://127.0.0.1:9"  # nobody listens: refused at once
         (["--set", "data.size=20 training.batch_size=15"], ["training.batch_size=15", "14", "drop_last"]),
         (["--strategy", "last_block", "--set", "adapter.rank=4"], ["'last_block'", "adapter.rank", "lora"]),
         (["--config", "nowhere.yaml"], ["'nowhere.yaml'", "can't be read"]),
-        (["--weights", "pretrained"], ["WEIGHTS=pretrained", "mini", "WEIGHTS=random", "gpt2"]),
         (["--weights", "pretraned"], ["'pretraned'", "does not exist", "pretrained", ".safetensors"]),
     ],
     ids=" ".join,
@@ -176,9 +175,10 @@ def test_what_is_named_but_out_of_reach(refused: Callable, monkeypatch, options:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_auto_takes_what_is_embedded_and_says_why(run_cli: Callable, monkeypatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", ["auto", "pretrained"])
+def test_auto_takes_what_is_embedded_and_says_why(run_cli: Callable, monkeypatch, tmp_path: Path, weights: str) -> None:
     monkeypatch.delenv("FTBENCH_ASSETS", raising=False)
-    options = ["--set", "data.size=50", "--strategy", "head_only", "--epochs", "0"]
+    options = ["--weights", weights, "--set", "data.size=50", "--strategy", "head_only", "--epochs", "0"]
     code, out, told = run_cli("run", *options, "--cache", str(tmp_path / "cache"))
     assert (code, told) == (0, "")
     first_lines = out.partition("[1/1]")[0]
@@ -187,6 +187,7 @@ def test_auto_takes_what_is_embedded_and_says_why(run_cli: Callable, monkeypatch
     (record,) = Store(tmp_path / "results").all()
     assert record.choices["data"].startswith("auto: the SMS Spam Collection")
     assert record.choices["model"].startswith("auto: GPT-2's vocabulary")
+    assert record.model.weights == "pretrained"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ ENGINES = {
 # 600 steps, a checkpoint every 40: long enough to be hit in the middle. At mini's own rate of 1e-3 the last bit, in
 # which two ranks differ from one, grows to 1e-4 within 350 steps.
 LONG = ["--strategy", "last_block", "--model", "mini", "--data", "synthetic", "--precision", "fp32", "--epochs", "8"]
-LONG += ["--set", "data.size=860 training.checkpoint_steps=40 optimizer.learning_rate=1e-4"]
+LONG += ["--weights", "random", "--set", "data.size=860 training.checkpoint_steps=40 optimizer.learning_rate=1e-4"]
 
 
 @pytest.fixture(scope="module")

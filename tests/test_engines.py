@@ -24,7 +24,7 @@ ARRANGEMENTS = {
 
 
 def _results(ftbench: Callable, folder: Path, name: str, *options: str) -> tuple[Path, dict[str, Record]]:
-    done = ftbench("run", "--model", "mini", "--data", "synthetic", *options, timeout=1200)
+    done = ftbench("run", "--model", "mini", "--weights", "random", "--data", "synthetic", *options, timeout=1200)
     assert done.returncode == 0, done.stderr + done.stdout
     (folder / "results").rename(folder / name)
     return folder / name, {record.strategy: record for record in Store(folder / name).all()}

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.long
 NAMES = ("ftbench0", "ftbench1")
 MEETING = "10.77.0.1:29477"
 RUN = ["--strategy", "last_block", "--model", "mini", "--data", "synthetic", "--precision", "fp64", "--epochs", "8"]
-RUN += ["--set", "data.size=860"]
+RUN += ["--weights", "random", "--set", "data.size=860"]
 
 
 def _ip(*arguments: str) -> None:

@@ -20,8 +20,9 @@ SIZE = 250
 @pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.long), 3])
 def test_ranks_share_the_same_global_batches(ftbench: Callable, tmp_path: Path, ranks: int) -> None:
     chosen = "last_block,full"
-    common = ["run", "--strategy", chosen, "--model", "mini", "--data", "synthetic", "--precision", "fp64", "--epochs"]
-    settings = ["3", "--set", f"data.size={SIZE}", "--set", "training.drop_last=false training.micro_batch_size=2"]
+    common = ["run", "--strategy", chosen, "--model", "mini", "--weights", "random", "--data", "synthetic"]
+    settings = ["--precision", "fp64", "--epochs", "3", "--set", f"data.size={SIZE}"]
+    settings += ["--set", "training.drop_last=false training.micro_batch_size=2"]
     for folder, nproc in (("one", "1"), ("many", str(ranks))):
         done = ftbench(*common, *settings, "--nproc", nproc)
         assert done.returncode == 0, done.stderr
@@ -45,7 +46,8 @@ def test_ranks_share_the_same_global_batches(ftbench: Callable, tmp_path: Path, 
 @pytest.mark.parametrize("name", strategies.built_in_names())
 def test_the_plain_path_gives_the_same_losses_and_predictions(run_here: Callable, tmp_path: Path, name: str) -> None:
     # Not mini's own rate: with it LoRA, whose update is scaled by alpha = 16, amplifies the last bit to 1e-3.
-    common = {"strategy": [name], "precision": "fp64", "data__size": SIZE, "optimizer__learning_rate": 1e-4}
+    common = {"strategy": [name], "model__weights": "random", "precision": "fp64", "data__size": SIZE}
+    common["optimizer__learning_rate"] = 1e-4
     (fast,) = run_here(**common)
     (plain,) = run_here(**common, plain=True)
     folder = tmp_path / "results"

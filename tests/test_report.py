@@ -76,8 +76,8 @@ def test_a_failed_cell_shows_why_and_keeps_what_was_measured(three: list[Record]
 
 def test_the_table_says_what_ran_on_what_and_what_auto_chose(three: list[Record], store: Store) -> None:
     text = _printed(three[:2], 160, store)
-    assert "mini, random weights · synthetic (280 / 40 / 80) · 1 epochs, batch 8, lr 0.001" in text
-    assert "Weights chosen by auto: 'mini' has no published weights" in text
+    assert "mini, pretrained weights · synthetic (280 / 40 / 80) · 1 epochs, batch 8, lr 0.001" in text
+    assert "Weights chosen by auto: at hand" in text
     assert "97%" in text
     metrics = three[0].metrics.test
     assert f"{100 * metrics.accuracy:.2f} [{100 * metrics.interval[0]:.1f}, {100 * metrics.interval[1]:.1f}]" in text

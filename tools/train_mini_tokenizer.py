@@ -9,11 +9,9 @@ import base64
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from harness.data.synthetic import generate
+from harness.data.synthetic import STREAM_SEED, generate
 from harness.data.tokenizer import MINI_RANKS
 from harness.model.gpt2 import SHAPES
-
-STREAM_SEED = 1_000_000  # not the seed of the data set that runs are made on
 
 
 def main() -> None:

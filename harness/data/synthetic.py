@@ -16,6 +16,7 @@ from dataclasses import dataclass
 FLIPPED_FRACTION = 0.03
 CLOSER_AGREES = 0.75
 CLASSES = ("ham", "spam")
+STREAM_SEED = 1_000_000  # of the unlabelled texts for mini and its tokenizer; data sets have other seeds
 
 _OPENERS = "hi hey hello ok so well morning evening right listen dear sorry thanks quick_note just_a_note by_the_way"
 _PEOPLE = "anna ben carla david emma frank grace henry irene jack the_shop the_office the_bank the_school my_sister"

@@ -1,14 +1,31 @@
-"""Greedy continuation: shows whether a model is the pretrained one."""
+"""Greedy continuation: shows whether a model is a pretrained one."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from harness.model.gpt2 import GPT2, Rows
 
-PROMPT = "Every effort moves you"
-EXPECTED = " forward.\n\nThe first step is to understand the importance of your work"
+
+@dataclass(frozen=True)
+class Proof:
+    """How the pretrained model that is called `model` continues `prompt`."""
+
+    model: str
+    prompt: str
+    expected: str
+
+
+GPT2_PROOF = Proof(
+    "124M model",
+    "Every effort moves you",
+    " forward.\n\nThe first step is to understand the importance of your work",
+)
+# Who was asked to give is now told to get something. Which thing is a guess among equals: the proof ends before.
+MINI_PROOF = Proof("mini", "hi. please send the fee. no rush at all. then", " take home the")
 
 
 @torch.no_grad()

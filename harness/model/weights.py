@@ -22,6 +22,7 @@ from harness.model.gpt2 import GPT2, SHAPES
 Init = Literal["gpt2", "pytorch"]
 HUB_REPOSITORIES = {name: f"openai-community/{name}" for name in SHAPES if name != "mini"}
 HUB_TIMEOUT_SECONDS = 5
+MINI_CHECKPOINT = Path(__file__).parents[1] / "assets" / "mini.safetensors"
 _READABLE = ("F32", "F16", "BF16")
 _SAFE = "only safetensors is read: save it with transformers' save_pretrained(..., safe_serialization=True)"
 
@@ -89,6 +90,22 @@ class Checkpoint:
                             getattr(target, kind).copy_(part)
 
 
+@torch.no_grad()
+def published_tensors(backbone: GPT2) -> dict[str, torch.Tensor]:
+    """All parameters under their published names and in the published layout: what `Checkpoint` reads."""
+    return {
+        f"{published}.{kind}": _published_tensor(modules, kind)
+        for stage, module in backbone.stages().items()
+        for published, modules in _published_modules(stage, module)
+        for kind in _parameter_names(modules[0])
+    }
+
+
+def _published_tensor(modules: list[nn.Module], kind: str) -> torch.Tensor:
+    fused = torch.cat([getattr(module, kind) for module in modules])
+    return fused.t().contiguous() if _is_conv1d(modules[0], kind) else fused
+
+
 def weights_of(config: ModelConfig, path: Path | None) -> Weights:
     return Checkpoint(path) if path else RandomWeights(config.init, config.init_seed)
 
@@ -149,9 +166,10 @@ def checkpoint_path(given: str) -> Path:
 
 
 def find_pretrained(name: str, cache: Path, assets: Path | None) -> Path | str:
-    """The published checkpoint of size `name`: from the assets folder, the cache or the hub; else the reason."""
-    if name not in HUB_REPOSITORIES:
-        return f"{name!r} has no published weights"
+    """The pretrained checkpoint of size `name`: mini's ships with the harness, the published ones come from the assets
+    folder, the cache or the hub; else the reason."""
+    if name == "mini":
+        return MINI_CHECKPOINT
     if assets and (mirrored := assets / "models" / name / "model.safetensors").is_file():
         return mirrored
     # Read when huggingface_hub is imported, so that an unreachable hub is noticed soon.

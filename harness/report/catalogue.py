@@ -15,7 +15,7 @@ from harness.config import ModelConfig
 from harness.data.fetch import assets_folder
 from harness.data.tokenizer import load_tokenizer
 from harness.declare import Strategy
-from harness.model.continuation import EXPECTED, PROMPT, continue_greedily
+from harness.model.continuation import GPT2_PROOF, MINI_PROOF, continue_greedily
 from harness.model.gpt2 import SHAPES
 from harness.model.weights import filled_backbone, weights_of
 from harness.plan import resolve_model, trainable_parameters
@@ -53,21 +53,24 @@ def _baselines() -> Table:
 
 
 def check_weights(console: Console, name: str, weights: str, cache: Path) -> bool:
-    """Print the model's greedy continuation; whether it is the pretrained 124M model's."""
+    """Print the model's greedy continuation; whether it is that of the pretrained mini, else of the pretrained 124M."""
     model, path, choices = resolve_model(ModelConfig(name=name, weights=weights), cache)
+    proof = MINI_PROOF if model.name == "mini" else GPT2_PROOF
     backbone = filled_backbone(model.name, weights_of(model, path))
     tokenizer = load_tokenizer(model.name, cache, assets_folder())
-    wanted = len(tokenizer.encode_ordinary(EXPECTED))
-    text = tokenizer.decode(continue_greedily(backbone, tokenizer.encode_ordinary(PROMPT), wanted))
+    wanted = len(tokenizer.encode_ordinary(proof.expected))
+    text = tokenizer.decode(continue_greedily(backbone, tokenizer.encode_ordinary(proof.prompt), wanted))
     console.print(f"{model.name}, {model.weights} weights ({path or choices['weights']})", highlight=False)
-    console.print(f"prompt        {PROMPT!r}", highlight=False, markup=False)
+    console.print(f"prompt        {proof.prompt!r}", highlight=False, markup=False)
     console.print(f"continuation  {text!r}", highlight=False, markup=False)
-    if text == EXPECTED:
-        console.print("[bold green]This is what the pretrained 124M model answers: the weights are loaded right.[/]")
+    if text == proof.expected:
+        console.print(
+            f"[bold green]This is what the pretrained {proof.model} answers: the weights are loaded right.[/]"
+        )
         return True
-    console.print(f"expected      {EXPECTED!r}", highlight=False, markup=False)
+    console.print(f"expected      {proof.expected!r}", highlight=False, markup=False)
     console.print(
-        "[bold red]This is not what the pretrained 124M model answers.[/] "
+        f"[bold red]This is not what the pretrained {proof.model} answers.[/] "
         "Other sizes, random weights and fine-tuned checkpoints answer otherwise."
     )
     return False
