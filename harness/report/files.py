@@ -10,6 +10,8 @@ import pandas as pd
 
 from harness.data.fetch import write_atomically
 from harness.records import Record, newest_of_each
+from harness.report.published import TITLES, PublishedSuite, cells, judged, published_comparison, suites_in, title
+from harness.report.published import notes as notes_on_published
 from harness.report.scaling import scaling_markdown
 from harness.report.table import COLUMNS, conditions, heading, last_line, notes, row_name, rows
 
@@ -77,13 +79,21 @@ def comparison(records: list[Record]) -> list[dict[str, Any]]:
     ]
 
 
+def _markdown_suite(suite: PublishedSuite, records: list[Record]) -> str:
+    lines = judged(suite, records)
+    table = [f"### {_cell(title(suite))}", "", "| " + " | ".join(TITLES) + " |", "| ---: " * len(TITLES) + "|"]
+    table += ["| " + " | ".join(map(_cell, cells(line))) + " |" for line in lines]
+    return "\n".join([*table, "", *(f"- {_cell(line)}" for line in notes_on_published(lines)), ""])
+
+
 def write_tables(results: Path, records: list[Record]) -> list[Path]:
     """table.md, summary.csv and comparison.json from the newest record of each configuration."""
-    kept = newest_of_each(records)
+    kept, suites = newest_of_each(records), suites_in(results)
+    published = [published_comparison(suite, records) for suite in suites]
     files = {
-        "table.md": markdown(kept) + scaling_markdown(kept),
+        "table.md": markdown(kept) + scaling_markdown(kept) + "\n".join(_markdown_suite(s, records) for s in suites),
         "summary.csv": summary(kept).to_csv(index=False),
-        "comparison.json": json.dumps(comparison(kept), indent=2) + "\n",
+        "comparison.json": json.dumps(comparison(kept) + published, indent=2) + "\n",
     }
     for name, content in files.items():
         write_atomically(results / name, content)
