@@ -267,11 +267,11 @@ def _why_not_wanted(tree: dict[str, Any], written: dict[str, Any], changes: dict
     asked_for = {key: as_list(value) for key, value in changes.items() if key in _PICKING and value != "auto"}
     for key, asked in asked_for.items():
         if _is_decided(written, key) and get_key(written, key) not in asked:
-            return f"{key} is {get_key(written, key)}, asked for is {' or '.join(map(str, asked))}"
+            return f"not asked for: {key}={','.join(map(str, asked))}"
     size, first = get_key(written, "model.name"), get_key(tree, "model.name")
     made_random = changes.get("model.weights") == "random" and get_key(written, "model.weights") != "random"
     if made_random and size != first and "model.name" not in asked_for:
-        return f"with random weights only {first} runs; MODEL={size} asks for it"
+        return f"random weights of other sizes than {first} are not asked for: MODEL={size} does"
     return None
 
 

@@ -58,12 +58,14 @@ MINI_LEARNING_RATE = 1e-3
 class PlannedRun(BaseModel):
     """A run with every `auto` decided.
 
-    name, source: of the strategy or baseline. identity: hash of all that determines the result. used: what of `config`
-    it depends on, all of it for a strategy; choices, weights_sha256 and readout likewise.
+    title: for people, the row's name or the strategy. name, source: of the strategy or baseline. identity: hash of all
+    that determines the result. used: what of `config` it depends on, all of it for a strategy; choices,
+    weights_sha256 and readout likewise.
     """
 
     run_id: str
     identity: str
+    title: str
     name: str
     source: StrategySource
     config: RunConfig
@@ -114,7 +116,7 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path, hosts: Hosts = ONE_M
     for row in suite.rows:
         planned, skipped = [], row.skipped
         try:
-            planned = [] if skipped else [_planned(config, find, cache, hosts) for config in row.runs]
+            planned = [] if skipped else [_planned(row.name, config, find, cache, hosts) for config in row.runs]
         except NotHere as missing:
             if row.name is None:
                 raise
@@ -138,7 +140,9 @@ def _find_model(model: ModelConfig, cache: Path) -> Found:
     return resolved, path, file_sha256(path) if path else None, choices
 
 
-def _planned(config: RunConfig, find: Callable[[ModelConfig], Found], cache: Path, hosts: Hosts) -> PlannedRun:
+def _planned(
+    title: str | None, config: RunConfig, find: Callable[[ModelConfig], Found], cache: Path, hosts: Hosts
+) -> PlannedRun:
     model, weights_path, weights_sha256, choices = find(config.model)
     data, why_data = _resolve_data(config.data, cache)
     wanted = "fp32" if config.plain and config.precision == "auto" else config.precision
@@ -155,11 +159,16 @@ def _planned(config: RunConfig, find: Callable[[ModelConfig], Found], cache: Pat
     check_hosts(engine, hosts)
     dataset = load_dataset(data, cache)
     _check_batch(config.training, len(dataset.split["train"]))
-    return _identified(config, dataset, choices, weights_path, weights_sha256)
+    return _identified(title or config.strategy, config, dataset, choices, weights_path, weights_sha256)
 
 
 def _identified(
-    config: RunConfig, dataset: Dataset, choices: dict[str, str], weights_path: Path | None, weights_sha256: str | None
+    title: str,
+    config: RunConfig,
+    dataset: Dataset,
+    choices: dict[str, str],
+    weights_path: Path | None,
+    weights_sha256: str | None,
 ) -> PlannedRun:
     used = config.model_dump(mode="json")
     if config.strategy in baselines.NAMES:
@@ -179,6 +188,7 @@ def _identified(
     return PlannedRun(
         run_id="-".join(filter(None, what)),
         identity=identity,
+        title=title,
         name=entry.name,
         source=StrategySource(origin=origin, sha256=entry.sha256),
         config=config,

@@ -174,7 +174,7 @@ def notes(lines: list[Line]) -> list[str]:
     for line in lines:
         if line.row.skipped:
             reasons.setdefault(line.row.skipped, []).append(_label(line.row))
-    told += [f"skipped ({', '.join(rows)}): {reason}." for reason, rows in reasons.items()]
+    told += [f"skipped, {', '.join(rows)}: {reason}." for reason, rows in reasons.items()]
     told += [f"{_label(line.row)}: {line.row.published.note}" for line in lines if _has_note(line.row)]
     return [text[0].upper() + text[1:] for text in told]
 
