@@ -135,15 +135,22 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path, hosts: Hosts = ONE_M
 Found = tuple[ModelConfig, Path | None, str | None, dict[str, str]]
 
 
-def _find_model(model: ModelConfig, cache: Path) -> Found:
-    resolved, path, choices = resolve_model(model, cache)
+def _find_model(model: ModelConfig, cache: Path) -> Found | NotHere:
+    """What is missing is returned, so that it is looked for once: an unreachable hub costs seconds."""
+    try:
+        resolved, path, choices = resolve_model(model, cache)
+    except NotHere as missing:
+        return missing
     return resolved, path, file_sha256(path) if path else None, choices
 
 
 def _planned(
-    title: str | None, config: RunConfig, find: Callable[[ModelConfig], Found], cache: Path, hosts: Hosts
+    title: str | None, config: RunConfig, find: Callable[[ModelConfig], Found | NotHere], cache: Path, hosts: Hosts
 ) -> PlannedRun:
-    model, weights_path, weights_sha256, choices = find(config.model)
+    found = find(config.model)
+    if isinstance(found, NotHere):
+        raise found
+    model, weights_path, weights_sha256, choices = found
     data, why_data = _resolve_data(config.data, cache)
     wanted = "fp32" if config.plain and config.precision == "auto" else config.precision
     precision, why_precision = choose(wanted, model.name, torch.cuda.is_available())

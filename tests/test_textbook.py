@@ -196,12 +196,15 @@ def test_a_suite_with_rows_from_start_to_finish(
 def test_a_suite_of_which_no_row_can_run_says_why(
     rows_file: Path, tmp_path: Path, run_cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "find_pretrained", lambda *_: "no network")
+    asked = []
+    monkeypatch.setattr(plan, "find_pretrained", lambda *_: asked.append(1) or "no network")
     monkeypatch.setattr(plan, "load_tokenizer", lambda *_: None)
+    rows_file.write_text(ROWS + "  - {name: another, strategy: full, model: {name: gpt2-xl, weights: pretrained}}\n")
     code, _, told = run_cli("run", "--config", str(rows_file), "--model", "gpt2-xl", "--cache", str(tmp_path / "cache"))
     assert code == 2
     assert "no row of suite 'rows' can run" in told
     assert "no pretrained weights of gpt2-xl: no network" in told
+    assert len(asked) == 1, "what is missing is looked for once"
 
 
 @pytest.mark.parametrize(
