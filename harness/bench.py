@@ -14,6 +14,7 @@ from harness.plan import Plan, resolve
 from harness.records import BASELINE, Record, Store, newest_of_each
 from harness.report.comparison import check_reference
 from harness.report.files import write_tables
+from harness.report.published import PublishedSuite, print_published, suites_in
 from harness.report.scaling import print_scaling
 from harness.report.table import print_table
 from harness.suite import prepare_store
@@ -34,7 +35,10 @@ def run_suite(
     except KeyboardInterrupt:
         interrupted = True
     records = [record for planned in plan.runs if (record := store.read(planned.run_id))]
-    _show(console, store, records, suite.reference)
+    rows = PublishedSuite(name=suite.name, source=suite.source, rows=plan.rows)
+    if plan.rows:
+        rows.save(results)
+    _show(console, store, records, suite.reference, [rows] if plan.rows else [])
     missing = len(plan.runs) - len(records)
     if interrupted:
         console.print("[bold red]Interrupted.[/] The same command goes on with the runs that are missing.")
@@ -54,21 +58,25 @@ def show_results(console: Console, results: Path, reference: str | None = None) 
             f"no records below {str(store.runs)!r}: run `make bench` first, or name the folder with RESULTS."
         )
     check_reference(records, reference)
-    _show(console, store, newest_of_each(records), reference)
+    _show(console, store, newest_of_each(records), reference, suites_in(results))
 
 
 def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
-    config = plan.runs[0].config
-    choices = {what: why for planned in plan.runs for what, why in planned.choices.items()}
     chosen = {
-        "model": config.model.name,
-        "weights": config.model.weights,
-        "data": config.data.name,
-        "precision": config.precision,
+        "model": lambda config: config.model.name,
+        "weights": lambda config: config.model.weights,
+        "data": lambda config: config.data.name,
+        "precision": lambda config: config.precision,
     }
     for what, value in chosen.items():
-        if what in choices:  # baselines alone may depend on the data only
-            console.print(f"{what:>9}  [bold]{escape(value)}[/]  [dim]({escape(choices[what])})[/]", highlight=False)
+        # Baselines alone may depend on the data only; rows of a suite may have each its own.
+        told = {(value(run.config), run.choices[what]): None for run in plan.runs if what in run.choices}
+        for name, why in told:
+            console.print(f"{what:>9}  [bold]{escape(name)}[/]  [dim]({escape(why)})[/]", highlight=False)
+    skipped = {row.skipped: None for row in plan.rows if row.skipped}
+    for reason in skipped:
+        names = ", ".join(row.name for row in plan.rows if row.skipped == reason)
+        console.print(f"[yellow]skipped: {escape(names)}[/] [dim]({escape(reason)})[/]", highlight=False)
     for planned in {planned.config.strategy: planned for planned in plan.runs}.values():
         source = planned.source
         if source.origin not in ("built in", BASELINE):
@@ -81,11 +89,15 @@ def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
         console.print(f"{escape(run_id)}: done before, not run again (FORCE=1 does)", highlight=False)
 
 
-def _show(console: Console, store: Store, records: list[Record], reference: str | None) -> None:
+def _show(
+    console: Console, store: Store, records: list[Record], reference: str | None, suites: list[PublishedSuite]
+) -> None:
     written = write_tables(store, reference)
     if records:
         print_table(console, records, store, reference)
         print_scaling(console, newest_of_each(store.all()), records)
+    for suite in suites:
+        print_published(console, suite, store.all())
     if len(records) == 1:
         console.print("\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]", highlight=False)
     console.print(f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}.", highlight=False)

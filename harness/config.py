@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import UserError
+from harness.config_tree import as_list, differences, explain, get_key, merged, read_file, scalar, set_key
 from harness.declare import AttentionKind, Readout
 
 Precision = Literal["auto", "fp32", "bf16", "fp64"]
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0)]
+Percentage = Annotated[float, Field(ge=0, le=100)]
 # What every generator that is seeded (pandas' included) takes.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -140,46 +140,181 @@ class RunConfig(Part):
     plain: bool = False
 
 
+class Published(Part):
+    """What somebody published of a row: percentages of accuracy, of one run, and what is known about them.
+
+    number: the row's own. misprint: parts whose figure can't be right. copy_of: the number of the row that computes
+    the same.
+    """
+
+    number: Positive
+    train: Percentage
+    validation: Percentage
+    test: Percentage
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    misprint: tuple[Literal["train", "validation", "test"], ...] = ()
+    copy_of: Positive | None = None
+    note: str | None = None
+
+
+class Entry(Part):
+    """What an entry of a file's `rows` holds beside the keys of RunConfig in which it differs from the others."""
+
+    name: str
+    published: Published | None = None
+
+
+class Row(Part):
+    """Runs that are looked at together: one configuration with every seed.
+
+    name: None for the runs of a suite that lists no rows. changed: in words what options changed of the row as its
+    file has it, where that changes results. skipped: why it is not wanted.
+    """
+
+    name: str | None
+    runs: list[RunConfig]
+    published: Published | None = None
+    changed: list[str] = []
+    skipped: str | None = None
+
+
 class SuiteConfig(Part):
-    """The runs that are compared in one table: every strategy with every seed on one configuration.
+    """The runs that are compared. name: that of its file. source: where published figures are from.
 
     reference: the strategy that the others are compared with; None: last_block, or else the first.
     """
 
-    strategies: list[str]
-    seeds: list[int]
-    base: RunConfig
+    rows: list[Row]
+    name: str = "suite"
+    source: str | None = None
     reference: str | None = None
 
     def runs(self) -> list[RunConfig]:
-        return [
-            self.base.model_copy(update={"strategy": strategy, "seed": seed})
-            for strategy in self.strategies
-            for seed in self.seeds
-        ]
+        """Of all rows that are wanted."""
+        return [run for row in self.rows if not row.skipped for run in row.runs]
 
 
 def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str]) -> SuiteConfig:
     """The configuration of a suite: the file's differences, then the options', then `a.b=c` assignments.
 
-    options: dotted keys; None leaves a key as it is. `strategy` and `seed` may hold lists; `reference` is one of
-    the strategies.
+    options: dotted keys; None leaves a key as it is. `strategy` and `seed` may hold lists: each with each is a run.
+    `reference` is one of the strategies. A file may list `rows`, each of which says how it differs from the rest of
+    the file. What the file leaves open options decide for every row; `model.name` and `strategy` otherwise pick the
+    rows that have them.
     Raises UserError for what is unknown or of the wrong type, with the nearest name.
     """
-    tree = _read_file(file) if file else {}
-    for key, value in options.items():
-        if value is not None:
-            _set(tree, key, value)
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals:
-            raise UserError(f'SET={assignment!r}: expected key=value, such as SET="optimizer.learning_rate=1e-4".')
-        _set(tree, key, _scalar(value))
-    strategies, seeds = _as_list(tree.pop("strategy", "last_block")), _as_list(tree.pop("seed", 0))
-    reference = tree.pop("reference", None)
+    tree = read_file(file) if file else {}
+    changes = {key: value for key, value in options.items() if value is not None}
+    changes |= dict(map(_assignment, assignments))
+    reference = changes.pop("reference", tree.pop("reference", None))
+    suite = _suite(file, tree, changes).model_copy(update={"reference": reference})
+    strategies = list(dict.fromkeys(run.strategy for run in suite.runs()))
     if reference is not None and reference not in strategies:
-        given = ", ".join(map(str, strategies))
-        raise UserError(f"REFERENCE={reference!r} is none of the strategies of this suite: expected one of {given}.")
+        raise UserError(
+            f"REFERENCE={reference!r} is none of the strategies of this suite: expected one of {', '.join(strategies)}."
+        )
+    return suite
+
+
+def _suite(file: Path | None, tree: dict[str, Any], changes: dict[str, Any]) -> SuiteConfig:
+    if "rows" not in tree:
+        return SuiteConfig(rows=[Row(name=None, runs=_runs(_changed(tree, changes)))])
+    entries, source = tree.pop("rows"), tree.pop("source", None)
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f"configuration key 'rows' is {entries!r}: expected a list, each entry with a `name`.")
+    rows = [_row(tree, entry, number, changes) for number, entry in enumerate(entries, start=1)]
+    _check_rows([_row(tree, entry, number, {}) for number, entry in enumerate(entries, start=1)])
+    return SuiteConfig(rows=rows, name=file.stem, source=source)
+
+
+def _row(tree: dict[str, Any], entry: Any, number: int, changes: dict[str, Any]) -> Row:
+    if not isinstance(entry, dict):
+        raise UserError(f"entry {number} of 'rows' is {entry!r}: expected keys and values, `name` among them.")
+    where = f"row {entry.get('name', number)!r}"
+    own = {key: value for key, value in entry.items() if key not in Entry.model_fields}
+    if "engine" in own:
+        raise UserError(f"{where}: one group of ranks does all rows; put 'engine' beside `rows`.")
+    written = merged(tree, own)
+    try:
+        read = Entry.model_validate({key: value for key, value in entry.items() if key not in own})
+        before, runs = _runs(written)[0], _runs(_changed(written, _applicable(written, changes)))
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error, Entry)}") from error
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    if len({run.strategy for run in runs}) > 1:
+        raise UserError(f"{where} has several strategies: give each a row of its own.")
+    told = [
+        f"{key}={value} instead of {old}"
+        for key, (old, value) in differences(before, runs[0]).items()
+        if not key.startswith(_SAME_RESULTS)
+    ]
+    skipped = _why_not_wanted(tree, written, changes)
+    return Row(name=read.name, runs=runs, published=read.published, changed=told, skipped=skipped)
+
+
+# What picks rows where a file with rows settles it, and what changes results by no more than chance.
+_PICKING = ("model.name", "strategy")
+_SAME_RESULTS = (
+    "seed",
+    "precision",
+    "plain",
+    "engine.",
+    "features.",
+    "training.micro_batch_size",
+    "training.checkpoint_steps",
+)
+
+
+def _is_decided(tree: dict[str, Any], key: str) -> bool:
+    return get_key(tree, key) not in (None, "auto")
+
+
+def _applicable(written: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """What options change of a row: `auto` leaves what is decided as it is, and so does what picks rows."""
+    return {
+        key: value
+        for key, value in changes.items()
+        if not (_is_decided(written, key) and (value == "auto" or key in _PICKING))
+    }
+
+
+def _why_not_wanted(tree: dict[str, Any], written: dict[str, Any], changes: dict[str, Any]) -> str | None:
+    asked_for = {key: as_list(value) for key, value in changes.items() if key in _PICKING and value != "auto"}
+    for key, asked in asked_for.items():
+        if _is_decided(written, key) and get_key(written, key) not in asked:
+            return f"not asked for: {key}={','.join(map(str, asked))}"
+    size, first = get_key(written, "model.name"), get_key(tree, "model.name")
+    made_random = changes.get("model.weights") == "random" and get_key(written, "model.weights") != "random"
+    if made_random and size != first and "model.name" not in asked_for:
+        return f"random weights of other sizes than {first} are not asked for: MODEL={size} does"
+    return None
+
+
+def _check_rows(rows: list[Row]) -> None:
+    """Raises UserError for a suite with a duplicate row. A copy has to say so, and to be one."""
+    seen: dict[str, Row] = {}
+    numbered = {row.published.number: row for row in rows if row.published}
+    for row in rows:
+        same = [other for other in seen.values() if other.runs == row.runs]
+        copy_of = row.published.copy_of if row.published else None
+        if row.name in seen:
+            raise UserError(f"a suite with a duplicate row: {row.name!r} names two; give each its own name.")
+        if row.published and numbered[row.published.number] is not row:
+            raise UserError(f"a suite with a duplicate row: two have the published number {row.published.number}.")
+        if copy_of and (copy_of not in numbered or numbered[copy_of].runs != row.runs or numbered[copy_of] is row):
+            raise UserError(f"row {row.name!r} is no copy of row {copy_of}: it differs from it, or there is none.")
+        if same and not copy_of:
+            raise UserError(
+                f"a suite with a duplicate row: {row.name!r} and {same[0].name!r} are the same run; leave one out, or "
+                "say `copy_of: NUMBER` in its `published`."
+            )
+        seen[row.name] = row
+
+
+def _runs(tree: dict[str, Any]) -> list[RunConfig]:
+    """Every strategy of a tree with every seed."""
+    strategies, seeds = as_list(tree.get("strategy", "last_block")), as_list(tree.get("seed", 0))
     for what, values in (("strategy", strategies), ("seed", seeds)):
         if not values:
             raise UserError(f"configuration key {what!r} is an empty list: name at least one {what}.")
@@ -187,16 +322,23 @@ def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str
     if twice:
         raise UserError(f"{twice[0]!r} is given twice: name each strategy and each seed once.")
     try:
-        base = RunConfig.model_validate(tree)
-        checked = [RunConfig.model_validate({"strategy": s, "seed": n}) for s in strategies for n in seeds]
+        return [RunConfig.model_validate(tree | {"strategy": s, "seed": n}) for s in strategies for n in seeds]
     except ValidationError as error:
-        raise UserError(_explain(error)) from error
-    return SuiteConfig(
-        strategies=list(dict.fromkeys(run.strategy for run in checked)),
-        seeds=list(dict.fromkeys(run.seed for run in checked)),
-        base=base,
-        reference=reference,
-    )
+        raise UserError(explain(error, RunConfig)) from error
+
+
+def _changed(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    result = merged(tree, {})
+    for key, value in changes.items():
+        set_key(result, key, value)
+    return result
+
+
+def _assignment(given: str) -> tuple[str, Any]:
+    key, equals, value = given.partition("=")
+    if not equals:
+        raise UserError(f'SET={given!r}: expected key=value, such as SET="optimizer.learning_rate=1e-4".')
+    return key, scalar(value)
 
 
 def parse_seeds(given: str) -> list[int]:
@@ -217,98 +359,3 @@ def split_assignments(given: list[str]) -> list[str]:
         return [assignment for text in given for assignment in shlex.split(text)]
     except ValueError as error:
         raise UserError(f"SET={' '.join(given)!r}: {error}; close the quotes.") from error
-
-
-def _read_file(file: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"configuration file {str(file)!r} can't be read: {error}.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"configuration file {str(file)!r} is not YAML: {error}.") from error
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise UserError(f"configuration file {str(file)!r}: expected keys and values, such as `strategy: full`.")
-    return tree
-
-
-def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        if tree.get(parent) is None:
-            tree[parent] = {}
-        tree = tree[parent]
-        if not isinstance(tree, dict):
-            raise UserError(f"configuration key {parent!r} is {tree!r}: expected keys below it, such as {dotted!r}.")
-    tree[last] = value
-
-
-def _scalar(text: str) -> Any:
-    """A value as YAML reads it; numbers such as 1e-4, which YAML 1.1 takes for text, count as numbers."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _explain(error: ValidationError) -> str:
-    """One line a mistake: the key, what was given, what was expected; the alternatives of a union on one line."""
-    known, expected = _fields(RunConfig), {}
-    for mistake in error.errors():
-        key = _key_of(mistake, known)
-        if mistake["type"] in ("extra_forbidden", "invalid_key"):
-            expected[f"unknown configuration key {key!r}: {_nearest_keys(key, known)}"] = []
-        else:
-            given = f"configuration key {key!r} is {mistake['input']!r}: expected "
-            expected.setdefault(given, []).append(_expectation(key, mistake, known))
-    return "\n".join(given + " or ".join(alternatives) for given, alternatives in expected.items())
-
-
-def _key_of(mistake: dict[str, Any], known: list[str]) -> str:
-    """Unions add a step per alternative to the location of a wrong value: only steps that are keys count."""
-    steps = [str(step) for step in mistake["loc"]]
-    if mistake["type"] != "extra_forbidden":
-        while len(steps) > 1 and ".".join(steps) not in known:
-            steps.pop()
-    return ".".join(steps)
-
-
-def _nearest_keys(key: str, known: list[str]) -> str:
-    parent, _, name = key.rpartition(".")
-    siblings = {other.rpartition(".")[2]: other for other in known if parent and other.startswith(f"{parent}.")}
-    near = [other for other in known if other.rpartition(".")[2] == name]
-    near = near or [siblings[other] for other in difflib.get_close_matches(name, siblings, n=1)]
-    if not near and not siblings:
-        near = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(siblings.values() or known)}."
-
-
-def _expectation(key: str, mistake: dict[str, Any], known: list[str]) -> str:
-    if mistake["type"] == "model_type":
-        return f"keys below it: {', '.join(other for other in known if other.startswith(f'{key}.'))}"
-    given, hint = mistake["input"], ""
-    if mistake["type"] == "literal_error" and isinstance(given, str):
-        options = [option.strip("'") for option in mistake["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-        near = difflib.get_close_matches(given, options, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-    return mistake["msg"].removeprefix("Input should be ") + hint
-
-
-def _fields(model: type[BaseModel], prefix: str = "") -> list[str]:
-    names: list[str] = []
-    for name, field in model.model_fields.items():
-        nested = field.annotation
-        is_part = isinstance(nested, type) and issubclass(nested, Part)
-        names += _fields(nested, f"{prefix}{name}.") if is_part else [prefix + name]
-    return names

@@ -5,10 +5,11 @@ All this happens once, before any worker starts: a wrong input costs nothing, an
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from harness.config import (
     EngineConfig,
     Hosts,
     ModelConfig,
+    Published,
     RunConfig,
     SuiteConfig,
     TrainingConfig,
@@ -55,12 +57,14 @@ MINI_LEARNING_RATE = 1e-3
 class PlannedRun(BaseModel):
     """A run with every `auto` decided.
 
-    name, source: of the strategy or baseline. identity: hash of all that determines the result. used: what of `config`
-    it depends on, all of it for a strategy; choices, weights_sha256 and readout likewise.
+    title: for people, the row's name or the strategy. name, source: of the strategy or baseline. identity: hash of all
+    that determines the result. used: what of `config` it depends on, all of it for a strategy; choices,
+    weights_sha256 and readout likewise.
     """
 
     run_id: str
     identity: str
+    title: str
     name: str
     source: StrategySource
     config: RunConfig
@@ -71,8 +75,29 @@ class PlannedRun(BaseModel):
     readout: str | None
 
 
+class PlannedRow(BaseModel):
+    """A row of a suite's file: its runs by identity, and what `harness.config.Row` says of it."""
+
+    name: str
+    published: Published | None
+    changed: list[str]
+    skipped: str | None
+    identities: list[str]
+
+
+class NotHere(UserError):
+    """What was asked for is right, and can't be done here; `reason` says so in short."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Plan(BaseModel):
+    """rows: of the suite's file; none where it lists none."""
+
     runs: list[PlannedRun]
+    rows: list[PlannedRow] = []
     results: Path
     cache: Path
     hosts: Hosts = ONE_MACHINE
@@ -81,31 +106,75 @@ class Plan(BaseModel):
 def resolve(suite: SuiteConfig, results: Path, cache: Path, hosts: Hosts = ONE_MACHINE) -> Plan:
     """Decide every `auto`, check every input, name every run.
 
-    Raises UserError for whatever is wrong with what was asked.
+    Raises UserError for whatever is wrong with what was asked. Of a suite whose file lists rows, those that can't be
+    done here are skipped, as long as one is left.
     """
-    model, weights_path, choices = resolve_model(suite.base.model, cache)
-    data, choices["data"] = _resolve_data(suite.base.data, cache)
-    wanted = "fp32" if suite.base.plain and suite.base.precision == "auto" else suite.base.precision
-    precision, choices["precision"] = choose(wanted, model.name, torch.cuda.is_available())
-    optimizer = suite.base.optimizer
-    if optimizer.learning_rate is None:
-        rate = MINI_LEARNING_RATE if model.name == "mini" else TEXTBOOK_LEARNING_RATE
-        optimizer = optimizer.model_copy(update={"learning_rate": rate})
-    engine = _resolve_engine(suite.base.engine, precision)
-    decided = {"model": model, "data": data, "precision": precision, "optimizer": optimizer, "engine": engine}
-    base = suite.base.model_copy(update=decided)
-    _check_ranks(base)
-    check_hosts(engine, hosts)
-    dataset = load_dataset(data, cache)
-    _check_batch(base.training, len(dataset.split["train"]))
-    weights = weights_path, file_sha256(weights_path) if weights_path else None
-    runs = [_planned(config, dataset, choices, *weights) for config in suite.model_copy(update={"base": base}).runs()]
-    runs = list({run.run_id: run for run in runs}.values())  # a baseline is the same with every seed
-    return Plan(runs=runs, results=results, cache=cache, hosts=hosts)
+    runs: dict[str, PlannedRun] = {}  # a baseline is the same with every seed, a copied row the same as another
+    rows = []
+    find = functools.cache(lambda model: _find_model(model, cache))
+    for row in suite.rows:
+        planned, skipped = [], row.skipped
+        try:
+            planned = [] if skipped else [_planned(row.name, config, find, cache, hosts) for config in row.runs]
+        except NotHere as missing:
+            if row.name is None:
+                raise
+            skipped = missing.reason
+        runs |= {run.run_id: run for run in planned}
+        if row.name is not None:
+            identities = [run.identity for run in planned]
+            about = row.model_dump(include={"name", "published", "changed"})
+            rows.append(PlannedRow(**about, skipped=skipped, identities=identities))
+    if not runs:
+        reasons = dict.fromkeys(row.skipped for row in rows)
+        raise UserError(f"no row of suite {suite.name!r} can run: {'; '.join(reasons)}.")
+    return Plan(runs=list(runs.values()), rows=rows, results=results, cache=cache, hosts=hosts)
+
+
+Found = tuple[ModelConfig, Path | None, str | None, dict[str, str]]
+
+
+def _find_model(model: ModelConfig, cache: Path) -> Found | NotHere:
+    """What is missing is returned, so that it is looked for once: an unreachable hub costs seconds."""
+    try:
+        resolved, path, choices = resolve_model(model, cache)
+    except NotHere as missing:
+        return missing
+    return resolved, path, file_sha256(path) if path else None, choices
 
 
 def _planned(
-    config: RunConfig, dataset: Dataset, choices: dict[str, str], weights_path: Path | None, weights_sha256: str | None
+    title: str | None, config: RunConfig, find: Callable[[ModelConfig], Found | NotHere], cache: Path, hosts: Hosts
+) -> PlannedRun:
+    found = find(config.model)
+    if isinstance(found, NotHere):
+        raise found
+    model, weights_path, weights_sha256, choices = found
+    data, why_data = _resolve_data(config.data, cache)
+    wanted = "fp32" if config.plain and config.precision == "auto" else config.precision
+    precision, why_precision = choose(wanted, model.name, torch.cuda.is_available())
+    choices = choices | {"data": why_data, "precision": why_precision}
+    optimizer = config.optimizer
+    if optimizer.learning_rate is None:
+        rate = MINI_LEARNING_RATE if model.name == "mini" else TEXTBOOK_LEARNING_RATE
+        optimizer = optimizer.model_copy(update={"learning_rate": rate})
+    engine = _resolve_engine(config.engine, precision)
+    decided = {"model": model, "data": data, "precision": precision, "optimizer": optimizer, "engine": engine}
+    config = config.model_copy(update=decided)
+    _check_ranks(config)
+    check_hosts(engine, hosts)
+    dataset = load_dataset(data, cache)
+    _check_batch(config.training, len(dataset.split["train"]))
+    return _identified(title or config.strategy, config, dataset, choices, weights_path, weights_sha256)
+
+
+def _identified(
+    title: str,
+    config: RunConfig,
+    dataset: Dataset,
+    choices: dict[str, str],
+    weights_path: Path | None,
+    weights_sha256: str | None,
 ) -> PlannedRun:
     used = config.model_dump(mode="json")
     if config.strategy in baselines.NAMES:
@@ -125,6 +194,7 @@ def _planned(
     return PlannedRun(
         run_id="-".join(filter(None, what)),
         identity=identity,
+        title=title,
         name=entry.name,
         source=StrategySource(origin=origin, sha256=entry.sha256),
         config=config,
@@ -181,9 +251,10 @@ def resolve_model(config: ModelConfig, cache: Path) -> tuple[ModelConfig, Path |
         try:
             load_tokenizer(name, cache, assets)
         except NotAvailable as error:
-            raise UserError(
+            raise NotHere(
+                f"no vocabulary of {name}",
                 f"MODEL={name}: {error}. Connect to the network once, set FTBENCH_ASSETS to a "
-                "folder that has it, or use MODEL=mini."
+                "folder that has it, or use MODEL=mini.",
             ) from error
     weights, path, why = _resolve_weights(name, weights, cache, assets)
     choices = {"model": reason, "weights": why}
@@ -213,9 +284,10 @@ def _resolve_weights(name: str, given: str, cache: Path, assets: Path | None) ->
         check_checkpoint(name, found)
         return "pretrained", found, "as asked" if given == "pretrained" else "auto: at hand"
     if given == "pretrained":
-        raise UserError(
+        raise NotHere(
+            f"no pretrained weights of {name}: {found}",
             f"WEIGHTS=pretrained for {name}: {found}. Connect to the network once, put the file at "
-            f"FTBENCH_ASSETS/models/{name}/model.safetensors, give its path as WEIGHTS, or use WEIGHTS=random."
+            f"FTBENCH_ASSETS/models/{name}/model.safetensors, give its path as WEIGHTS, or use WEIGHTS=random.",
         )
     return "random", None, f"auto: {found}"
 
@@ -269,10 +341,9 @@ def _check_ranks(config: RunConfig) -> None:
     processes, nodes, batch_size = config.engine.processes, config.engine.nodes, config.training.batch_size
     if processes * nodes > batch_size:
         given = f"NPROC={processes}" if nodes == 1 else f"NNODES={nodes} x NPROC={processes}"
-        raise UserError(
-            f"{given} ranks can't share a batch of {batch_size}: use at most {batch_size} ranks, "
-            'or a larger batch (SET="training.batch_size=...").'
-        )
+        problem = f"{given} ranks can't share a batch of {batch_size}"
+        remedy = f'use at most {batch_size} ranks, or a larger batch (SET="training.batch_size=...").'
+        raise NotHere(problem, f"{problem}: {remedy}")
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise UserError(f"NPROC={processes}, but this machine has {torch.cuda.device_count()} GPU(s): one rank a GPU.")
 

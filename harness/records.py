@@ -48,12 +48,16 @@ class Metrics(Part):
 
 
 class AllMetrics(Part):
-    """test_clean: the test texts that do not stand in the training set verbatim."""
+    """test_clean: the test texts that do not stand in the training set verbatim.
+
+    train_batches: the training texts of the last epoch's batches; null where an incomplete one was not dropped.
+    """
 
     train: Metrics
     validation: Metrics
     test: Metrics
     test_clean: Metrics | None
+    train_batches: Metrics | None = None
 
 
 class ModelFacts(Part):

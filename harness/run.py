@@ -122,7 +122,9 @@ def run(
     assert not any(parameter.requires_grad for parameter in prefix.parameters()), "the prefix was unfrozen in mid-run"
     facts["prefix"] = _prefix_facts(prefix, report, world)
 
-    facts["metrics"] = metrics_of(logits, examples, dataset)
+    facts["metrics"] = metrics_of(logits, examples, dataset) | {
+        "train_batches": _metrics_of_batches(logits["train"], examples["train"], config, outcome.classes)
+    }
     outcome.test, outcome.test_shares = examples["test"], probabilities(logits["test"])
 
 
@@ -263,6 +265,15 @@ def metrics_of(logits: dict[str, np.ndarray], examples: dict[str, Examples], dat
     clean, labels = ~np.array(dataset.test_seen), examples["test"].labels
     metrics["test_clean"] = measure(logits["test"][clean], labels[clean], classes) if clean.any() else None
     return metrics
+
+
+def _metrics_of_batches(
+    logits: np.ndarray, examples: Examples, config: RunConfig, classes: list[str]
+) -> records.Metrics | None:
+    training, last = config.training, max(config.training.epochs - 1, 0)
+    batches = global_batches(len(examples), training.batch_size, config.seed, last, training.drop_last)
+    trained = np.concatenate(batches) if batches else np.array([], dtype=int)
+    return measure(logits[trained], examples.labels[trained], classes) if 0 < len(trained) < len(examples) else None
 
 
 def _seconds(phases: dict[str, float]) -> dict[str, float | None]:

@@ -39,10 +39,10 @@ def test_assignments_win_over_options_and_options_over_the_file(tmp_path: Path) 
     file.write_text("strategy: full\ntraining: {epochs: 1, batch_size: 4, drop_last: false}\nseed: [3, 4]\nmodel:\n")
     options = {"training.epochs": 2, "training.batch_size": 16, "model.name": "mini", "strategy": None}
     suite = load_suite(file, options, ["training.epochs=7"])
-    assert (suite.strategies, suite.seeds) == (["full"], [3, 4])
-    training = suite.base.training
+    assert [(run.strategy, run.seed) for run in suite.runs()] == [("full", 3), ("full", 4)]
+    training = suite.runs()[0].training
     assert (training.epochs, training.batch_size, training.drop_last) == (7, 16, False)
-    assert suite.base.model.name == "mini"
+    assert suite.runs()[0].model.name == "mini"
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
@@ -60,13 +60,13 @@ def test_runs_are_every_strategy_with_every_seed_on_one_configuration() -> None:
 @pytest.mark.parametrize("written", ["1e-4", "0.0001", "1E-4", "1.0e-04"])
 def test_numbers_as_people_write_them(written: str) -> None:
     suite = load_suite(None, {}, [f"optimizer.learning_rate={written}"])
-    assert suite.base.optimizer.learning_rate == pytest.approx(1e-4)
+    assert suite.runs()[0].optimizer.learning_rate == pytest.approx(1e-4)
 
 
 @given(st.floats(min_value=1e-30, max_value=1e30))
 @settings(max_examples=50, deadline=None, derandomize=True)
 def test_any_rate_that_python_prints_is_read(rate: float) -> None:
-    assert load_suite(None, {}, [f"optimizer.learning_rate={rate!r}"]).base.optimizer.learning_rate == rate
+    assert load_suite(None, {}, [f"optimizer.learning_rate={rate!r}"]).runs()[0].optimizer.learning_rate == rate
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_any_rate_that_python_prints_is_read(rate: float) -> None:
     ],
 )
 def test_assigned_values(assignment: str, key: str, value: object) -> None:
-    found: object = load_suite(None, {}, [assignment]).base
+    (found,) = load_suite(None, {}, [assignment]).runs()
     for part in key.split("."):
         found = getattr(found, part)
     assert found == value
@@ -191,7 +191,7 @@ def test_every_configuration_that_ships_is_valid_and_changes_something(path: Pat
 def test_a_value_in_quotes_may_hold_spaces() -> None:
     assignments = split_assignments(["data.text_column='the text' training.epochs=2", "seed=3"])
     suite = load_suite(None, {}, assignments)
-    assert suite.base.data.text_column == "the text"
-    assert (suite.base.training.epochs, suite.seeds) == (2, [3])
+    assert suite.runs()[0].data.text_column == "the text"
+    assert (suite.runs()[0].training.epochs, suite.runs()[0].seed) == (2, 3)
     with pytest.raises(UserError, match="close the quotes"):
         split_assignments(["data.text_column='the text"])

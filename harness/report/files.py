@@ -13,6 +13,8 @@ from filelock import FileLock
 from harness.data.fetch import write_atomically
 from harness.records import Record, Store, newest_of_each
 from harness.report.comparison import Entry, compare, conditions
+from harness.report.published import TITLES, PublishedSuite, cells, judged, published_comparison, suites_in, title
+from harness.report.published import notes as notes_on_published
 from harness.report.scaling import scaling_markdown
 from harness.report.table import columns, heading, last_line, notes, rows
 
@@ -86,17 +88,27 @@ def _comparison_group(group: list[Record], entries: list[Entry]) -> dict[str, An
     }
 
 
+def _markdown_suite(suite: PublishedSuite, records: list[Record]) -> str:
+    lines = judged(suite, records)
+    table = [f"### {_cell(title(suite))}", "", "| " + " | ".join(TITLES) + " |", "| ---: " * len(TITLES) + "|"]
+    table += ["| " + " | ".join(map(_cell, cells(line))) + " |" for line in lines]
+    return "\n".join([*table, "", *(f"- {_cell(line)}" for line in notes_on_published(lines)), ""])
+
+
 def write_tables(store: Store, reference: str | None = None) -> list[Path]:
     """table.md, summary.csv and comparison.json from the newest record of each configuration.
 
     Several commands that share the results folder do it one after the other: the last one has read all records.
     """
     with FileLock(store.results / ".tables.lock"):
-        kept = newest_of_each(store.all())
+        records, suites = store.all(), suites_in(store.results)
+        kept = newest_of_each(records)
+        tables = comparison(kept, store, reference) + [published_comparison(suite, records) for suite in suites]
+        texts = [markdown(kept, store, reference), scaling_markdown(kept)]
         files = {
-            "table.md": markdown(kept, store, reference) + scaling_markdown(kept),
+            "table.md": "".join(texts) + "\n".join(_markdown_suite(suite, records) for suite in suites),
             "summary.csv": summary(kept).to_csv(index=False),
-            "comparison.json": json.dumps(comparison(kept, store, reference), indent=2) + "\n",
+            "comparison.json": json.dumps(tables, indent=2) + "\n",
         }
         for name, content in files.items():
             write_atomically(store.results / name, content)

@@ -33,7 +33,7 @@ class Lines(Silent):
         self.console = console
 
     def run_started(self, planned: PlannedRun, number: int, total: int) -> None:
-        self.title = f"[{number}/{total}] {planned.config.strategy}, seed {planned.config.seed}"
+        self.title = f"[{number}/{total}] {planned.title}, seed {planned.config.seed}"
         self._print(f"{self.title}: started")
 
     def phase(self, name: str) -> None:
@@ -63,7 +63,7 @@ class Live(Silent):
         self.console = console
 
     def run_started(self, planned: PlannedRun, number: int, total: int) -> None:
-        self.title = f"[{number}/{total}] {planned.config.strategy}, seed {planned.config.seed}"
+        self.title = f"[{number}/{total}] {planned.title}, seed {planned.config.seed}"
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -1,0 +1,378 @@
+"""The published table as a suite: what each row runs, and how it is judged and shown."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from scipy import stats
+
+from harness import UserError, bench, plan
+from harness.config import Published, Row, RunConfig, SuiteConfig, load_suite
+from harness.model.gpt2 import GPT2, SHAPES, Rows, run_stages
+from harness.plan import PlannedRow, effective_strategy, trainable_parameters
+from harness.records import Record, Store
+from harness.report.published import PARTS, Line, PublishedSuite, judged, notes, print_published
+from harness.statistics import next_run_interval
+
+TEXTBOOK = Path(__file__).parents[1] / "configs" / "textbook.yaml"
+# model, weights, readout, trained parameters, pad_to, batch size, micro-batch size, attention: section 2 of the design.
+LAST_BLOCK, TWO_BLOCKS, ALL, LORA = 7_090_946, 14_178_818, 124_441_346, 2_668_066
+SPECIFIED = {
+    1: ("gpt2", "pretrained", "last", LAST_BLOCK, 120, 8, None, "causal"),
+    2: ("gpt2", "pretrained", "first", LAST_BLOCK, 120, 8, None, "causal"),
+    3: ("gpt2", "pretrained", "last", 1_538, 120, 8, None, "causal"),
+    4: ("gpt2", "pretrained", "last", TWO_BLOCKS, 120, 8, None, "causal"),
+    5: ("gpt2", "pretrained", "last", ALL, 120, 8, None, "causal"),
+    6: ("gpt2-medium", "pretrained", "last", 12_600_322, 120, 8, None, "causal"),
+    7: ("gpt2-large", "pretrained", "last", 19_682_562, 120, 8, None, "causal"),
+    8: ("gpt2-xl", "pretrained", "last", 30_747_202, 120, 8, None, "causal"),
+    9: ("gpt2-xl", "pretrained", "last", 1_557_614_402, 120, 8, None, "causal"),
+    10: ("gpt2", "random", "last", ALL, 120, 8, None, "causal"),
+    11: ("gpt2", "pretrained", "last", LORA, 120, 8, None, "causal"),
+    12: ("gpt2-xl", "pretrained", "last", 22_147_234, 120, 8, None, "causal"),
+    13: ("gpt2", "pretrained", "last", LAST_BLOCK, 1024, 8, None, "causal"),
+    14: ("gpt2", "pretrained", "last", LAST_BLOCK, None, 1, None, "causal"),
+    15: ("gpt2", "pretrained", "last", LAST_BLOCK, None, 8, 1, "causal"),
+    16: ("gpt2", "pretrained", "last", LAST_BLOCK, None, 8, None, "causal"),
+    17: ("gpt2", "pretrained", "last", LAST_BLOCK, 120, 8, None, "full"),
+    18: ("gpt2", "pretrained", "last", LAST_BLOCK, 120, 8, None, "causal"),
+    19: ("gpt2", "pretrained", "mean", LAST_BLOCK, 120, 8, None, "causal"),
+}
+
+
+def _numbered(**options: object) -> dict[int, Row]:
+    dotted = {key.replace("__", "."): value for key, value in options.items()}
+    return {row.published.number: row for row in load_suite(TEXTBOOK, dotted, []).rows}
+
+
+def test_every_row_is_the_run_that_was_published() -> None:
+    rows = _numbered()
+    assert list(rows) == list(SPECIFIED)
+    for number, row in rows.items():
+        (config,) = row.runs
+        strategy, training = effective_strategy(config), config.training
+        trained = trainable_parameters(strategy, config.model.name, classes=2)
+        found = (config.model.name, config.model.weights, strategy.readout, trained, strategy.input.pad_to)
+        assert (*found, training.batch_size, training.micro_batch_size, strategy.attention) == SPECIFIED[number], number
+        assert (config.seed, training.epochs, training.drop_last, config.data.name) == (123, 5, True, "sms_spam")
+        assert (config.optimizer.learning_rate, config.optimizer.weight_decay) == (5e-5, 0.1)
+        assert not row.changed
+        assert not row.skipped
+    adapters = {number: effective_strategy(rows[number].runs[0]).adapt for number in (11, 12)}
+    assert [(one.rank, one.alpha) for (one,) in adapters.values()] == [(16, 16), (16, 8)]
+    assert [number for number, row in rows.items() if row.runs[0].model.init == "pytorch"] == [10]
+    assert rows[18].runs == rows[1].runs
+
+
+def test_only_the_figure_marked_as_a_misprint_is_impossible() -> None:
+    impossible = set()
+    for number, row in _numbered().items():
+        training = 1045 - 1045 % row.runs[0].training.batch_size
+        for part, total in {"train": training, "validation": 149, "test": 300}.items():
+            figure = getattr(row.published, part)
+            nearest = 100 * round(figure / 100 * total) / total
+            if abs(nearest - figure) > 0.00501:
+                impossible.add((number, part))
+        assert all((number, part) in impossible for part in row.published.misprint)
+    assert impossible == {(8, "validation")}
+
+
+def test_options_apply_to_all_rows_and_pick_among_them() -> None:
+    rows = _numbered(training__epochs=1, seed=[0, 1])
+    assert {(run.seed, run.training.epochs) for row in rows.values() for run in row.runs} == {(0, 1), (1, 1)}
+    assert all(row.changed == ["training.epochs=1 instead of 5"] for row in rows.values())
+    assert not any(row.skipped for row in rows.values())
+    medium = _numbered(model__name="gpt2-medium")
+    assert [number for number, row in medium.items() if not row.skipped] == [6]
+    assert medium[1].skipped == "not asked for: model.name=gpt2-medium"
+    assert not medium[6].changed
+    some = _numbered(strategy=["head_only", "lora"])
+    assert [number for number, row in some.items() if not row.skipped] == [3, 11, 12]
+    assert not any(row.changed or row.skipped for row in _numbered(model__name="auto", model__weights="auto").values())
+
+
+def test_random_weights_run_the_small_size_and_what_model_asks_for() -> None:
+    rows = _numbered(model__weights="random")
+    assert [number for number, row in rows.items() if row.skipped] == [6, 7, 8, 9, 12]
+    assert "MODEL=gpt2-xl does" in rows[8].skipped
+    assert [number for number, row in rows.items() if not row.changed] == [10]
+    assert rows[1].changed == ["model.weights=random instead of pretrained"]
+    large = _numbered(model__weights="random", model__name="gpt2-xl")
+    assert [number for number, row in large.items() if not row.skipped] == [8, 9, 12]
+
+
+def test_what_changes_no_result_leaves_a_row_comparable() -> None:
+    rows = load_suite(TEXTBOOK, {"precision": "fp32", "engine.processes": 2}, ["features.limit_gigabytes=1"]).rows
+    assert not any(row.changed for row in rows)
+
+
+@torch.no_grad()
+def test_padding_after_the_token_that_is_read_changes_nothing_under_the_causal_mask() -> None:
+    """Why row 16 may run without padding."""
+    torch.manual_seed(0)
+    backbone = GPT2(SHAPES["mini"]).double()
+    ids, stages = torch.randint(0, 256, (24,)), list(backbone.stages().values())
+    real, padded = Rows.packed(np.array([9])), Rows.packed(np.array([24]))
+    without, with_padding = (run_stages(stages, rows.fill(ids[: int(rows.lengths)]), rows) for rows in (real, padded))
+    torch.testing.assert_close(with_padding[8], without[8], rtol=0, atol=1e-12)
+
+
+ROWS = """
+strategy: last_block
+model: {name: mini}
+data: {name: synthetic, size: 60}
+training: {epochs: 1}
+source: a made-up table
+rows:
+  - name: short | long
+    published: {number: 1, train: 50, validation: 50, test: 50, minutes: 0.1, misprint: [validation], note: old.}
+  - name: head
+    strategy: head_only
+    published: {number: 2, train: 50, validation: 50, test: 50}
+  - name: again
+    published: {number: 3, train: 50, validation: 50, test: 50, copy_of: 1}
+  - name: large [one]
+    model: {name: gpt2-xl, weights: pretrained}
+    published: {number: 4, train: 50, validation: 50, test: 50}
+  - name: nothing known
+    training: {epochs: 0}
+"""
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.yaml"
+    path.write_text(ROWS)
+    return path
+
+
+def test_a_suite_with_rows_from_start_to_finish(
+    rows_file: Path, tmp_path: Path, run_cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "find_pretrained", lambda *_: "no network")
+    monkeypatch.setattr(plan, "load_tokenizer", lambda *_: None)
+    given = ("--config", str(rows_file), "--cache", str(tmp_path / "cache"))
+    code, out, _ = run_cli("run", *given, "--seeds", "0,1")
+    assert code == 0
+    store = Store(tmp_path / "results")
+    records = store.all()
+    assert len(records) == 6, "two seeds of three rows; the copy is run once"
+    assert {record.metrics.train.total for record in records} == {42}
+    assert {record.metrics.train_batches.total for record in records} == {40}
+    assert "[5/6] nothing known, seed 0: started" in out
+    assert "skipped: large [one] (no pretrained weights of gpt2-xl: no network)" in out
+    table = json.loads((store.results / "comparison.json").read_text())[-1]
+    verdicts = {row["name"]: row["verdict"] for row in table["rows"]}
+    assert verdicts["short | long"].startswith(("agrees", "differs"))
+    assert verdicts["again"] == "not judged: computes the same as row 1"
+    assert verdicts["large [one]"] == "not judged: skipped, no pretrained weights of gpt2-xl"
+    assert verdicts["nothing known"] == "not judged: nothing published"
+    first = table["rows"][0]
+    assert first["seeds"] == [0, 1]
+    assert first["figures"]["validation"]["verdict"] == "not judged: misprint"
+    ours = [
+        record.metrics for record in records if record.strategy == "last_block" and record.config["training"]["epochs"]
+    ]
+    mean = 100 * np.mean([metrics.train_batches.accuracy for metrics in ours])
+    assert first["figures"]["train"]["ours"] == pytest.approx(mean)
+    written = (store.results / "table.md").read_text()
+    for text in ("Published figures: a made-up table", "short \\| long", "50.00 misprint", "Row 1: old."):
+        assert text in written
+    assert "Skipped, row 4: no pretrained weights of gpt2-xl: no network." in written
+
+    code, again, _ = run_cli("table")
+    assert code == 0
+    assert "Published figures: a made-up table" in again
+    assert "done before" in run_cli("run", *given, "--seeds", "0,1")[1]
+
+
+def test_a_suite_of_which_no_row_can_run_says_why(
+    rows_file: Path, tmp_path: Path, run_cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(plan, "find_pretrained", lambda *_: asked.append(1) or "no network")
+    monkeypatch.setattr(plan, "load_tokenizer", lambda *_: None)
+    rows_file.write_text(ROWS + "  - {name: another, strategy: full, model: {name: gpt2-xl, weights: pretrained}}\n")
+    code, _, told = run_cli("run", "--config", str(rows_file), "--model", "gpt2-xl", "--cache", str(tmp_path / "cache"))
+    assert code == 2
+    assert "no row of suite 'rows' can run" in told
+    assert "no pretrained weights of gpt2-xl: no network" in told
+    assert len(asked) == 1, "what is missing is looked for once"
+
+
+@pytest.mark.parametrize(
+    ("rows", "parts"),
+    [
+        ("[]", ["'rows' is []", "expected a list"]),
+        ("full", ["'rows' is 'full'", "expected a list"]),
+        ("[full]", ["entry 1", "'full'", "`name`"]),
+        ("[{strategy: full}]", ["row 1", "'name' is missing"]),
+        ("[{name: a, strateggy: full}]", ["row 'a'", "unknown configuration key 'strateggy'", "'strategy'"]),
+        ("[{name: a, training: {epoch: 1}}]", ["row 'a'", "did you mean 'training.epochs'?"]),
+        ("[{name: a, training: 3}]", ["row 'a'", "'training' is 3"]),
+        ("[{name: a, strategy: [full, lora]}]", ["row 'a'", "several strategies"]),
+        ("[{name: a, engine: {processes: 2}}]", ["row 'a'", "'engine'", "beside `rows`"]),
+        ("[{name: a, published: 3}]", ["row 'a'", "'published' is 3", "published.number"]),
+        ("[{name: a, published: {number: 1, train: 1, validation: 1}}]", ["row 'a'", "'published.test' is missing"]),
+        ("[{name: a, published: {numbr: 1}}]", ["row 'a'", "did you mean 'published.number'?"]),
+        ("[{name: a, published: {number: 1, train: 101, validation: 1, test: 1}}]", ["'published.train' is 101"]),
+        ("[{name: a}, {name: a, strategy: full}]", ["a suite with a duplicate row", "'a'"]),
+        ("[{name: a}, {name: b, strategy: last_block}]", ["a suite with a duplicate row", "'b' and 'a'", "copy_of"]),
+        (
+            "[{name: a, published: {number: 1, train: 1, validation: 1, test: 1}},"
+            " {name: b, strategy: full, published: {number: 1, train: 1, validation: 1, test: 1}}]",
+            ["a suite with a duplicate row", "number 1"],
+        ),
+        (
+            "[{name: a, published: {number: 1, train: 1, validation: 1, test: 1}},"
+            " {name: b, strategy: full, published: {number: 2, train: 1, validation: 1, test: 1, copy_of: 1}}]",
+            ["row 'b' is no copy of row 1"],
+        ),
+    ],
+)
+def test_wrong_rows_are_named(tmp_path: Path, rows: str, parts: list[str]) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(f"rows: {rows}\n")
+    with pytest.raises(UserError) as caught:
+        load_suite(file, {}, [])
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_a_suite_without_rows_is_strict_about_missing_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "find_pretrained", lambda *_: "no network")
+    monkeypatch.setattr(plan, "load_tokenizer", lambda *_: None)
+    suite = load_suite(None, {"model.name": "gpt2", "model.weights": "pretrained"}, [])
+    with pytest.raises(UserError, match="Connect to the network once"):
+        plan.resolve(suite, tmp_path, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    tmp_path = tmp_path_factory.mktemp("record")
+    suite = load_suite(None, {"model.name": "mini", "data.name": "synthetic", "data.size": 100}, ["training.epochs=0"])
+    bench.run_suite(Console(quiet=True), suite, tmp_path / "made", tmp_path / "cache", False)
+    (made,) = Store(tmp_path / "made").all()
+    return made
+
+
+def _made_up(record: Record, correct: list[int]) -> list[Record]:
+    """A run for each count of right answers, of 300 in each part."""
+    made = []
+    for seed, count in enumerate(correct):
+        copied = record.model_copy(deep=True, update={"seed": seed, "identity": f"id {seed}"})
+        copied.metrics.train_batches = None
+        for part in PARTS:
+            metrics = getattr(copied.metrics, part)
+            metrics.correct, metrics.total, metrics.accuracy = count, 300, count / 300
+        made.append(copied)
+    return made
+
+
+def _judge(records: list[Record], **about: object) -> Line:
+    figures = {"train": 95.0, "validation": 95.0, "test": 95.0, "number": 1} | about.pop("published", {})
+    row = {"name": "a row", "published": Published(**figures), "changed": [], "skipped": None} | about
+    suite = PublishedSuite(
+        name="s", source=None, rows=[PlannedRow(**row, identities=[record.identity for record in records])]
+    )
+    (line,) = judged(suite, records)
+    return line
+
+
+def test_verdicts_on_made_up_records(record: Record) -> None:
+    near = _made_up(record, [285, 287, 284])
+    assert _judge(near).verdict == "agrees"
+    assert _judge(near).figures["test"].ours == pytest.approx(100 * 856 / 900)
+    off = _judge(near, published={"test": 91.0})
+    assert off.verdict == "differs: test"
+    assert "1 of 3 judged figures differ" in " ".join(notes([off]))
+    assert _judge(near, published={"train": 91.0, "test": 91.0}).verdict == "differs: train, test"
+    assert _judge(near, published={"validation": 20.0, "misprint": ("validation",)}).verdict == "agrees"
+    assert _judge(near, published={"copy_of": 7}).verdict == "not judged: computes the same as row 7"
+    assert _judge(near, changed=["training.epochs=1 instead of 5"]).verdict == (
+        "not judged: training.epochs=1 instead of 5"
+    )
+    assert _judge([]).verdict == "not judged: not run"
+    one = _made_up(record, [285])
+    assert _judge(one, published={"test": 92.0}).verdict == "agrees", "one run leaves room for the luck of both"
+    assert _judge(one, published={"test": 85.0}).verdict == "differs: test"
+
+
+def test_a_run_that_failed_is_not_judged_and_the_others_are(record: Record) -> None:
+    failed = [each.model_copy(update={"status": "diverged", "metrics": None}) for each in _made_up(record, [285])]
+    assert _judge(failed).verdict == "not judged: diverged"
+    assert _judge(failed).figures["test"].ours is None
+    two, lost = _made_up(record, [285, 286, 0])[:2], _made_up(record, [0, 0, 0])[2:]
+    lost = [each.model_copy(update={"status": "oom", "metrics": None}) for each in lost]
+    assert (_judge(two + lost).seeds, _judge(two + lost).verdict) == ([0, 1], "agrees")
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_table_fits_the_terminal(record: Record, width: int) -> None:
+    records = _made_up(record, [285, 287])
+    row = PlannedRow(
+        name="[red]a row",
+        published=Published(number=1, train=95, validation=95, test=95, minutes=1),
+        changed=[],
+        skipped=None,
+        identities=[each.identity for each in records],
+    )
+    console = Console(file=io.StringIO(), width=width)
+    print_published(console, PublishedSuite(name="s", source=None, rows=[row]), records)
+    printed = console.file.getvalue()
+    assert max(map(len, printed.splitlines())) <= width
+    assert "[red]a row" in printed
+    assert "agrees" in printed
+    assert ("minutes" in printed.split("[95%]:")[0]) == (width == 160)
+
+
+@pytest.mark.parametrize("now", [1, 150, 285, 299])
+def test_one_run_predicts_what_the_score_test_can_not_tell_from_it(now: int) -> None:
+    for bound in next_run_interval([now], 300):
+        count = bound * 300
+        if 0 < count < 300:
+            table = [[now, 300 - now], [count, 300 - count]]
+            assert stats.chi2_contingency(table, correction=False).pvalue == pytest.approx(0.05)
+    assert next_run_interval([300], 300)[1] == pytest.approx(1.0)
+    assert 0.98 < next_run_interval([300], 300)[0] < 0.99
+
+
+def test_several_runs_predict_by_their_spread() -> None:
+    low, high = next_run_interval([285, 288, 279], 300)
+    # mean 284, deviation sqrt((1 + 16 + 25) / 2), t(2) of a table
+    assert [300 * low, 300 * high] == pytest.approx([284 - 4.302653 * math.sqrt(21 * 4 / 3), 300])
+    equal = next_run_interval([280, 280, 280, 280], 300)
+    assert 300 * equal[1] == pytest.approx(280 + 3.182446 * 0.5 * math.sqrt(5 / 4))
+    assert 300 * equal[0] < 279, "equal counts leave room for another one"
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3, 5, 10])
+@pytest.mark.parametrize("deviation", [0.3, 1.0, 5.0])
+def test_the_next_run_falls_into_its_interval_nineteen_times_in_twenty(runs: int, deviation: float) -> None:
+    generator = np.random.default_rng([runs, int(10 * deviation)])
+    if runs == 1:  # independent answers to texts of differing difficulty
+        shares = generator.beta(deviation * 9, deviation, 300)
+        counts = (generator.random((1_000, 2, 300)) < shares).sum(axis=2)
+    else:
+        counts = np.round(generator.normal(270 + generator.random((1_000, 1)), deviation, (1_000, runs + 1)))
+    covered = [
+        low - 1e-9 <= drawn[-1] / 300 <= high + 1e-9
+        for drawn in counts.astype(int)
+        for low, high in [next_run_interval(drawn[:-1], 300)]
+    ]
+    assert np.mean(covered) > 0.93
+
+
+def test_a_plain_suite_is_one_row_of_every_strategy_with_every_seed() -> None:
+    suite = load_suite(None, {"strategy": ["full", "lora"], "seed": [1, 0]}, [])
+    assert isinstance(suite, SuiteConfig)
+    (row,) = suite.rows
+    assert row.name is None
+    assert row.runs == [RunConfig(strategy=name, seed=seed) for name in ("full", "lora") for seed in (1, 0)]
