@@ -51,7 +51,7 @@ def cable() -> Iterator[None]:
 
 
 @pytest.fixture
-def hostfile(cable: None, tmp_path: Path) -> Iterator[Path]:  # noqa: ARG001
+def hostfile(cable: None, tmp_path: Path) -> Iterator[Path]:
     """A hostfile of both machines. Each lets in who holds the test's key, and has processes of its own."""
     sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
     if not (sshd and shutil.which("pdsh")):
