@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -11,6 +15,11 @@ import psutil
 from harness import UserError
 from harness.config import EngineConfig, Hosts
 
+# Nobody is there to type a password; a machine that does not answer, then or later, is given up.
+SSH_OPTIONS = ["-oBatchMode=yes", "-oConnectTimeout=5", "-oServerAliveInterval=10"]
+
+_SSH_FAILED = 255
+_WITHOUT_SSH = "Or start the command on every machine, with RDZV and NODE_RANK instead of HOSTFILE."
 _HOSTFILE_LINE = re.compile(r"(?P<host>\S+)\s+slots=(?P<slots>\d+)")
 
 
@@ -70,6 +79,32 @@ def _check_hostfile(engine: EngineConfig, hosts: Hosts) -> None:
     few = [host for host, count in slots.items() if count < engine.processes]
     if few:
         raise UserError(f"HOSTFILE={hosts.hostfile}: {few[0]!r} has {slots[few[0]]} slots, NPROC={engine.processes}.")
+    missing = [program for program in ("ssh", "pdsh") if not shutil.which(program)]
+    if missing:
+        raise UserError(
+            f"HOSTFILE={hosts.hostfile}: DeepSpeed's launcher needs {' and '.join(missing)}, not found here: install "
+            f"it (`apt-get install openssh-client pdsh`). {_WITHOUT_SSH}"
+        )
+    for host in slots:
+        _check_login(host, hosts.hostfile)
+
+
+def _check_login(host: str, hostfile: Path) -> None:
+    """The launcher logs in to every machine, this one too, and does there what was typed here."""
+    folder, python = Path.cwd(), sys.executable
+    command = ["ssh", *SSH_OPTIONS, host, f"cd {shlex.quote(str(folder))} && test -x {shlex.quote(python)}"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    said = (done.stderr.strip().splitlines() or ["no reason given"])[-1].strip()
+    if done.returncode == _SSH_FAILED:
+        raise UserError(
+            f"HOSTFILE={hostfile}: can't log in to {host!r} by ssh ({said}): `ssh -oBatchMode=yes {host} true` must "
+            f"work without a question. {_WITHOUT_SSH}"
+        )
+    if done.returncode:
+        raise UserError(
+            f"HOSTFILE={hostfile}: {host!r} lacks the folder {str(folder)!r} or the interpreter {python!r}, which "
+            "every machine must have in the same place."
+        )
 
 
 def _read_hostfile(path: Path) -> dict[str, int]:

@@ -15,7 +15,7 @@ import torch
 
 from harness.config import EngineConfig
 from harness.engine.world import World
-from harness.hosts import local_address
+from harness.hosts import SSH_OPTIONS, local_address
 from harness.plan import Plan, PlannedRun
 from harness.records import Status, Store
 from harness.run import Outcome, make_record
@@ -37,7 +37,7 @@ def launch(plan: Plan) -> None:
     if not plan.runs:
         return
     engine = plan.runs[0].config.engine
-    if engine.processes * engine.nodes == 1:
+    if engine.processes * engine.nodes == 1 and not plan.hosts.hostfile:
         work(plan)
         return
     listen()
@@ -51,8 +51,8 @@ def launch(plan: Plan) -> None:
         left = _pending(plan, store)
         if exit_code and left == pending:
             _record(plan, store, "failed", f"a rank was lost: the launcher ended with exit code {exit_code}")
-        if engine.nodes > 1:
-            return  # the other machines would have to start anew too: the same command there and here goes on
+        if not exit_code or engine.nodes > 1:
+            return  # several machines would all have to start anew: the same command goes on
 
 
 def _run_group(plan: Plan) -> int:
@@ -61,10 +61,9 @@ def _run_group(plan: Plan) -> int:
         path = Path(folder) / "plan.json"
         path.write_text(plan.model_dump_json())
         # In a session of its own: Ctrl-C reaches this process only, which tells the launcher, which tells its workers.
-        command = [*_launcher(plan), "harness.worker", str(path.resolve())]
-        group = subprocess.Popen(
-            command, env=_environment(plan), start_new_session=True, preexec_fn=_leave_signals_to_others
-        )
+        command = [*_launcher(plan), "-m", "harness.worker", str(path.resolve())]
+        environment = _environment(plan.runs[0].config.engine)
+        group = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_leave_signals_to_others)
         try:
             return _wait(group, plan.runs[0].config.engine)
         except KeyboardInterrupt:
@@ -114,33 +113,39 @@ def _leave_signals_to_others() -> None:
 def _launcher(plan: Plan) -> list[str]:
     engine, hosts = plan.runs[0].config.engine, plan.hosts
     if hosts.hostfile:
-        deepspeed = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(hosts.hostfile)]
-        return [*deepspeed, "--num_nodes", str(engine.nodes), "--num_gpus", str(engine.processes), "--module"]
+        return _deepspeed_launcher(engine, hosts.hostfile)
     torchrun = [sys.executable, "-m", "torch.distributed.run"]
     sizes = [f"--nproc-per-node={engine.processes}", f"--max-restarts={engine.restarts}"]
     if engine.nodes == 1:
-        return [*torchrun, "--standalone", *sizes, "-m"]
+        return [*torchrun, "--standalone", *sizes]
     address, _ = local_address(hosts.rendezvous)
     where = [f"--nnodes={engine.nodes}", f"--node-rank={hosts.node_rank}", f"--local-addr={address}"]
     meeting = [f"--rdzv-endpoint={hosts.rendezvous}", "--rdzv-backend=c10d", f"--rdzv-id={plan.runs[0].run_id}"]
     patience = int(engine.timeout_seconds)
     waiting = f"--rdzv-conf=is_host={int(hosts.node_rank == 0)},join_timeout={patience},read_timeout={patience}"
-    return [*torchrun, *where, *meeting, waiting, *sizes, "-m"]
+    return [*torchrun, *where, *meeting, waiting, *sizes]
 
 
-def _environment(plan: Plan) -> dict[str, str]:
+def _deepspeed_launcher(engine: EngineConfig, hostfile: Path) -> list[str]:
+    runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(hostfile), "--force_multi"]
+    sizes = ["--num_nodes", str(engine.nodes), "--num_gpus", str(engine.processes)]
+    # It carries few variables to the other machines: those that a rank reads are written into its command.
+    variables = [f"{name}={value}" for name, value in _environment_of_ranks(engine).items()]
+    return [*runner, *sizes, "--no_python", "--no_local_rank", "env", *variables, sys.executable, "-u"]
+
+
+def _environment(engine: EngineConfig) -> dict[str, str]:
+    own = {"PDSH_SSH_ARGS_APPEND": " ".join(SSH_OPTIONS), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT"}
+    return own | os.environ | _environment_of_ranks(engine)
+
+
+def _environment_of_ranks(engine: EngineConfig) -> dict[str, str]:
     """Each rank gets its share of the cores; torchrun alone would give it one."""
-    threads = max(1, len(os.sched_getaffinity(0)) // plan.runs[0].config.engine.processes)
-    environment = {
-        "OMP_NUM_THREADS": str(threads),
-        "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT",
-        # The profiler that measures communication would print its own stages.
-        "KINETO_LOG_LEVEL": "6",
-    }
-    if plan.hosts.rendezvous:
-        # Else gloo takes the interface that the machine's own name points to, which others may not reach.
-        environment["GLOO_SOCKET_IFNAME"] = local_address(plan.hosts.rendezvous)[1]
-    return environment | os.environ
+    threads = max(1, len(os.sched_getaffinity(0)) // engine.processes)
+    # The profiler that measures communication would print its own stages.
+    variables = {"OMP_NUM_THREADS": str(threads), "KINETO_LOG_LEVEL": "6", "FTBENCH_ASSETS": ""}
+    chosen = {name: os.environ.get(name, default) for name, default in variables.items()}
+    return {name: value for name, value in chosen.items() if value}
 
 
 def _pending(plan: Plan, store: Store) -> list[PlannedRun]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,25 @@ def test_an_unusable_hostfile(refused: Callable, tmp_path: Path, content: str | 
     told = refused(*engine, "--hostfile", str(path))
     for part in [str(path), *parts]:
         assert part in told
+
+
+def test_a_hostfile_without_ssh(refused: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    told = _refused_hostfile(refused, tmp_path, "localhost")
+    for part in ("ssh and pdsh", "apt-get install", "RDZV"):
+        assert part in told
+
+
+@pytest.mark.skipif(not (shutil.which("ssh") and shutil.which("pdsh")), reason="needs ssh and pdsh: apt-get install")
+def test_a_machine_of_a_hostfile_that_lets_nobody_in(refused: Callable, tmp_path: Path) -> None:
+    told = _refused_hostfile(refused, tmp_path, "192.0.2.1")  # an address that is nobody's (RFC 5737)
+    for part in ("can't log in to '192.0.2.1' by ssh", "ssh -oBatchMode=yes 192.0.2.1 true", "RDZV"):
+        assert part in told
+
+
+def _refused_hostfile(refused: Callable, folder: Path, host: str) -> str:
+    (folder / "hostfile").write_text(f"{host} slots=1")
+    return refused("--engine", "deepspeed", "--hostfile", str(folder / "hostfile"))
 
 
 @pytest.mark.parametrize(

@@ -108,3 +108,17 @@ def test_every_strategy_goes_on_from_what_was_saved(stage: int) -> None:
     told = dict(re.findall(r"RESUMED (\w+): .*, (\S+)\n", done.stdout))
     assert list(told) == built_in_names()
     assert all(float(difference) < 1e-6 for difference in told.values()), told
+
+
+@pytest.mark.long
+def test_an_offloaded_optimizer_gives_the_same_losses(ftbench: Callable, tmp_path: Path) -> None:
+    """On a CPU its state is where it was; the code that steps and checkpoints it is another."""
+    options = ["--strategy", "last_block", "--precision", "fp32", "--epochs", "1", *ARRANGEMENTS["zero-2"]]
+    settings = f"data.size={SIZE} training.checkpoint_steps=5 engine.offload_optimizer="
+    (there, kept), (here, moved) = (
+        _results(ftbench, tmp_path, value, *options, "--set", settings + value) for value in ("false", "true")
+    )
+    assert moved["last_block"].config["engine"]["offload_optimizer"]
+    expected = losses_of(there, kept["last_block"])
+    assert losses_of(here, moved["last_block"]) == pytest.approx(expected, abs=1e-6)
+    assert predicted_by(here, moved["last_block"]) == predicted_by(there, kept["last_block"])

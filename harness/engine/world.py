@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from harness.hosts import local_address
+
 STORE_PATIENCE_SECONDS = 10.0
 
 
@@ -90,6 +92,11 @@ def connect(timeout_seconds: float) -> World:
         int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS")
     )
     timeout = timedelta(seconds=timeout_seconds)
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ["LOCAL_SIZE"])  # torchrun's, DeepSpeed's
+    if int(os.environ["WORLD_SIZE"]) > local_size:
+        # Else gloo takes the interface that the machine's own name points to, which others may not reach.
+        _, interface = local_address(f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     store, rank, size = next(rendezvous("env://", timeout=timeout))
     store = dist.PrefixStore(f"attempt {restarts}", store)  # it outlives a group, with the addresses of the dead
     backend = "nccl" if device.type == "cuda" else "gloo"
@@ -100,7 +107,7 @@ def connect(timeout_seconds: float) -> World:
         size=size,
         device=device,
         local_rank=local_rank,
-        local_size=int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ["LOCAL_SIZE"]),  # torchrun's, DeepSpeed's
+        local_size=local_size,
         restarts_left=most_restarts - restarts,
         store=dist.PrefixStore("notes", store),
     )
