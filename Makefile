@@ -30,17 +30,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 # VARIABLE=value becomes --option value; what is not given is not passed.
 option = $(if $($(1)),--$(2) "$($(1))")
 
-# Part of the interface, not built yet: better refused than ignored.
-PLANNED := TUNE
-
 bench: setup
-	$(foreach name,$(PLANNED),$(if $($(name)),$(error $(name)=$($(name)): not built yet; leave it out)))
 	@$(BIN)/ftbench run \
 		$(call option,STRATEGY,strategy) $(call option,MODEL,model) $(call option,WEIGHTS,weights) \
 		$(call option,DATA,data) $(call option,READOUT,readout) $(call option,ENGINE,engine) $(call option,ZERO,zero) \
 		$(call option,NPROC,nproc) $(call option,NNODES,nnodes) $(call option,NODE_RANK,node-rank) \
 		$(call option,RDZV,rdzv) $(call option,HOSTFILE,hostfile) $(call option,SEEDS,seeds) \
-		$(call option,REFERENCE,reference) $(call option,EPOCHS,epochs) $(call option,PRECISION,precision) \
+		$(call option,REFERENCE,reference) $(call option,TUNE,tune) $(call option,EPOCHS,epochs) \
+		$(call option,PRECISION,precision) \
 		$(call option,CONFIG,config) $(call option,SET,set) \
 		$(call option,RESULTS,results) $(call option,CACHE,cache) $(if $(FORCE),--force)
 

@@ -16,8 +16,10 @@ from harness.report.comparison import check_reference
 from harness.report.files import write_tables
 from harness.report.published import PublishedSuite, print_published, suites_in
 from harness.report.scaling import print_scaling
+from harness.report.sweep import best_rates
 from harness.report.table import print_table
 from harness.suite import prepare_store
+from harness.tune import tuned
 
 
 def run_suite(
@@ -27,18 +29,31 @@ def run_suite(
     store = Store(results)
     store.check_writable()
     store.all()  # a damaged record is told now, not after the work
-    plan, finished = prepare_store(resolve(suite, results, cache, hosts), store, force)
-    _say_what_runs(console, plan, finished)
+
+    swept: list[Record] = []
+
+    def sweep(part: Plan) -> list[Record]:
+        part, finished = prepare_store(part, store, force)
+        _say_what_runs(console, part, finished)
+        launch(part)
+        swept.extend(_records_of(part, store))
+        return swept
+
+    plan = resolve(suite, results, cache, hosts)
     interrupted = False
     try:
+        if suite.tune:
+            plan = tuned(suite, plan, lambda chosen: resolve(chosen, results, cache, hosts), sweep, best_rates)
+        plan, finished = prepare_store(plan, store, force)
+        _say_what_runs(console, plan, finished)
         launch(plan)
     except KeyboardInterrupt:
         interrupted = True
-    records = [record for planned in plan.runs if (record := store.read(planned.run_id))]
+    records = _records_of(plan, store)
     rows = PublishedSuite(name=suite.name, source=suite.source, rows=plan.rows)
     if plan.rows:
         rows.save(results)
-    _show(console, store, records, suite.reference, [rows] if plan.rows else [])
+    _show(console, store, [*records, *swept], suite.reference, [rows] if plan.rows else [])
     missing = len(plan.runs) - len(records)
     if interrupted:
         console.print("[bold red]Interrupted.[/] The same command goes on with the runs that are missing.")
@@ -48,6 +63,10 @@ def run_suite(
             "The same command, on every machine, goes on."
         )
     return int(interrupted or missing or any(record.status != "ok" for record in records))
+
+
+def _records_of(plan: Plan, store: Store) -> list[Record]:
+    return [record for planned in plan.runs if (record := store.read(planned.run_id))]
 
 
 def show_results(console: Console, results: Path, reference: str | None = None) -> None:
@@ -94,7 +113,7 @@ def _show(
 ) -> None:
     written = write_tables(store, reference)
     if records:
-        print_table(console, records, store, reference)
+        print_table(console, newest_of_each(records), store, reference)
         print_scaling(console, newest_of_each(store.all()), records)
     for suite in suites:
         print_published(console, suite, store.all())

@@ -181,13 +181,15 @@ class Row(Part):
 class SuiteConfig(Part):
     """The runs that are compared. name: that of its file. source: where published figures are from.
 
-    reference: the strategy that the others are compared with; None: last_block, or else the first.
+    reference: the strategy that the others are compared with; None: last_block, or else the first. tune: whether each
+    strategy is also done at its own best learning rate.
     """
 
     rows: list[Row]
     name: str = "suite"
     source: str | None = None
     reference: str | None = None
+    tune: Literal["lr"] | None = None
 
     def runs(self) -> list[RunConfig]:
         """Of all rows that are wanted."""
@@ -198,16 +200,19 @@ def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str
     """The configuration of a suite: the file's differences, then the options', then `a.b=c` assignments.
 
     options: dotted keys; None leaves a key as it is. `strategy` and `seed` may hold lists: each with each is a run.
-    `reference` is one of the strategies. A file may list `rows`, each of which says how it differs from the rest of
-    the file. What the file leaves open options decide for every row; `model.name` and `strategy` otherwise pick the
-    rows that have them.
+    `reference` is one of the strategies; `tune` may be lr. A file may list `rows`, each of which says how it differs
+    from the rest of the file. What the file leaves open options decide for every row; `model.name` and `strategy`
+    otherwise pick the rows that have them.
     Raises UserError for what is unknown or of the wrong type, with the nearest name.
     """
     tree = read_file(file) if file else {}
     changes = {key: value for key, value in options.items() if value is not None}
     changes |= dict(map(_assignment, assignments))
     reference = changes.pop("reference", tree.pop("reference", None))
-    suite = _suite(file, tree, changes).model_copy(update={"reference": reference})
+    tune = changes.pop("tune", tree.pop("tune", None))
+    if tune not in (None, "lr"):
+        raise UserError(f"TUNE={tune!r}: expected lr, the learning rate.")
+    suite = _suite(file, tree, changes).model_copy(update={"reference": reference, "tune": tune})
     strategies = list(dict.fromkeys(run.strategy for run in suite.runs()))
     if reference is not None and reference not in strategies:
         raise UserError(

@@ -59,7 +59,7 @@ class PlannedRun(BaseModel):
 
     title: for people, the row's name or the strategy. name, source: of the strategy or baseline. identity: hash of all
     that determines the result. used: what of `config` it depends on, all of it for a strategy; choices,
-    weights_sha256 and readout likewise.
+    weights_sha256 and readout likewise. sweep_around: the common learning rate of the sweep that it is a point of.
     """
 
     run_id: str
@@ -73,6 +73,7 @@ class PlannedRun(BaseModel):
     weights_path: Path | None
     weights_sha256: str | None
     readout: str | None
+    sweep_around: float | None = None
 
 
 class PlannedRow(BaseModel):

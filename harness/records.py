@@ -175,6 +175,9 @@ class Record(Part):
     metrics: AllMetrics | None = None
     prefix: PrefixFacts | None = None
     resumed_from_step: int | None = None
+    sweep_around: float | None = Field(
+        None, description="the common learning rate, where this run is a point of a sweep of rates; else null"
+    )
     throughput: Throughput | None = None
     step_milliseconds: StepTimes | None = None
     communication: Communication | None = Field(None, description="null for a single rank")

@@ -159,6 +159,7 @@ def make_record(
         resumed_from_step=facts.get("resumed_from_step"),
         throughput=clocks.throughput(steps),
         step_milliseconds=clocks.step_milliseconds(steps[0]),
+        sweep_around=planned.sweep_around,
         communication=facts.get("communication"),
         seconds=_seconds(clock.phases),
         memory=_memory(gather, world, outcome.memory),

@@ -11,6 +11,8 @@ import pandas as pd
 
 from harness import UserError, statistics
 from harness.records import Record, Store
+from harness.report.names import row_name
+from harness.report.sweep import without_other_rates
 
 AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
 DEFAULT_REFERENCE = "last_block"
@@ -102,6 +104,8 @@ def conditions(records: list[Record]) -> list[list[Record]]:
 
 def _conditions(record: Record) -> dict[str, object]:
     rest: dict[str, object] = {key: value for key, value in record.config.items() if key not in AXES}
+    if record.sweep_around:
+        rest["optimizer"] = {**record.config["optimizer"], "learning_rate": record.sweep_around}
     rest["data sha256"] = record.data.sha256 if record.data else None
     if record.model.weights:
         rest["weights sha256"] = record.model.weights_sha256
@@ -118,24 +122,13 @@ def _within(part: dict[str, object], whole: dict[str, object]) -> bool:
     )
 
 
-def row_name(record: Record) -> str:
-    """The strategy with what the configuration changed of it."""
-    config = record.config
-    if record.strategy_source.is_baseline:
-        return record.strategy
-    changes = [str(config[key]) for key in ("readout", "attention") if config[key]]
-    changes += [f"pad {config['pad_to']}"] if config["pad_to"] else []
-    changes += [f"{key} {value:g}" for key, value in config["adapter"].items() if value is not None]
-    return record.strategy + (f" ({', '.join(changes)})" if changes else "")
-
-
 def compare(records: list[Record], store: Store, reference: str | None = None) -> list[Entry]:
     """The entries of one table, each with its interval and, but for the reference, its evidence.
 
     reference: the name of a strategy or row; where it is None or not among the rows, last_block or else the first.
     """
     named: dict[str, list[Record]] = {}
-    for record in records:
+    for record in without_other_rates(records):
         named.setdefault(row_name(record), []).append(record)
     entries = [Entry(name, group, [one for one in group if one.status == "ok"]) for name, group in named.items()]
     for entry in entries:

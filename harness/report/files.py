@@ -16,6 +16,7 @@ from harness.report.comparison import Entry, compare, conditions
 from harness.report.published import TITLES, PublishedSuite, cells, judged, published_comparison, suites_in, title
 from harness.report.published import notes as notes_on_published
 from harness.report.scaling import scaling_markdown
+from harness.report.sweep import curves, sweep_markdown, sweep_notes
 from harness.report.table import columns, heading, last_line, notes, rows
 
 
@@ -33,7 +34,8 @@ def _markdown_group(group: list[Record], store: Store, reference: str | None) ->
         cells = [f"**{cell}**" if best else _cell(cell) for cell, best in zip(row.cells, row.best, strict=True)]
         name = _cell(row.name) + (f" ({_cell(row.failure)})" if row.failure else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *(f"- {_cell(line)}" for line in notes(entries)), ""])
+    told = [*notes(entries), *sweep_notes(group)]
+    return "\n".join([*lines, *sweep_markdown(group), "", *(f"- {_cell(line)}" for line in told), ""])
 
 
 def _cell(text: str) -> str:
@@ -50,6 +52,7 @@ def summary(records: list[Record]) -> pd.DataFrame:
                 "weights": record.model.weights,
                 "data": record.data.name if record.data else None,
                 "trainable_parameters": record.model.trainable_parameters,
+                "learning_rate": record.config.get("optimizer", {}).get("learning_rate"),
                 "metrics": record.metrics.model_dump() if record.metrics else None,
                 "throughput": record.throughput.model_dump() if record.throughput else None,
                 "seconds": record.seconds.model_dump(),
@@ -71,7 +74,8 @@ def _comparison_group(group: list[Record], entries: list[Entry]) -> dict[str, An
     numeric = [column for column in columns(entries) if column.best]
     return {
         "conditions": heading(group[0]),
-        "notes": notes(entries),
+        "notes": [*notes(entries), *sweep_notes(group)],
+        "learning_rates": [asdict(curve) for curve in curves(group)],
         "rows": [
             {
                 "name": entry.name,

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.records import Record
-from harness.report.comparison import row_name
+from harness.report.names import row_name
 from harness.report.table import engine_name
 
 NOTE = (

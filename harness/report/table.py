@@ -13,8 +13,10 @@ from rich.table import Table
 
 from harness.records import BASELINE, Record, Store
 from harness.report.baselines import MARK, no_better_than_length, notes_on_baselines
-from harness.report.comparison import Entry, compare, conditions, row_name
+from harness.report.comparison import Entry, compare, conditions
 from harness.report.evidence import evidence_notes
+from harness.report.names import rate_of, row_name
+from harness.report.sweep import print_sweep, sweep_notes
 
 Measure = Callable[[Record], float | None]
 
@@ -219,12 +221,13 @@ def heading(record: Record) -> str:
     if record.strategy_source.is_baseline:  # one of several that need not depend on the same
         return f"baselines · {data.name if data else config['data']['name']}{sizes}"
     training = config["training"]
+    rate = record.sweep_around or rate_of(record)
     weights = record.model.weights if record.model.weights in ("random", "pretrained") else "own"
     return " · ".join(
         [
             f"{record.model.name}, {weights} weights",
             f"{data.name if data else config['data']['name']}{sizes}",
-            f"{training['epochs']} epochs, batch {training['batch_size']}, lr {config['optimizer']['learning_rate']:g}",
+            f"{training['epochs']} epochs, batch {training['batch_size']}, lr {rate:g}",
             f"{record.precision}, {engine_name(record)} x {record.engine.world_size}, {record.environment['device']}",
         ]
         + (["plain path"] if config["plain"] else [])
@@ -296,7 +299,8 @@ def print_table(console: Console, records: list[Record], store: Store, reference
         for row in written:
             if row.failure:
                 console.print(f"  [bold red]{escape(row.name)}, {escape(row.failure)}[/]")
-        for line in notes(entries):
+        print_sweep(console, group)
+        for line in [*notes(entries), *sweep_notes(group)]:
             console.print(f"  [dim]{escape(line)}[/]", highlight=False)
         if len(shown) < sum(column.rank < 99 for column in found):
             console.print("  [dim]Not every column has room here: table.md has all columns.[/]")

@@ -1,0 +1,67 @@
+"""TUNE=lr: a small grid of learning rates for each strategy, of which the validation texts choose one.
+
+One rate for all strategies favours some of them, so each is shown at the common rate and at its own best one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness import UserError, baselines
+from harness.config import Row, RunConfig, SuiteConfig
+from harness.plan import Plan, PlannedRun
+from harness.records import Record
+
+# Half decades around the common rate, which is one of them. Few parameters want high rates.
+GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+SWEPT_SEEDS = 3
+
+
+def sweep_of(suite: SuiteConfig, common: float) -> SuiteConfig:
+    """Every strategy at every rate of the grid, with the first seeds of the suite."""
+    if any(row.name for row in suite.rows):
+        raise UserError("TUNE=lr with a file that lists rows: their rates are given; leave TUNE out.")
+    runs = [run for run in suite.runs() if run.strategy not in baselines.NAMES]
+    seeds = list(dict.fromkeys(run.seed for run in runs))[:SWEPT_SEEDS]
+    swept = [_at(run, float(f"{common * factor:.3g}")) for run in runs if run.seed in seeds for factor in GRID]
+    return suite.model_copy(update={"rows": [Row(name=None, runs=swept)]})
+
+
+def at_own_rates(suite: SuiteConfig, rates: dict[str, float]) -> SuiteConfig:
+    """Every strategy with every seed at its own rate; rates: by strategy."""
+    runs = [_at(run, rates[run.strategy]) for run in suite.runs() if run.strategy in rates]
+    return suite.model_copy(update={"rows": [Row(name=None, runs=runs)]})
+
+
+def marked(plan: Plan, common: float) -> Plan:
+    """The plan's runs as points of a sweep around the common rate; those at it are ordinary runs."""
+
+    def mark(run: PlannedRun) -> PlannedRun:
+        at_common = run.config.optimizer.learning_rate == common
+        return run if at_common else run.model_copy(update={"sweep_around": common})
+
+    return plan.model_copy(update={"runs": [mark(run) for run in plan.runs]})
+
+
+def _at(run: RunConfig, rate: float) -> RunConfig:
+    return run.model_copy(update={"optimizer": run.optimizer.model_copy(update={"learning_rate": rate})})
+
+
+def tuned(
+    suite: SuiteConfig,
+    plan: Plan,
+    resolve: Callable[[SuiteConfig], Plan],
+    do: Callable[[Plan], list[Record]],
+    choose: Callable[[list[Record]], dict[str, float]],
+) -> Plan:
+    """The plan with the runs at each strategy's own rate added, once a sweep has told it.
+
+    resolve: plans a suite; do: does a plan and returns its records; choose: the best rate by strategy.
+    """
+    rates = {run.config.optimizer.learning_rate for run in plan.runs if not run.source.is_baseline}
+    if not rates:
+        raise UserError("TUNE=lr: baselines have no learning rate; name a strategy.")
+    common = rates.pop()
+    chosen = choose(do(marked(resolve(sweep_of(suite, common)), common)))
+    own = marked(resolve(at_own_rates(suite, chosen)), common).runs if chosen else []
+    return plan.model_copy(update={"runs": list({run.run_id: run for run in [*plan.runs, *own]}.values())})

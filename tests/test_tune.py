@@ -1,0 +1,90 @@
+"""TUNE=lr: the validation texts choose each strategy's learning rate, and the table shows it beside the common one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.records import Record, Store
+from harness.report.comparison import compare, conditions
+from harness.report.files import markdown
+from harness.report.sweep import best_rates
+from harness.tune import GRID, SWEPT_SEEDS
+
+SUITE = {"strategy": ["head_only", "last_block", "majority"], "data__size": 60, "training__epochs": 1}
+
+
+@pytest.fixture
+def swept(run_here: Callable) -> list[Record]:
+    return run_here(**SUITE, seed=list(range(SWEPT_SEEDS + 1)), tune="lr")
+
+
+def _rate(record: Record) -> float | None:
+    return record.config.get("optimizer", {}).get("learning_rate")  # a baseline has none
+
+
+def test_validation_chooses_and_every_seed_runs_at_both_rates(swept: list[Record], store: Store) -> None:
+    table = pd.DataFrame(
+        {
+            "strategy": record.strategy,
+            "rate": _rate(record),
+            "seed": record.seed,
+            "accuracy": record.metrics.validation.accuracy,
+            "loss": -record.metrics.validation.loss,
+        }
+        for record in swept
+        if not record.strategy_source.is_baseline
+    )
+    (common,) = {record.sweep_around for record in swept} - {None}
+    means = table[table["seed"] < SWEPT_SEEDS].groupby(["strategy", "rate"])[["accuracy", "loss"]].mean().round(12)
+    (group,) = conditions(store.all())
+    entries = {entry.name: entry for entry in compare(group, store)}
+    for strategy in ("head_only", "last_block"):
+        assert len(means.loc[strategy]) == len(GRID)
+        best = means.loc[strategy].sort_values(["accuracy", "loss"]).index[-1]
+        assert best_rates(swept)[strategy] == best
+        assert len(entries[strategy].records) == SWEPT_SEEDS + 1
+        assert {_rate(record) for record in entries[strategy].records} == {common}
+        if best != common:
+            assert len(entries[f"{strategy} (lr {best:g})"].records) == SWEPT_SEEDS + 1
+    assert len(entries) <= 5, "the other rates are in the curve only"
+    told = markdown(store.all(), store)
+    assert "never by test" in told
+    assert told.count("### ") == 1, "one table"
+    (table,) = json.loads((store.results / "comparison.json").read_text())
+    assert [curve["name"] for curve in table["learning_rates"]] == ["head_only", "last_block"]
+
+
+def test_the_test_texts_have_no_say(swept: list[Record]) -> None:
+    turned = []
+    for record in swept:
+        test = record.metrics.test.model_copy(update={"accuracy": 1 - record.metrics.test.accuracy})
+        turned.append(record.model_copy(update={"metrics": record.metrics.model_copy(update={"test": test})}))
+    assert best_rates(turned) == best_rates(swept)
+
+
+def test_a_rate_that_diverged_is_not_chosen_and_hides_nothing(swept: list[Record]) -> None:
+    best = best_rates(swept)["head_only"]
+    lost = [
+        record.model_copy(update={"status": "diverged"})
+        if (record.strategy, _rate(record)) == ("head_only", best)
+        else record
+        for record in swept
+    ]
+    assert best_rates(lost)["head_only"] != best
+
+
+def test_the_same_command_does_nothing_again(swept: list[Record], run_here: Callable) -> None:
+    assert run_here(**SUITE, seed=list(range(SWEPT_SEEDS + 1)), tune="lr") == []
+
+
+def test_what_cannot_be_tuned_is_refused(refused: Callable, tmp_path: Path) -> None:
+    assert "TUNE='epochs': expected lr" in refused("--tune", "epochs")
+    assert "baselines have no learning rate" in refused("--tune", "lr", "--strategy", "majority")
+    rows = tmp_path / "rows.yaml"
+    rows.write_text("rows: [{name: one, strategy: head_only}]")
+    assert "with a file that lists rows" in refused("--tune", "lr", "--config", str(rows))
