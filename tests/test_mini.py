@@ -26,6 +26,7 @@ from harness.records import Record
 from tools import pretrain_mini
 
 SIZE = 3000  # the default: 600 test messages
+ANSWERED = 3 / 5  # of the closing phrases, in either class
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
@@ -63,13 +64,13 @@ def test_its_loss_is_near_the_entropy_which_needs_the_order_of_the_acts() -> Non
 def _entropy_of_a_conversation() -> float:
     """Of what follows the opener, in nats: the text tells every choice that the generator made."""
     act = _of_phrases(synthetic._ACTS) + 2 * log(10)
-    message = log(2) + 2 * act + 2 * _of_phrases(synthetic._FILLERS) + _of_leaning(synthetic._CLOSERS)
-    leans = _entropy(synthetic.CLOSER_AGREES) + _entropy(synthetic.ANSWER_AGREES)
-    return message + _of_leaning(synthetic._ANSWERS) + leans
+    closer = _of_leaning(synthetic._CLOSERS, synthetic.CLOSER_AGREES)
+    answer = ANSWERED * _of_leaning(synthetic._ANSWERS, synthetic.ANSWER_AGREES)
+    return log(2) + 2 * act + 2 * _of_phrases(synthetic._FILLERS) + closer + answer
 
 
-def _of_leaning(phrases: dict[str, tuple[str, ...]]) -> float:
-    return sum(_of_phrases(templates) for templates in phrases.values()) / len(phrases)
+def _of_leaning(phrases: dict[str, tuple[str, ...]], agrees: float) -> float:
+    return _entropy(agrees) + sum(_of_phrases(templates) for templates in phrases.values()) / len(phrases)
 
 
 def _of_phrases(templates: tuple[str, ...]) -> float:
@@ -87,8 +88,9 @@ def test_the_stream_is_the_messages_with_answers_that_lean_towards_the_true_clas
     assert [text for text, _ in drawn] == [message.text for message in messages]
     first_words = {label: {_first_word(phrase) for phrase in phrases} for label, phrases in synthetic._ANSWERS.items()}
     assert not first_words["ham"] & first_words["spam"]
-    pairs = zip(messages, drawn, strict=True)
-    agrees = [_first_word(answer) in first_words[message.true_label] for message, (_, answer) in pairs]
+    answered = [(message, answer) for message, (_, answer) in zip(messages, drawn, strict=True) if answer]
+    assert len(answered) / len(drawn) == pytest.approx(ANSWERED, abs=0.03)
+    agrees = [_first_word(answer) in first_words[message.true_label] for message, answer in answered]
     assert np.mean(agrees) == pytest.approx(synthetic.ANSWER_AGREES, abs=0.03)
 
 

@@ -5,10 +5,10 @@
 Writes `harness/assets/mini.safetensors` in the published layout, float16; the same bytes each time on one machine: one
 thread, seeded texts, and the initial weights that `WEIGHTS=random` has by default.
 
-A row is one conversation: a message as a classifier sees it, with nothing before its first token, then an answer to it
-and end-of-text. The answer follows at once, so that the message's last token has to predict it: its first words lean
-towards the message's true class. Labels are never shown, and data sets hold no answers. The texts come from another
-seed than any data set's, and each is seen once.
+A row is one conversation: a message as a classifier sees it, with nothing before its first token, then the answer to
+it if there is one, and end-of-text. The answer follows at once, so that the message's last token has to predict it: its
+first words lean towards the message's true class. Labels are never shown, and data sets hold no answers. The texts come
+from another seed than any data set's, and each is seen once.
 """
 
 from __future__ import annotations

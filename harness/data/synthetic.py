@@ -10,8 +10,9 @@ the text alone can be right more often than 97%.
 `conversations` adds what a data set does not have: an answer to each message, as in the corpora that language models
 are pretrained on, where what follows a text depends on what the text means. Its first words lean towards the true
 class, in 80% of the answers, so the state that is to predict them, the message's last, must hold what was read. That is
-why frozen features of a pretrained model are worth something. If the message were the end, the next token would be
-certain there, and nothing would keep the class where a classifier reads it.
+why frozen features of a pretrained model are worth something. Who is asked to ring or to speak with somebody does not
+write back: two closing phrases of five in either class get no answer. There end-of-text is certain, nothing keeps the
+class where a classifier reads it, and frozen features fall short of what the model could read.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ _ANSWERS = {
     "ham": ("thanks. see you {time}", "yes. talk soon", "good. {time} is fine", "love to {person}", "see you {time}"),
     "spam": ("who is this", "no thanks. not {time}", "stop it", "not {time}", "leave it to {person}"),
 }
+_UNANSWERED = ("give me a ring", "say hello", "call now", "ask for")
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,20 @@ def generate(count: int, seed: int) -> list[Message]:
 
 
 def conversations(count: int, seed: int) -> list[tuple[str, str]]:
-    """The texts of `generate(count, seed)`, each with an answer that begins with a space.
+    """The texts of `generate(count, seed)`, each with its answer: one that begins with a space, or "".
 
     The answer leans towards the true class, whatever the label says. No data set holds it.
     """
     chance = random.Random(f"answers {seed}")  # not the draws that made the messages
-    drawn = []
-    for message in generate(count, seed):
-        agreeing = message.true_label if chance.random() < ANSWER_AGREES else _other(message.true_label)
-        drawn.append((message.text, f" {_phrase(chance, _ANSWERS[agreeing])}"))
-    return drawn
+    return [(message.text, _answer(message, chance)) for message in generate(count, seed)]
+
+
+def _answer(message: Message, chance: random.Random) -> str:
+    closer = message.text.split(". ")[-1]
+    if closer.startswith(_UNANSWERED):
+        return ""
+    agreeing = message.true_label if chance.random() < ANSWER_AGREES else _other(message.true_label)
+    return f" {_phrase(chance, _ANSWERS[agreeing])}"
 
 
 def _compose(label: str, chance: random.Random) -> str:
