@@ -6,6 +6,13 @@ a neutral phrase stands between the acts, so neither single words nor neighbouri
 opener says nothing. The closing phrase leans towards one class, so that a bag of words is better than chance and
 a language model that reads the order predicts the rest better. Of the labels 3% are flipped: nobody who reads
 the text alone can be right more often than 97%.
+
+`conversations` adds what a data set does not have: an answer to each message, as in the corpora that language models
+are pretrained on, where what follows a text depends on what the text means. Its first words lean towards the true
+class, in 80% of the answers, so the state that is to predict them, the message's last, must hold what was read. That is
+why frozen features of a pretrained model are worth something. Who is asked to ring or to speak with somebody does not
+write back: two closing phrases of five in either class get no answer. There end-of-text is certain, nothing keeps the
+class where a classifier reads it, and frozen features fall short of what the model could read.
 """
 
 from __future__ import annotations
@@ -15,6 +22,7 @@ from dataclasses import dataclass
 
 FLIPPED_FRACTION = 0.03
 CLOSER_AGREES = 0.75
+ANSWER_AGREES = 0.8
 CLASSES = ("ham", "spam")
 STREAM_SEED = 1_000_000  # of the unlabelled texts for mini and its tokenizer; data sets have other seeds
 
@@ -42,6 +50,11 @@ _CLOSERS = {
     "ham": ("see you {time}", "talk soon", "love from {person}", "give me a ring {time}", "say hello to {person}"),
     "spam": ("reply yes {time}", "call now", "offer ends {time}", "ask for {person}", "text stop to end"),
 }
+_ANSWERS = {
+    "ham": ("thanks. see you {time}", "yes. talk soon", "good. {time} is fine", "love to {person}", "see you {time}"),
+    "spam": ("who is this", "no thanks. not {time}", "stop it", "not {time}", "leave it to {person}"),
+}
+_UNANSWERED = ("give me a ring", "say hello", "call now", "ask for")
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,23 @@ def generate(count: int, seed: int) -> list[Message]:
         Message(_compose(label, chance), _other(label) if index in flipped else label, label)
         for index, label in enumerate(labels)
     ]
+
+
+def conversations(count: int, seed: int) -> list[tuple[str, str]]:
+    """The texts of `generate(count, seed)`, each with its answer: one that begins with a space, or "".
+
+    The answer leans towards the true class, whatever the label says. No data set holds it.
+    """
+    chance = random.Random(f"answers {seed}")  # not the draws that made the messages
+    return [(message.text, _answer(message, chance)) for message in generate(count, seed)]
+
+
+def _answer(message: Message, chance: random.Random) -> str:
+    closer = message.text.split(". ")[-1]
+    if closer.startswith(_UNANSWERED):
+        return ""
+    agreeing = message.true_label if chance.random() < ANSWER_AGREES else _other(message.true_label)
+    return f" {_phrase(chance, _ANSWERS[agreeing])}"
 
 
 def _compose(label: str, chance: random.Random) -> str:
