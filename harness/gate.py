@@ -32,6 +32,8 @@ COST_SUITE = ROOT / "configs" / "gate_cost.yaml"
 REFERENCE = ROOT / "results" / "reference" / "gate"
 GATE_SCHEMA_VERSION = 1
 
+ENVIRONMENT = ("processor", "cores", "threads", "cpu_capability", "device", "versions", "code_sha256")
+
 # Chance of an alarm where nothing is worse, over all strategies together (Holm): half of what the whole gate may have.
 ACCURACY_LEVEL = 0.005
 # A curve is compared by the means of so many steps. Other instruction sets and thread counts stay within the band by
@@ -120,35 +122,39 @@ def rerun(results: Path) -> Measurement:
     """
     store = Store(results / "gate")
     store.check_writable()
-    with tempfile.TemporaryDirectory(dir=results / "gate", prefix="cache-") as cache:
-        suite = resolve(load_suite(SUITE, {}, []), store.results, Path(cache))
-        fast, plain = (
-            resolve(load_suite(COST_SUITE, {"plain": plain}, []), store.results, Path(cache)) for plain in (False, True)
-        )
-        side_by_side = [planned for pair in zip(fast.runs, plain.runs, strict=True) for planned in pair]
-        plan = Plan(runs=[*suite.runs, *side_by_side], results=store.results, cache=Path(cache))
-        for planned in plan.runs:
-            store.remove(planned.run_id)
-        plan, _ = prepare_store(plan, store, force=False)
-        launch(plan)
-    records = [store.read(planned.run_id) for planned in plan.runs]
+    with tempfile.TemporaryDirectory(dir=store.results, prefix="cache-") as cache:
+        planned = plan(store.results, Path(cache))
+        for run in planned.runs:
+            store.remove(run.run_id)
+        planned, _ = prepare_store(planned, store, force=False)
+        launch(planned)
+    records = [store.read(run.run_id) for run in planned.runs]
     failed = [record for record in records if record.status != "ok"]
     if failed:
         raise FailedRuns(failed)
-    costs, count = records[len(suite.runs) :], len(suite.runs)
-    return measurement(store, records[:count], list(zip(costs[::2], costs[1::2], strict=True)))
+    return measurement(store, records)
 
 
-def measurement(store: Store, records: list[Record], costs: list[tuple[Record, Record]]) -> Measurement:
-    """What the gate keeps of a suite's records and of the pairs (fast path, plain path)."""
+def plan(results: Path, cache: Path, seeds: list[int] | None = None) -> Plan:
+    """The suite's runs, then the cost runs, fast and plain in turn; with other seeds where they are given."""
+    suite, fast, plain = (
+        resolve(load_suite(file, {"seed": seeds} | options, []), results, cache).runs
+        for file, options in ((SUITE, {}), (COST_SUITE, {"plain": False}), (COST_SUITE, {"plain": True}))
+    )
+    side_by_side = [run for pair in zip(fast, plain, strict=True) for run in pair]
+    return Plan(runs=[*suite, *side_by_side], results=results, cache=cache)
+
+
+def measurement(store: Store, records: list[Record]) -> Measurement:
+    """What the gate keeps of the records of a plan's runs, in the plan's order."""
+    plain = {record.seed: record for record in records if record.config["plain"]}
+    ahead = records.index(next(iter(plain.values()))) - 1  # the first cost run stands before its plain path
+    suite, fast = records[:ahead], records[ahead::2]
     return Measurement(
         finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        environment={
-            key: records[0].environment.get(key)
-            for key in ("processor", "cores", "threads", "cpu_capability", "device", "versions", "code_sha256")
-        },
-        runs=[_run(store, record) for record in records],
-        costs=[_cost(*pair) for pair in costs],
+        environment={key: records[0].environment[key] for key in ENVIRONMENT},
+        runs=[_run(store, record) for record in suite],
+        costs=[_cost(record, plain[record.seed]) for record in fast],
     )
 
 
