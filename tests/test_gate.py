@@ -54,7 +54,7 @@ def _changed(measured: Measurement, strategy: str = "last_block", **update: obje
     return measured.model_copy(update={"runs": runs})
 
 
-def _verdicts(findings: list[Finding], *but: str) -> dict[tuple[str, str], str]:
+def _verdicts(findings: list[Finding]) -> dict[tuple[str, str], str]:
     """Of what is not `same`."""
     return {(one.check, one.strategy): one.verdict for one in findings if one.verdict != "same"}
 
