@@ -5,13 +5,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup bench test test-all perf mini lint
+.PHONY: help setup bench gate gate-update test test-all perf mini lint
 
 help:
 	@echo "make setup                      create .venv and install what is pinned"
 	@echo "make bench STRATEGY=last_block  fine-tune, measure, print a table, write results/"
 	@echo "                                STRATEGY=all, a comma list, or a path to a .py file; more in the README"
 	@echo "make test                       the tests that must be green everywhere (make test-all: the long ones too)"
+	@echo "make gate                       fail on a real regression against results/reference/gate (under 5 minutes)"
+	@echo "                                make gate-update REASON=\"why\" writes a new reference"
 	@echo "make perf                       speed against the plain path and the Hugging Face Trainer, side by side"
 	@echo "make mini                       pretrain the embedded mini model again (about 10 minutes on one core)"
 	@echo "make lint                       ruff"
@@ -46,6 +48,12 @@ test: setup
 
 test-all: setup
 	@$(BIN)/python -m pytest -m ""
+
+gate: setup
+	@$(BIN)/ftbench gate $(call option,RESULTS,results)
+
+gate-update: setup
+	@$(BIN)/ftbench gate --update "$(REASON)" $(call option,RESULTS,results)
 
 # Ratios measured side by side; FULL=1 takes the whole data set and all strategies (hours).
 perf: setup

@@ -7,17 +7,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from harness import UserError
+from harness import UserError, gate
 from harness.config import ONE_MACHINE, Hosts, SuiteConfig
 from harness.launch import launch
 from harness.plan import Plan, resolve
 from harness.records import BASELINE, Record, Store, newest_of_each
 from harness.report.comparison import check_reference
 from harness.report.files import write_tables
+from harness.report.gate import print_findings, write_findings
 from harness.report.published import PublishedSuite, print_published, suites_in
 from harness.report.scaling import print_scaling
 from harness.report.sweep import best_rates
-from harness.report.table import print_table
+from harness.report.table import last_line, print_table
 from harness.suite import prepare_store
 from harness.tune import tuned
 
@@ -78,6 +79,36 @@ def show_results(console: Console, results: Path, reference: str | None = None) 
         )
     check_reference(records, reference)
     _show(console, store, newest_of_each(records), reference, suites_in(results))
+
+
+def run_gate(console: Console, results: Path, update: str | None) -> int:
+    """Measure the gate's suite; compare it with the reference, or with a reason make it the new one.
+
+    Returns the exit code: 0; 1 where something is worse or a run failed, or it was interrupted.
+    """
+    if update is None:
+        reference = gate.read_reference(gate.REFERENCE)  # what is wrong with it is told now, not after the work
+    else:
+        gate.check_reason(update)
+    try:
+        measured = gate.rerun(results)
+    except KeyboardInterrupt:
+        console.print("[bold red]Interrupted:[/] nothing was compared or written.")
+        return 1
+    except gate.FailedRuns as failed:
+        for record in failed.records:
+            told = escape(f"{record.run_id}, {record.status}: {last_line(record.error)}")
+            console.print(f"[bold red]{told}[/]", highlight=False, soft_wrap=True)
+        return 1
+    if update is not None:
+        console.print(f"Wrote {gate.write_reference(gate.REFERENCE, measured, update)}.", highlight=False)
+        return 0
+    gate.check_comparable(reference, measured)
+    findings = gate.compare(reference, measured)
+    written = write_findings(results, findings, reference, measured)
+    print_findings(console, findings, reference)
+    console.print(f"\nWrote {', '.join(map(str, written))}.", highlight=False)
+    return int(gate.alarms(findings))
 
 
 def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:

@@ -94,6 +94,17 @@ def table(results: Results = RESULTS, reference: Reference = None) -> None:
     bench.show_results(console, results, reference)
 
 
+@app.command()
+def gate(
+    update: Annotated[str | None, typer.Option(help="write a new reference, for this reason")] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Run a small suite again and compare it with the committed reference; exit code 1 on a real regression."""
+    from harness import bench
+
+    raise typer.Exit(bench.run_gate(console, results, update))
+
+
 @app.command("list")
 def list_strategies(
     model: Annotated[str, typer.Option(help="the size whose parameters are counted")] = "gpt2",

@@ -146,6 +146,11 @@ class Memory(Part):
     definition: str
     by_rank: list[RankMemory]
 
+    @property
+    def grown_bytes(self) -> int:
+        """The peak above what a rank held when the run began: runs before it in the same process leave caches."""
+        return max(peak - rank.at_start for rank in self.by_rank for peak in rank.phases.values())
+
 
 class StrategySource(Part):
     """origin: `built in`, `baseline`, or where else the strategy's code came from."""

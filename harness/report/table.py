@@ -87,10 +87,7 @@ def _reused(entry: Entry) -> bool:
 
 
 def _grown(record: Record) -> float | None:
-    """Peak bytes above what a rank held when the run began: runs before it in the same process leave caches behind."""
-    if not record.memory:
-        return None
-    return max(peak - rank.at_start for rank in record.memory.by_rank for peak in rank.phases.values())
+    return record.memory.grown_bytes if record.memory else None
 
 
 def _f1(record: Record) -> float | None:

@@ -1,0 +1,167 @@
+"""How often the gate errs, from real runs: `python -m benchmarks.gate_errors` (about 20 minutes on 2 quiet cores).
+
+It fills a pool, `results/gate_errors`, with the gate's runs: many other seeds, and the gate's own under other
+instruction sets and thread counts. What the pool has already is not run again: delete it to measure a changed code.
+Then it draws pairs of a reference and a rerun out of the pool, and counts in how many the gate alarms.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from harness import gate
+from harness.config import load_suite
+from harness.gate import Measurement, Run, alarms, compare, farthest
+from harness.launch import launch
+from harness.plan import Plan
+from harness.records import Record, Store
+
+POOL = Path("results") / "gate_errors"
+RERUNS = 600
+SEEDS = range(40)
+GATE_SEEDS = load_suite(gate.SUITE, {}, []).seeds
+COSTS = len(load_suite(gate.COST_SUITE, {}, []).seeds)
+# The gate's own seeds again; the first is what all others are compared with.
+VARIANTS = {
+    "one thread": {"OMP_NUM_THREADS": "1"},
+    "two threads": {"OMP_NUM_THREADS": "2"},
+    "AVX2": {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "avx2"},
+    "no vector instructions": {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
+}
+BASE = "one thread"
+FALL, GROWTH = 0.03, 1.2
+
+
+Pool = dict[str, dict[int, Measurement]]  # by variant and seed
+
+
+def fill(variant: str) -> None:
+    """Do in this process what the pool lacks of a variant; the environment must be the variant's."""
+    store, planned = _planned(variant)
+    done = [record.config for record in store.all()]
+    launch(planned.model_copy(update={"runs": [run for run in planned.runs if run.used not in done]}))
+
+
+def read(variant: str) -> dict[int, Measurement]:
+    """Of each seed that is complete."""
+    store, planned = _planned(variant)
+    records = {json.dumps(record.config, sort_keys=True): record for record in store.all()}
+    found: dict[int, list[Record | None]] = {}
+    for run in planned.runs:
+        found.setdefault(run.config.seed, []).append(records.get(json.dumps(run.used, sort_keys=True)))
+    return {seed: gate.measurement(store, of_seed) for seed, of_seed in found.items() if all(of_seed)}
+
+
+def _planned(variant: str) -> tuple[Store, Plan]:
+    results = POOL / variant.replace(" ", "_")
+    store = Store(results)
+    store.check_writable()
+    return store, gate.plan(results, results / "cache", list(SEEDS) if variant == BASE else list(GATE_SEEDS))
+
+
+def _together(seeds: Sequence[Measurement], pool: Pool, random: np.random.Generator) -> Measurement:
+    """The runs of `seeds`, with as many costs as the gate has, drawn from BASE's with replacement."""
+    costs = random.choice([cost for one in pool[BASE].values() for cost in one.costs], COSTS)
+    return seeds[0].model_copy(update={"runs": [run for one in seeds for run in one.runs], "costs": list(costs)})
+
+
+def lowered(measured: Measurement, strategies: Iterable[str], random: np.random.Generator) -> Measurement:
+    """Each right answer of `strategies` turned wrong with the chance that lowers their accuracy by FALL on average."""
+    runs = [_lowered(run, random) if run.strategy in strategies else run for run in measured.runs]
+    return measured.model_copy(update={"runs": runs})
+
+
+def _lowered(run: Run, random: np.random.Generator) -> Run:
+    right = run.answers()
+    right &= random.random(len(right)) >= FALL / right.mean()
+    return run.model_copy(update={"correct": np.packbits(right).tobytes().hex()})
+
+
+def swollen(measured: Measurement) -> Measurement:
+    """With GROWTH times the memory."""
+    costs = [cost.model_copy(update={"memory": GROWTH * cost.memory}) for cost in measured.costs]
+    return measured.model_copy(update={"costs": costs})
+
+
+def other_seeds(pool: Pool, random: np.random.Generator) -> tuple[Measurement, Measurement]:
+    """A reference and a rerun that have no seed in common."""
+    count = len(GATE_SEEDS)
+    drawn = random.choice(list(pool[BASE]), 2 * count, replace=False)
+    parts = ([pool[BASE][int(seed)] for seed in part] for part in (drawn[:count], drawn[count:]))
+    return tuple(_together(part, pool, random) for part in parts)
+
+
+def same_seeds(pool: Pool, random: np.random.Generator) -> tuple[Measurement, Measurement]:
+    """The gate's seeds, each as one variant ran it and as another did."""
+    pairs = []
+    for seed in GATE_SEEDS:
+        having = [variant for variant in pool if seed in pool[variant]]
+        if len(having) > 1:
+            pairs.append([pool[str(variant)][seed] for variant in random.choice(having, 2, replace=False)])
+    return tuple(_together(side, pool, random) for side in zip(*pairs, strict=True))
+
+
+def rates(pool: Pool, draw: Callable, random: np.random.Generator) -> dict[str, float]:
+    """The share of reruns in which the gate alarms, by what was done to the rerun."""
+    names = list(dict.fromkeys(run.strategy for one in pool[BASE].values() for run in one.runs))
+    changes: dict[str, Callable[[Measurement], Measurement]] = {"nothing worse": lambda rerun: rerun}
+    for strategies in ([name] for name in names):
+        changes[f"{strategies[0]} 3 points lower"] = lambda rerun, these=strategies: lowered(rerun, these, random)
+    changes["memory 20% up"] = swollen
+    alarmed = dict.fromkeys(changes, 0)
+    for _ in range(RERUNS):
+        reference, rerun = draw(pool, random)
+        for what, change in changes.items():
+            alarmed[what] += alarms(compare(reference, change(rerun)))
+    return {what: count / RERUNS for what, count in alarmed.items()}
+
+
+def spread_table(pool: Pool) -> Table:
+    """What the checks saw of the variants: how far losses were from BASE's, and both ratios."""
+    table = _table("Each variant", ["seeds", "largest distance of losses", "memory", "speed"])
+    for variant, seeds in pool.items():
+        apart = [
+            farthest(np.array(ours.losses), np.array(theirs.losses))[0]
+            for seed in seeds.keys() & pool[BASE].keys()
+            for ours, theirs in zip(seeds[seed].runs, pool[BASE][seed].runs, strict=True)
+        ]
+        costs = [cost for one in seeds.values() for cost in one.costs]
+        ratios = [np.array([getattr(cost, name) for cost in costs]) for name in ("memory", "speed")]
+        shown = [f"{ratio.min():.2f} to {ratio.max():.2f}" for ratio in ratios if len(ratio)]
+        table.add_row(variant, str(len(seeds)), f"{max(apart, default=0):.2g}", *shown)
+    return table
+
+
+def _table(title: str, columns: list[str]) -> Table:
+    return Table("", *columns, title=title, box=box.MARKDOWN, title_justify="left")
+
+
+def main() -> None:
+    for variant, environment in VARIANTS.items():
+        command = [sys.executable, "-m", "benchmarks.gate_errors", variant]
+        subprocess.run(command, env=os.environ | environment, check=True)
+    console, random = Console(width=120), np.random.default_rng(0)
+    pool = {variant: read(variant) for variant in VARIANTS}
+    console.print(spread_table(pool), "")
+    found = {"other seeds": rates(pool, other_seeds, random), "same seeds": rates(pool, same_seeds, random)}
+    table = _table(f"Alarms in {RERUNS} reruns, %", list(found))
+    for what in found["same seeds"]:
+        table.add_row(what, *(f"{100 * of[what]:.1f}" for of in found.values()))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        fill(sys.argv[1])
+    else:
+        main()

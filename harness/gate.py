@@ -1,0 +1,363 @@
+"""The gate: a small suite run again and compared with a committed reference; docs/gate.md says how often it errs.
+
+A `Measurement` is what the gate keeps of a suite, rerun or reference alike; `compare` makes findings of two of them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness import UserError, statistics
+from harness.config import load_suite
+from harness.data.fetch import write_atomically
+from harness.launch import launch
+from harness.plan import Plan, resolve
+from harness.records import SCHEMA_VERSION as RECORD_SCHEMA_VERSION
+from harness.records import Record, Store
+from harness.suite import prepare_store
+
+ROOT = Path(__file__).parents[1]
+SUITE = ROOT / "configs" / "gate.yaml"
+COST_SUITE = ROOT / "configs" / "gate_cost.yaml"
+REFERENCE = ROOT / "results" / "reference" / "gate"
+GATE_SCHEMA_VERSION = 1
+
+ENVIRONMENT = ("processor", "cores", "threads", "cpu_capability", "device", "versions", "code_sha256")
+
+# Chance of an alarm where nothing is worse, over all strategies together (Holm): half of what the whole gate may have.
+ACCURACY_LEVEL = 0.005
+# A curve is compared by the means of so many steps. Other instruction sets move them by 1e-7; without weight decay
+# they move by 2e-4 (docs/gate.md).
+LOSS_WINDOW = 25
+LOSS_BAND = 1e-4
+# A curve that leaves its band downwards and ends lower by so much of itself is an improvement.
+LOWER_LOSS = 0.05
+# What a ratio to the plain path may become, as a multiple of the reference's.
+MOST_MEMORY = 1.1
+LEAST_SPEED = 0.4
+
+Verdict = Literal["same", "better", "regression"]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Run(Part):
+    """correct: whether each test message was answered right, in order of their index, as packed bits in hex."""
+
+    strategy: str
+    seed: int
+    config: dict[str, Any]
+    weights_sha256: str | None
+    data_sha256: str
+    trainable_parameters: int
+    messages: int
+    correct: str
+    losses: list[float] = Field(description="of each training step, six significant digits")
+
+    def answers(self) -> np.ndarray:
+        """[messages], True where the answer was right."""
+        return np.unpackbits(np.frombuffer(bytes.fromhex(self.correct), np.uint8), count=self.messages).astype(bool)
+
+
+class Cost(Part):
+    """One seed's run over the plain path's: peak memory above the start of the run, and steps per second."""
+
+    strategy: str
+    seed: int
+    config: dict[str, Any]
+    memory: float
+    speed: float
+
+
+class Measurement(Part):
+    schema_version: Literal[1] = GATE_SCHEMA_VERSION
+    record_schema_version: int = RECORD_SCHEMA_VERSION
+    reason: str | None = Field(None, description="why a reference was written")
+    finished_at: str
+    environment: dict[str, Any]
+    runs: list[Run]
+    costs: list[Cost]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison. before, after: what was compared, in the unit that `check` implies.
+
+    check: accuracy (shares), losses (the mean of the last quarter), parameters, memory and speed (ratios to the plain
+    path). detail: by how much, and by which rule.
+    """
+
+    check: str
+    strategy: str
+    before: float
+    after: float
+    detail: str
+    verdict: Verdict
+
+
+class FailedRuns(Exception):
+    """Runs of the suite did not end well; the records say why."""
+
+    def __init__(self, records: list[Record]) -> None:
+        super().__init__(", ".join(record.run_id for record in records))
+        self.records = records
+
+
+def rerun(results: Path) -> Measurement:
+    """Run the suite anew below `results`/gate, with nothing stored: what an older code computed would hide a change.
+
+    Raises FailedRuns where a run did not end well.
+    """
+    store = Store(results / "gate")
+    store.check_writable()
+    with tempfile.TemporaryDirectory(dir=store.results, prefix="cache-") as cache:
+        planned = plan(store.results, Path(cache))
+        for run in planned.runs:
+            store.remove(run.run_id)
+        planned, _ = prepare_store(planned, store, force=False)
+        launch(planned)
+    records = [store.read(run.run_id) for run in planned.runs]
+    failed = [record for record in records if record.status != "ok"]
+    if failed:
+        raise FailedRuns(failed)
+    return measurement(store, records)
+
+
+def plan(results: Path, cache: Path, seeds: list[int] | None = None) -> Plan:
+    """The suite's runs, then the cost runs, fast and plain in turn; with other seeds where they are given."""
+    suite, fast, plain = (
+        resolve(load_suite(file, {"seed": seeds} | options, []), results, cache).runs
+        for file, options in ((SUITE, {}), (COST_SUITE, {"plain": False}), (COST_SUITE, {"plain": True}))
+    )
+    side_by_side = [run for pair in zip(fast, plain, strict=True) for run in pair]
+    return Plan(runs=[*suite, *side_by_side], results=results, cache=cache)
+
+
+def measurement(store: Store, records: list[Record]) -> Measurement:
+    """What the gate keeps of the records of a plan's runs, in the plan's order."""
+    plain = {record.seed: record for record in records if record.config["plain"]}
+    ahead = records.index(next(iter(plain.values()))) - 1  # the first cost run stands before its plain path
+    suite, fast = records[:ahead], records[ahead::2]
+    return Measurement(
+        finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        environment={key: records[0].environment[key] for key in ENVIRONMENT},
+        runs=[_run(store, record) for record in suite],
+        costs=[_cost(record, plain[record.seed]) for record in fast],
+    )
+
+
+def _run(store: Store, record: Record) -> Run:
+    frame = store.predictions(record.run_id).sort_values("index")
+    losses = pd.read_csv(store.runs / record.run_id / "losses.csv")["loss"]
+    return Run(
+        strategy=record.strategy,
+        seed=record.seed,
+        config=_without_seed(record),
+        weights_sha256=record.model.weights_sha256,
+        data_sha256=record.data.sha256,
+        trainable_parameters=record.model.trainable_parameters,
+        messages=len(frame),
+        correct=np.packbits(frame["label"] == frame["predicted"]).tobytes().hex(),
+        losses=[float(f"{loss:.6g}") for loss in losses],
+    )
+
+
+def _cost(fast: Record, plain: Record) -> Cost:
+    return Cost(
+        strategy=fast.strategy,
+        seed=fast.seed,
+        config=_without_seed(fast),
+        memory=fast.memory.grown_bytes / plain.memory.grown_bytes,
+        speed=plain.step_milliseconds.p50 / fast.step_milliseconds.p50,
+    )
+
+
+def _without_seed(record: Record) -> dict[str, Any]:
+    return {key: value for key, value in record.config.items() if key not in ("strategy", "seed")}
+
+
+def read_reference(folder: Path) -> Measurement:
+    """Raises UserError for a reference that is missing, empty, damaged, or of another schema version."""
+    path, remedy = folder / "reference.json", 'write one with `make gate-update REASON="..."`'
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"gate reference {str(path)!r} can't be read ({error.strerror}): {remedy}.") from error
+    except ValueError as error:
+        raise UserError(f"gate reference {str(path)!r} is no JSON ({error}): restore it, or {remedy}.") from error
+    if not isinstance(tree, dict) or not tree.get("runs") or not tree.get("costs"):
+        raise UserError(f"gate reference {str(path)!r} is empty: it holds no runs to compare with; {remedy}.")
+    versions = [("schema_version", GATE_SCHEMA_VERSION), ("record_schema_version", RECORD_SCHEMA_VERSION)]
+    for name, expected in versions:
+        if tree.get(name) != expected:
+            raise UserError(
+                f"gate reference {str(path)!r} has {name} {tree.get(name)!r}, and this ftbench writes {expected}: "
+                f"they can't be compared; {remedy}."
+            )
+    try:
+        return Measurement.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"gate reference {str(path)!r} is damaged ({where}: {first['msg']}): {remedy}.") from error
+
+
+def write_reference(folder: Path, measured: Measurement, reason: str) -> Path:
+    """The measurement as the new reference, with the reason.
+
+    Raises UserError without a reason.
+    """
+    check_reason(reason)
+    tree = measured.model_copy(update={"reason": reason.strip()}).model_dump(mode="json")
+    # One line a run: a reference that changes shows in a diff which runs did.
+    parts = {key: json.dumps(value) for key, value in tree.items()}
+    for key in ("runs", "costs"):
+        parts[key] = "[\n" + ",\n".join(json.dumps(entry) for entry in tree[key]) + "\n]"
+    content = "{\n" + ",\n".join(f"{json.dumps(key)}: {value}" for key, value in parts.items()) + "\n}\n"
+    write_atomically(folder / "reference.json", content)
+    return folder / "reference.json"
+
+
+def check_reason(reason: str) -> None:
+    if not reason.strip():
+        raise UserError('a new gate reference needs a reason: make gate-update REASON="what changed, and why".')
+
+
+def check_comparable(reference: Measurement, measured: Measurement) -> None:
+    """Raises UserError where the two were not measured on the same weights, data and configuration, and says which."""
+    different = []
+    for what, old, new in (("runs", reference.runs, measured.runs), ("cost runs", reference.costs, measured.costs)):
+        named_old, named_new = ({(run.strategy, run.seed): run for run in runs} for runs in (old, new))
+        if named_old.keys() != named_new.keys():
+            told = (", ".join(f"{name} seed {seed}" for name, seed in named) for named in (named_old, named_new))
+            different.append("configuration of the {}: reference {}; now {}".format(what, *told))
+            continue
+        for key, run in named_old.items():
+            different += _differences(run, named_new[key])
+    if different:
+        raise UserError(
+            f"the gate compares like with like only, and these differ: {'; '.join(dict.fromkeys(different))}. Undo the "
+            'change, or write a new reference: make gate-update REASON="...".'
+        )
+
+
+def _differences(old: Run | Cost, new: Run | Cost) -> Iterator[str]:
+    for part, key in (("weights", "weights_sha256"), ("data", "data_sha256")):
+        before, after = getattr(old, key, None), getattr(new, key, None)
+        if before != after:
+            yield f"{part} (sha256): reference {str(before)[:12]}; now {str(after)[:12]}"
+    before, after = dict(_flat(old.config)), dict(_flat(new.config))
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            yield f"configuration {key}: reference {before.get(key)!r}; now {after.get(key)!r}"
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        yield from _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+
+
+def compare(reference: Measurement, measured: Measurement) -> list[Finding]:
+    """Findings of every check. Both hold equally many seeds of the same strategies; seeds are paired in order.
+
+    Loss curves are compared where both ran the same seed: other seeds draw other batches.
+    """
+    strategies = list(dict.fromkeys(run.strategy for run in reference.runs))
+    pairs = [(_of(reference.runs, name), _of(measured.runs, name)) for name in strategies]
+    findings = _accuracy(pairs)
+    for old, new in pairs:
+        findings += _losses(old, new)
+        findings.append(_parameters(old, new))
+    return [*findings, _ratio("memory", reference, measured), _ratio("speed", reference, measured)]
+
+
+def alarms(findings: list[Finding]) -> bool:
+    return any(finding.verdict == "regression" for finding in findings)
+
+
+def _of(runs: list[Run], strategy: str) -> list[Run]:
+    return sorted((run for run in runs if run.strategy == strategy), key=lambda run: run.seed)
+
+
+def _accuracy(pairs: list[tuple[list[Run], list[Run]]]) -> list[Finding]:
+    """One-sided tests on the same messages, for either direction, corrected over the strategies (Holm)."""
+    before, after = (np.array([[run.answers() for run in pair[which]] for pair in pairs]) for which in (0, 1))
+    found = statistics.paired_difference(after, before)
+    lower = found.estimate < 0
+    fall, rise = (statistics.holm(np.where(side, found.p / 2, 1 - found.p / 2)) for side in (lower, ~lower))
+    return [
+        Finding(
+            check="accuracy",
+            strategy=old[0].strategy,
+            before=float(before[number].mean()),
+            after=float(after[number].mean()),
+            detail=f"{100 * found.estimate[number]:+.2f} points, p = {min(fall[number], rise[number]):.2g} "
+            f"(one-sided, corrected; alarm below {ACCURACY_LEVEL:g})",
+            verdict=_direction(fall[number] < ACCURACY_LEVEL, rise[number] < ACCURACY_LEVEL),
+        )
+        for number, (old, _) in enumerate(pairs)
+    ]
+
+
+def _direction(worse: bool, better: bool) -> Verdict:
+    return "regression" if worse else "better" if better else "same"
+
+
+def _losses(old: list[Run], new: list[Run]) -> list[Finding]:
+    by_seed = {run.seed: run for run in new}
+    pairs = {run.seed: (np.array(run.losses), np.array(by_seed[run.seed].losses)) for run in old if run.seed in by_seed}
+    if not pairs:
+        return []
+    before, after = (float(np.mean([_end(pair[which]) for pair in pairs.values()])) for which in (0, 1))
+    if any(len(was) != len(now) for was, now in pairs.values()):
+        return [Finding("losses", old[0].strategy, before, after, "another number of training steps", "regression")]
+    deviation, last_step, seed = max((*farthest(was, now), seed) for seed, (was, now) in pairs.items())
+    lower = after < before * (1 - LOWER_LOSS)
+    verdict: Verdict = "same" if deviation <= LOSS_BAND else "better" if lower else "regression"
+    detail = f"at most {deviation:.2g} apart, seed {seed}, up to step {last_step} (band {LOSS_BAND:g})"
+    return [Finding("losses", old[0].strategy, before, after, detail, verdict)]
+
+
+def farthest(was: np.ndarray, now: np.ndarray) -> tuple[float, int]:
+    """How far two loss curves [steps] are apart in the window where they are farthest, and that window's last step."""
+    starts = range(0, len(was), LOSS_WINDOW)
+    apart = [abs(float((now - was)[start : start + LOSS_WINDOW].mean())) for start in starts]
+    widest = int(np.argmax(apart))
+    return apart[widest], min((widest + 1) * LOSS_WINDOW, len(was))
+
+
+def _end(losses: np.ndarray) -> float:
+    return float(losses[-max(1, len(losses) // 4) :].mean())
+
+
+def _parameters(old: list[Run], new: list[Run]) -> Finding:
+    before, after = ({run.trainable_parameters for run in runs} for runs in (old, new))
+    detail = "exact" if before == after else "must be equal"
+    verdict = "same" if before == after else "regression"
+    return Finding("parameters", old[0].strategy, max(before), max(after), detail, verdict)
+
+
+def _ratio(check: Literal["memory", "speed"], reference: Measurement, measured: Measurement) -> Finding:
+    """Geometric means over seeds: a peak or a time that one run missed or met by chance weighs little."""
+    before, after = (
+        float(np.exp(np.mean([np.log(getattr(cost, check)) for cost in one.costs]))) for one in (reference, measured)
+    )
+    change = after / before
+    if check == "memory":
+        worse, better, limit = change > MOST_MEMORY, change < 1 / MOST_MEMORY, f"at most x {MOST_MEMORY:g}"
+    else:
+        worse, better, limit = change < LEAST_SPEED, change > 1 / LEAST_SPEED, f"at least x {LEAST_SPEED:g}"
+    verdict = _direction(worse, better)
+    return Finding(check, reference.costs[0].strategy, before, after, f"x {change:.2f} (allowed {limit})", verdict)
