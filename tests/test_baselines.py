@@ -229,7 +229,18 @@ def test_a_baseline_that_fails_is_a_record_and_the_suite_goes_on(
 
 
 def test_all_means_the_strategies_and_the_baselines(run_cli: Callable, tmp_path: Path) -> None:
-    options = ["--model", "mini", "--data", "synthetic", "--set", "data.size=20", "--epochs", "0"]
+    options = [
+        "--model",
+        "mini",
+        "--weights",
+        "random",
+        "--data",
+        "synthetic",
+        "--set",
+        "data.size=20",
+        "--epochs",
+        "0",
+    ]
     code, out, told = run_cli("run", "--strategy", "all", *options, "--cache", str(tmp_path / "cache"))
     assert (code, told) == (0, "")
     assert [record.strategy for record in Store(tmp_path / "results").all()] == [*strategies.built_in_names(), *ALL]
