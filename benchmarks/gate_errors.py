@@ -29,7 +29,7 @@ from harness.records import Record, Store
 POOL = Path("results") / "gate_errors"
 RERUNS = 600
 SEEDS = range(40)
-GATE_SEEDS = load_suite(gate.SUITE, {}, []).seeds
+GATE_SEEDS = list(dict.fromkeys(run.seed for run in load_suite(gate.SUITE, {}, []).runs()))
 COSTS = len(load_suite(gate.COST_SUITE, {}, []).seeds)
 # The gate's own seeds again; the first is what all others are compared with.
 VARIANTS = {
