@@ -30,7 +30,7 @@ POOL = Path("results") / "gate_errors"
 RERUNS = 600
 SEEDS = range(40)
 GATE_SEEDS = list(dict.fromkeys(run.seed for run in load_suite(gate.SUITE, {}, []).runs()))
-COSTS = len(load_suite(gate.COST_SUITE, {}, []).seeds)
+COSTS = len(load_suite(gate.COST_SUITE, {}, []).runs())
 # The gate's own seeds again; the first is what all others are compared with.
 VARIANTS = {
     "one thread": {"OMP_NUM_THREADS": "1"},
