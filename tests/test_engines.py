@@ -75,7 +75,8 @@ def test_every_strategy_on_every_arrangement(ftbench: Callable, tmp_path: Path) 
     _assert_alike(ftbench, tmp_path, list(ARRANGEMENTS), "--strategy", "all", "--epochs", "5")
 
 
-@pytest.mark.parametrize("stage", ["1", *(pytest.param(stage, marks=pytest.mark.long) for stage in "023")])
+@pytest.mark.long
+@pytest.mark.parametrize("stage", "0123")
 def test_micro_batches_and_clipping_on_zero(ftbench: Callable, tmp_path: Path, stage: str) -> None:
     """Micro-batches of 3 and a last batch of 4 share unevenly among 2 ranks."""
     options = ["--strategy", "last_block", "--epochs", "1", "--precision", "fp32", "--set", f"data.size={SIZE}"]

@@ -8,26 +8,49 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from harness import bench
+from harness.config import load_suite
 from harness.records import Record, Store
 from harness.report.comparison import compare, conditions
 from harness.report.files import markdown
 from harness.report.sweep import best_rates
 from harness.tune import GRID, SWEPT_SEEDS
 
-SUITE = {"strategy": ["head_only", "last_block", "majority"], "data__size": 60, "training__epochs": 1}
+SUITE = {
+    "strategy": ["head_only", "last_block", "majority"],
+    "model.name": "mini",
+    "data.name": "synthetic",
+    "data.size": 60,
+    "training.epochs": 1,
+    "seed": list(range(SWEPT_SEEDS + 1)),
+    "tune": "lr",
+}
 
 
-@pytest.fixture
-def swept(run_here: Callable) -> list[Record]:
-    return run_here(**SUITE, seed=list(range(SWEPT_SEEDS + 1)), tune="lr")
+def _run(folder: Path) -> list[Record]:
+    store = Store(folder / "results")
+    bench.run_suite(Console(quiet=True), load_suite(None, SUITE, []), store.results, folder / "cache", force=False)
+    return store.all()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tuned")
+
+
+@pytest.fixture(scope="module")
+def swept(folder: Path) -> list[Record]:
+    return _run(folder)
 
 
 def _rate(record: Record) -> float | None:
     return record.config.get("optimizer", {}).get("learning_rate")  # a baseline has none
 
 
-def test_validation_chooses_and_every_seed_runs_at_both_rates(swept: list[Record], store: Store) -> None:
+def test_validation_chooses_and_every_seed_runs_at_both_rates(swept: list[Record], folder: Path) -> None:
+    store = Store(folder / "results")
     table = pd.DataFrame(
         {
             "strategy": record.strategy,
@@ -78,8 +101,8 @@ def test_a_rate_that_diverged_is_not_chosen_and_hides_nothing(swept: list[Record
     assert best_rates(lost)["head_only"] != best
 
 
-def test_the_same_command_does_nothing_again(swept: list[Record], run_here: Callable) -> None:
-    assert run_here(**SUITE, seed=list(range(SWEPT_SEEDS + 1)), tune="lr") == []
+def test_the_same_command_does_nothing_again(swept: list[Record], folder: Path) -> None:
+    assert _run(folder) == swept
 
 
 def test_what_cannot_be_tuned_is_refused(refused: Callable, tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def _point(rate: float, records: list[Record]) -> Point:
     validation = [record.metrics.validation for record in records]
     return Point(
         rate=rate,
-        validation_accuracy=fmean(part.accuracy for part in validation),
+        # Of whole counts: rates that are equally good must not differ by a rounding.
+        validation_accuracy=sum(part.correct for part in validation) / sum(part.total for part in validation),
         validation_loss=fmean(part.loss for part in validation),
         test_accuracy=fmean(record.metrics.test.accuracy for record in records),
     )
