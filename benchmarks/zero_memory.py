@@ -59,7 +59,8 @@ def measure(stage: int) -> None:
     def at_update(*_: object) -> None:
         own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         held["gradients"] = _bytes(parameter.grad for parameter in [*own, *trained.values()])
-        held["parameters"] = _bytes(trained.values())
+        # Stage 3 leaves the whole parameters empty and keeps its part of each beside them.
+        held["parameters"] = _bytes(getattr(parameter, "ds_tensor", parameter) for parameter in trained.values())
 
     optimizer.register_step_pre_hook(at_update)
     meter = MemoryMeter(world.device)
