@@ -112,11 +112,16 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path, hosts: Hosts = ONE_M
     """
     runs: dict[str, PlannedRun] = {}  # a baseline is the same with every seed, a copied row the same as another
     rows = []
+    # Once for all runs that share them: the network and other machines may be asked.
     find = functools.cache(lambda model: _find_model(model, cache))
+    find_data = functools.cache(lambda data: _resolve_data(data, cache))
+    reach = functools.cache(lambda engine: check_hosts(engine, hosts))
     for row in suite.rows:
         planned, skipped = [], row.skipped
         try:
-            planned = [] if skipped else [_planned(row.name, config, find, cache, hosts) for config in row.runs]
+            planned = (
+                [] if skipped else [_planned(row.name, config, find, find_data, reach, cache) for config in row.runs]
+            )
         except NotHere as missing:
             if row.name is None:
                 raise
@@ -145,13 +150,18 @@ def _find_model(model: ModelConfig, cache: Path) -> Found | NotHere:
 
 
 def _planned(
-    title: str | None, config: RunConfig, find: Callable[[ModelConfig], Found | NotHere], cache: Path, hosts: Hosts
+    title: str | None,
+    config: RunConfig,
+    find: Callable[[ModelConfig], Found | NotHere],
+    find_data: Callable[[DataConfig], tuple[DataConfig, str]],
+    reach: Callable[[EngineConfig], None],
+    cache: Path,
 ) -> PlannedRun:
     found = find(config.model)
     if isinstance(found, NotHere):
         raise found
     model, weights_path, weights_sha256, choices = found
-    data, why_data = _resolve_data(config.data, cache)
+    data, why_data = find_data(config.data)
     wanted = "fp32" if config.plain and config.precision == "auto" else config.precision
     precision, why_precision = choose(wanted, model.name, torch.cuda.is_available())
     choices = choices | {"data": why_data, "precision": why_precision}
@@ -163,7 +173,7 @@ def _planned(
     decided = {"model": model, "data": data, "precision": precision, "optimizer": optimizer, "engine": engine}
     config = config.model_copy(update=decided)
     _check_ranks(config)
-    check_hosts(engine, hosts)
+    reach(engine)
     dataset = load_dataset(data, cache)
     _check_batch(config.training, len(dataset.split["train"]))
     return _identified(title or config.strategy, config, dataset, choices, weights_path, weights_sha256)
