@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness import UserError
+from harness.config_tree import differences
 from harness.data.fetch import write_atomically
 from harness.engine.protocol import Engine, MicroBatch
 from harness.engine.world import World
@@ -92,9 +93,10 @@ class Checkpoints:
         """Raises UserError where a checkpoint was written by a run of another configuration."""
         for path in self._manifests():
             manifest = _read_manifest(path)
-            if manifest and (different := _differences(manifest.config, self.config)):
+            if manifest and (different := differences(manifest.config, self.config)):
+                told = [f"{key}: {theirs!r}, here {ours!r}" for key, (theirs, ours) in sorted(different.items())]
                 raise UserError(
-                    f"checkpoint {str(path)!r} belongs to another configuration ({'; '.join(different)}): "
+                    f"checkpoint {str(path)!r} belongs to another configuration ({'; '.join(told)}): "
                     "move its folder away, or run the configuration that it is of."
                 )
 
@@ -143,15 +145,3 @@ def _read_manifest(path: Path) -> Manifest | None:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError:
         return None
-
-
-def _differences(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> list[str]:
-    """`key: theirs, here ours` for every key that differs."""
-    found = []
-    for key in sorted(theirs.keys() | ours.keys()):
-        mine, other = ours.get(key), theirs.get(key)
-        if isinstance(mine, dict) and isinstance(other, dict):
-            found += _differences(other, mine, f"{prefix}{key}.")
-        elif mine != other:
-            found.append(f"{prefix}{key}: {other!r}, here {mine!r}")
-    return found

@@ -251,7 +251,7 @@ def _row(tree: dict[str, Any], entry: Any, number: int, changes: dict[str, Any])
         raise UserError(f"{where} has several strategies: give each a row of its own.")
     told = [
         f"{key}={value} instead of {old}"
-        for key, (old, value) in differences(before, runs[0]).items()
+        for key, (old, value) in differences(before.model_dump(), runs[0].model_dump()).items()
         if not key.startswith(_SAME_RESULTS)
     ]
     skipped = _why_not_wanted(tree, written, changes)

@@ -72,13 +72,14 @@ def merged(tree: dict[str, Any], differences: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def differences(left: BaseModel, right: BaseModel) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys in which two configurations differ, with both values."""
+def differences(left: dict[str, Any], right: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys in which two trees differ, with both values; None for a key that one of them lacks."""
     found: dict[str, tuple[Any, Any]] = {}
-    for key in type(left).model_fields:
-        one, other = getattr(left, key), getattr(right, key)
-        if isinstance(one, BaseModel):
-            found |= {f"{key}.{below}": values for below, values in differences(one, other).items()}
+    for key in [*left, *(key for key in right if key not in left)]:
+        one, other = left.get(key), right.get(key)
+        if isinstance(one, dict) or isinstance(other, dict):
+            below = differences(*(value if isinstance(value, dict) else {} for value in (one, other)))
+            found |= {f"{key}.{name}": values for name, values in below.items()}
         elif one != other:
             found[key] = one, other
     return found

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import UserError, statistics
 from harness.config import load_suite
+from harness.config_tree import differences
 from harness.data.fetch import write_atomically
 from harness.launch import launch
 from harness.plan import Plan, resolve
@@ -258,15 +259,8 @@ def _differences(old: Run | Cost, new: Run | Cost) -> Iterator[str]:
         before, after = getattr(old, key, None), getattr(new, key, None)
         if before != after:
             yield f"{part} (sha256): reference {str(before)[:12]}; now {str(after)[:12]}"
-    before, after = dict(_flat(old.config)), dict(_flat(new.config))
-    for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key):
-            yield f"configuration {key}: reference {before.get(key)!r}; now {after.get(key)!r}"
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        yield from _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    for key, (before, after) in sorted(differences(old.config, new.config).items()):
+        yield f"configuration {key}: reference {before!r}; now {after!r}"
 
 
 def compare(reference: Measurement, measured: Measurement) -> list[Finding]:
