@@ -33,9 +33,13 @@ def run_suite(
 
     swept: list[Record] = []
 
-    def sweep(part: Plan) -> list[Record]:
+    def prepared(part: Plan) -> Plan:
         part, finished = prepare_store(part, store, force)
         _say_what_runs(console, part, finished)
+        return part
+
+    def sweep(part: Plan) -> list[Record]:
+        part = prepared(part)
         launch(part)
         swept.extend(_records_of(part, store))
         return swept
@@ -45,8 +49,7 @@ def run_suite(
     try:
         if suite.tune:
             plan = tuned(suite, plan, lambda chosen: resolve(chosen, results, cache, hosts), sweep, best_rates)
-        plan, finished = prepare_store(plan, store, force)
-        _say_what_runs(console, plan, finished)
+        plan = prepared(plan)
         launch(plan)
     except KeyboardInterrupt:
         interrupted = True

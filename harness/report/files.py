@@ -13,11 +13,12 @@ from filelock import FileLock
 from harness.data.fetch import write_atomically
 from harness.records import Record, Store, newest_of_each
 from harness.report.comparison import Entry, compare, conditions
+from harness.report.markdown import cell, markdown_table
 from harness.report.published import TITLES, PublishedSuite, cells, judged, published_comparison, suites_in, title
 from harness.report.published import notes as notes_on_published
 from harness.report.scaling import scaling_markdown
 from harness.report.sweep import curves, sweep_markdown, sweep_notes
-from harness.report.table import columns, heading, last_line, notes, rows
+from harness.report.table import Row, columns, heading, last_line, notes, rows
 
 
 def markdown(records: list[Record], store: Store, reference: str | None = None) -> str:
@@ -26,20 +27,23 @@ def markdown(records: list[Record], store: Store, reference: str | None = None) 
 
 def _markdown_group(group: list[Record], store: Store, reference: str | None) -> str:
     entries = compare(group, store, reference)
-    titles = [_cell(column.title) for column in columns(entries)]
-    lines = [f"### {_cell(heading(group[0]))}", ""]
-    lines.append("| strategy | " + " | ".join(titles) + " |")
-    lines.append("| --- " + "| ---: " * len(titles) + "|")
-    for row in rows(entries):
-        cells = [f"**{cell}**" if best else _cell(cell) for cell, best in zip(row.cells, row.best, strict=True)]
-        name = _cell(row.name) + (f" ({_cell(row.failure)})" if row.failure else "")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    titles = ["strategy", *(cell(column.title) for column in columns(entries))]
+    table = markdown_table(titles, [_markdown_row(row) for row in rows(entries)])
     told = [*notes(entries), *sweep_notes(group)]
-    return "\n".join([*lines, *sweep_markdown(group), "", *(f"- {_cell(line)}" for line in told), ""])
+    lines = [
+        f"### {cell(heading(group[0]))}",
+        "",
+        *table,
+        *sweep_markdown(group),
+        "",
+        *(f"- {cell(one)}" for one in told),
+    ]
+    return "\n".join([*lines, ""])
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+def _markdown_row(row: Row) -> list[str]:
+    name = cell(row.name) + (f" ({cell(row.failure)})" if row.failure else "")
+    return [name, *(f"**{text}**" if best else cell(text) for text, best in zip(row.cells, row.best, strict=True))]
 
 
 def summary(records: list[Record]) -> pd.DataFrame:
@@ -94,9 +98,9 @@ def _comparison_group(group: list[Record], entries: list[Entry]) -> dict[str, An
 
 def _markdown_suite(suite: PublishedSuite, records: list[Record]) -> str:
     lines = judged(suite, records)
-    table = [f"### {_cell(title(suite))}", "", "| " + " | ".join(TITLES) + " |", "| ---: " * len(TITLES) + "|"]
-    table += ["| " + " | ".join(map(_cell, cells(line))) + " |" for line in lines]
-    return "\n".join([*table, "", *(f"- {_cell(line)}" for line in notes_on_published(lines)), ""])
+    table = markdown_table(TITLES, [[cell(text) for text in cells(line)] for line in lines], left=0)
+    notes_ = [f"- {cell(line)}" for line in notes_on_published(lines)]
+    return "\n".join([f"### {cell(title(suite))}", "", *table, "", *notes_, ""])
 
 
 def write_tables(store: Store, reference: str | None = None) -> list[Path]:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from harness.data.fetch import write_atomically
 from harness.gate import Finding, Measurement, alarms
+from harness.report.markdown import markdown_table
 
 TITLES = ("check", "strategy", "reference", "now", "moved", "verdict")
 SHOW: dict[str, Callable[[float], str]] = {
@@ -38,8 +39,8 @@ def print_findings(console: Console, findings: list[Finding], reference: Measure
 
 def write_findings(results: Path, findings: list[Finding], reference: Measurement, measured: Measurement) -> list[Path]:
     """gate.md and gate.json in the results folder."""
-    rows = [TITLES, ["---"] * len(TITLES), *map(_cells, findings)]
-    lines = [f"### {_title(reference)}", "", *("| " + " | ".join(row) + " |" for row in rows)]
+    table = markdown_table(TITLES, [_cells(finding) for finding in findings], left=len(TITLES))
+    lines = [f"### {_title(reference)}", "", *table]
     facts = {
         "alarm": alarms(findings),
         "findings": [asdict(finding) for finding in findings],

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.records import Record
+from harness.report.markdown import cell, markdown_table
 from harness.report.names import row_name
 from harness.report.table import engine_name
 
@@ -83,9 +84,8 @@ def print_scaling(console: Console, records: Sequence[Record], about: Sequence[R
 def scaling_markdown(records: Sequence[Record]) -> str:
     lines = []
     for title, rows in scaling(records).items():
-        lines += [f"### {title}", "", "| " + " | ".join(TITLES) + " |", "| --- " + "| ---: " * (len(TITLES) - 1) + "|"]
-        lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
-        lines += ["", f"- {NOTE}", ""]
+        table = markdown_table(TITLES, [row.cells() for row in rows])
+        lines += [f"### {cell(title)}", "", *table, "", f"- {NOTE}", ""]
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.records import Record
+from harness.report.markdown import markdown_table
 from harness.report.names import rate_of, variant_name
 
 
@@ -131,7 +132,4 @@ def print_sweep(console: Console, records: list[Record]) -> None:
 
 def sweep_markdown(records: list[Record]) -> list[str]:
     titles, cells = sweep_rows(curves(records))
-    if not cells:
-        return []
-    head = ["| " + " | ".join(titles) + " |", "| --- " + "| ---: " * (len(titles) - 1) + "|"]
-    return ["", *head, *("| " + " | ".join(row) + " |" for row in cells)]
+    return ["", *markdown_table(titles, cells)] if cells else []

@@ -1,0 +1,19 @@
+"""Tables as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
+    """The lines of a table; the first `left` columns are text, the others numbers. Cells are escaped by the caller."""
+    alignment = "|" + " --- |" * left + " ---: |" * (len(titles) - left)
+    return [_row(titles), alignment, *map(_row, rows)]
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
