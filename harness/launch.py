@@ -16,10 +16,12 @@ import torch
 from harness.config import EngineConfig
 from harness.engine.world import World
 from harness.hosts import SSH_OPTIONS, local_address
+from harness.measure.memory import kernel_kills
 from harness.plan import Plan, PlannedRun
 from harness.records import Status, Store
 from harness.run import Outcome, make_record
 from harness.stop import listen, postponed
+from harness.suite import why_lost
 from harness.worker import work
 
 STOP_SECONDS = 30
@@ -43,6 +45,7 @@ def launch(plan: Plan) -> None:
     listen()
     store = Store(plan.results)
     while pending := _pending(plan, store):
+        kills_before = kernel_kills()
         try:
             exit_code = _run_group(plan)
         except KeyboardInterrupt:
@@ -50,7 +53,8 @@ def launch(plan: Plan) -> None:
             raise
         left = _pending(plan, store)
         if exit_code and left == pending:
-            _record(plan, store, "failed", f"a rank was lost: the launcher ended with exit code {exit_code}")
+            status, told = why_lost(kills_before)
+            _record(plan, store, status, f"{told}: the launcher ended with exit code {exit_code}")
         if not exit_code or engine.nodes > 1:
             return  # several machines would all have to start anew: the same command goes on
 

@@ -13,7 +13,7 @@ from harness import records
 from harness.baselines.run import run_baseline
 from harness.checkpoint import Checkpoints
 from harness.engine.world import World, is_loss_of_a_rank
-from harness.measure.memory import return_freed_memory
+from harness.measure.memory import kernel_kills, return_freed_memory
 from harness.plan import Plan, PlannedRun
 from harness.records import Record, Store, predictions_frame
 from harness.run import Observer, Outcome, make_record, run
@@ -112,13 +112,22 @@ def _lost(planned: PlannedRun, world: World, outcome: Outcome, store: Store, pro
 
     Raises RankLost without one where the group may start again: the run goes on from its last checkpoint then.
     """
-    error = f"{_reason(problem)}\na rank was lost: rank {world.rank} gets no answer; {world.last_notes()}"
+    status, told = why_lost(outcome.memory.kernel_kills_before)
+    error = f"{_reason(problem)}\n{told}: rank {world.rank} gets no answer; {world.last_notes()}"
     if world.restarts_left:
         raise RankLost(error) from problem
-    record = make_record(planned, world, outcome, "failed", error)
+    record = make_record(planned, world, outcome, status, error)
     if not store.has(planned.run_id):
         store.write(record)
     return record
+
+
+def why_lost(kernel_kills_before: int) -> tuple[records.Status, str]:
+    """How a run ends that lost a rank, and in words why: whether the kernel killed for want of memory meanwhile."""
+    killed = kernel_kills() - kernel_kills_before
+    if killed:
+        return "oom", f"a rank was lost, and the kernel killed {killed} process(es) of this machine for want of memory"
+    return "failed", "a rank was lost"
 
 
 def _write(store: Store, record: Record, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jsonschema
@@ -149,6 +149,60 @@ def test_a_failure_on_several_ranks_restarts_the_group(ftbench: Callable, tmp_pa
     statuses = {record.strategy: record.status for record in Store(tmp_path / "results").all()}
     assert statuses == {"failing": "failed", "head_only": "ok"}
     assert "RuntimeError: no such thing" in done.stdout
+
+
+_GREEDY = '''
+"""Its second rank takes more memory than its control group may have: the kernel kills it."""
+import os
+from pathlib import Path
+
+import torch
+
+from harness.declare import Strategy
+
+
+def build(backbone):
+    if os.environ["RANK"] == "1":
+        Path(os.environ["LIMITED_GROUP"], "cgroup.procs").write_text(str(os.getpid()))
+        torch.ones(500_000_000)
+
+
+strategy = Strategy(build=build)
+'''
+
+
+@pytest.fixture
+def limited_group() -> Iterator[Path]:
+    """A control group whose processes may take 100 MB."""
+    for parent, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = Path(parent, f"ftbench-test-{os.getpid()}")
+        try:
+            group.mkdir()
+            (group / limit).write_text("100000000")
+        except OSError:
+            if group.exists():
+                group.rmdir()
+            continue
+        yield group
+        group.rmdir()
+        return
+    pytest.skip("this machine lets nobody make a memory control group")
+
+
+@pytest.mark.long
+def test_a_rank_that_the_kernel_kills_for_memory_is_out_of_memory(
+    ftbench: Callable, tmp_path: Path, limited_group: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIMITED_GROUP", str(limited_group))
+    path = tmp_path / "greedy.py"
+    path.write_text(_GREEDY)
+    options = ["--model", "mini", "--data", "synthetic", "--epochs", "0", "--nproc", "2"]
+    done = ftbench("run", "--strategy", f"{path},head_only", *options, "--set", "data.size=50 engine.restarts=0")
+    assert done.returncode == 1
+    records = {record.strategy: record for record in Store(tmp_path / "results").all()}
+    assert {name: record.status for name, record in records.items()} == {"greedy": "oom", "head_only": "ok"}
+    assert "the kernel killed 1 process(es) of this machine for want of memory" in records["greedy"].error
+    assert "oom" in (tmp_path / "results" / "table.md").read_text()
 
 
 def _start_long_suite(folder: Path, *arguments: str) -> tuple[subprocess.Popen, Path]:

@@ -21,6 +21,7 @@ SAMPLE_SECONDS = 0.01
 _LIBC = ctypes.CDLL(None)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 _STATM = Path("/proc/self/statm")
+_VMSTAT = Path("/proc/vmstat")
 CPU_DEFINITION = f"anonymous resident memory, sampled every {SAMPLE_SECONDS * 1000:.0f} ms"
 CPU_FALLBACK_DEFINITION = f"resident set size (file mappings included), sampled every {SAMPLE_SECONDS * 1000:.0f} ms"
 CUDA_DEFINITION = "bytes allocated by PyTorch on the GPU, peak since the start of the phase"
@@ -40,6 +41,15 @@ def anonymous_bytes() -> int:
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
+def kernel_kills() -> int:
+    """How many processes of this machine the kernel has killed for want of memory since it started; 0 where it does not
+    tell. A rank that is killed so can't say it itself: whoever notices that it is gone compares two counts."""
+    if not _VMSTAT.exists():
+        return 0
+    counters = dict(line.split() for line in _VMSTAT.read_text().splitlines())
+    return int(counters.get("oom_kill", 0))
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed for the next step, instead of giving it back and faulting it in again each time:
     that costs a third of a step in which all 124M parameters are trained. `return_freed_memory` gives it back."""
@@ -57,13 +67,15 @@ def return_freed_memory() -> None:
 class MemoryMeter:
     """peaks: bytes by phase; reserved: the CUDA allocator's by phase; at_start: bytes when the run began.
 
-    All by `definition`; at_start counts what imports and earlier runs of the process hold.
+    All by `definition`; at_start counts what imports and earlier runs of the process hold. kernel_kills_before: see
+    `kernel_kills`.
     """
 
     device: torch.device
     peaks: dict[str, int] = field(default_factory=dict)
     reserved: dict[str, int] = field(default_factory=dict)
     at_start: int = field(init=False)
+    kernel_kills_before: int = field(default_factory=kernel_kills)
 
     def __post_init__(self) -> None:
         on_gpu = self.device.type == "cuda"
