@@ -14,14 +14,18 @@ from benchmarks.test_speed import FULL
 MODEL = "gpt2" if FULL else "mini"
 SIZES = [2000, 4000, 8000, 16000] if FULL else [1000, 2000, 4000, 8000]
 SMALL = 400
+# Sizes in turn, so often: what others do on the machine only ever adds time, so the fastest of each phase counts.
+ROUNDS = 2
+PHASES = ("features", "train", "evaluate", "total")
 
 
 def test_examples(benchmark) -> None:
     def grow() -> list[dict]:
-        rows = []
-        for size in SIZES:
+        measured: dict[int, list[dict]] = {size: [] for size in SIZES}
+        for size in SIZES * ROUNDS:
             run = ours("last_block", "synthetic", 1, MODEL, settings=f"data.size={size}")
-            rows.append(_row(run, str(size)) | {"tokens": _tokens(run, size)})
+            measured[size].append(_row(run, size) | {"tokens": _tokens(run, size)})
+        rows = [_fastest(of_size) for of_size in measured.values()]
         for before, row in itertools.pairwise(rows):
             row["marginal"] = {
                 phase: 1000 * (row[phase] - before[phase]) / (row["tokens"][phase] - before["tokens"][phase])
@@ -29,7 +33,7 @@ def test_examples(benchmark) -> None:
             }
         return rows
 
-    _keep(benchmark, f"examples (last_block, {MODEL}, 1 epoch)", grow)
+    _keep(benchmark, f"examples (last_block, {MODEL}, 1 epoch, fastest of {ROUNDS})", grow)
 
 
 def test_epochs(benchmark) -> None:
@@ -72,9 +76,13 @@ def _tokens(run: Measured, size: int) -> dict[str, int]:
 
 def _row(run: Measured, value: object) -> dict:
     record = run.record
-    phases = {name: getattr(record.seconds, name) for name in ("features", "train", "evaluate", "total")}
+    phases = {name: getattr(record.seconds, name) for name in PHASES}
     start = record.memory.by_rank[0].at_start
     return {"value": str(value), **phases, "memory_megabytes": (record.memory.peak_bytes - start) / 1e6}
+
+
+def _fastest(rows: list[dict]) -> dict:
+    return rows[0] | {phase: min(row[phase] for row in rows) for phase in PHASES}
 
 
 def _keep(benchmark, grows: str, grow: Callable[[], list[dict]]) -> None:

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from harness import UserError, gate
 from harness.config import ONE_MACHINE, Hosts, SuiteConfig
+from harness.killed import settle
 from harness.launch import launch
 from harness.plan import Plan, resolve
 from harness.records import BASELINE, Record, Store, newest_of_each
@@ -29,6 +30,7 @@ def run_suite(
     """Do a suite and print its table; returns the exit code: 0, or 1 where a run did not end well."""
     store = Store(results)
     store.check_writable()
+    _settle(console, store)
     store.all()  # a damaged record is told now, not after the work
 
     swept: list[Record] = []
@@ -75,6 +77,7 @@ def _records_of(plan: Plan, store: Store) -> list[Record]:
 
 def show_results(console: Console, results: Path, reference: str | None = None) -> None:
     store = Store(results)
+    _settle(console, store)
     records = store.all()
     if not records:
         raise UserError(
@@ -112,6 +115,11 @@ def run_gate(console: Console, results: Path, update: str | None) -> int:
     print_findings(console, findings, reference)
     console.print(f"\nWrote {', '.join(map(str, written))}.", highlight=False)
     return int(gate.alarms(findings))
+
+
+def _settle(console: Console, store: Store) -> None:
+    for run_id in settle(store):
+        console.print(f"[yellow]{escape(run_id)}: out of memory, the kernel killed it[/]", highlight=False)
 
 
 def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:

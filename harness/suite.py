@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Protocol
 
@@ -13,11 +14,14 @@ from harness import records
 from harness.baselines.run import run_baseline
 from harness.checkpoint import Checkpoints
 from harness.engine.world import World, is_loss_of_a_rank
+from harness.killed import provided_for
 from harness.measure.memory import kernel_kills, return_freed_memory
 from harness.plan import Plan, PlannedRun
 from harness.records import Record, Store, predictions_frame
 from harness.run import Observer, Outcome, make_record, run
 from harness.train import Diverged
+
+KILLED = "the process of this run is gone, and the kernel has killed for want of memory on this machine meanwhile"
 
 
 class SuiteObserver(Observer, Protocol):
@@ -33,7 +37,8 @@ class RankLost(Exception):
 def prepare_store(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str]]:
     """The plan with ids for all of its runs, and the ids of those that have ended well before and need not run.
 
-    With `force` every run gets an id of its own. What failed or was interrupted before loses its record, and runs.
+    With `force` every run gets an id of its own. What failed or was interrupted before loses its record, and runs;
+    what ran out of memory comes last, since it may take the process with it.
     """
     if force:
         anew = [run.model_copy(update={"run_id": _free_id(run.run_id, store)}) for run in plan.runs]
@@ -45,7 +50,10 @@ def prepare_store(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str
             store.remove(record.run_id)
     for planned in plan.runs:
         checkpoints_of(planned, store).check_configuration()
-    return plan, [record.run_id for record in earlier if record.status == "ok"]
+    too_large = {record.run_id for record in earlier if record.status == "oom"}
+    ordered = sorted(plan.runs, key=lambda planned: planned.run_id in too_large)
+    finished = [record.run_id for record in earlier if record.status == "ok"]
+    return plan.model_copy(update={"runs": ordered}), finished
 
 
 def execute(plan: Plan, world: World, observer: SuiteObserver) -> None:
@@ -76,11 +84,16 @@ def _isolated(planned: PlannedRun, plan: Plan, world: World, observer: Observer,
     status: records.Status = "ok"
     checkpoints = checkpoints_of(planned, store)
     group = replace(world, size=1) if planned.source.is_baseline else world
+    # Of several ranks the others, or the launcher, would tell.
+    alone = (
+        provided_for(store, make_record(planned, group, outcome, "oom", KILLED)) if world.size == 1 else nullcontext()
+    )
     try:
-        if planned.source.is_baseline:
-            run_baseline(planned, plan.cache, group, observer, outcome)
-        else:
-            run(planned, plan.cache, checkpoints, group, observer, outcome)
+        with alone:
+            if planned.source.is_baseline:
+                run_baseline(planned, plan.cache, group, observer, outcome)
+            else:
+                run(planned, plan.cache, checkpoints, group, observer, outcome)
     except Diverged as diverged:
         status, error, outcome.losses = "diverged", str(diverged), diverged.losses
     except KeyboardInterrupt:

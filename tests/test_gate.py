@@ -167,7 +167,8 @@ def test_a_reference_that_says_nothing_is_refused(tmp_path: Path, content: str |
 
 
 def _use_suite(monkeypatch: pytest.MonkeyPatch, folder: Path, size: int, seeds: int, strategies: list[str]) -> None:
-    tree = yaml.safe_load(gate.SUITE.read_text()) | {"strategy": strategies, "seed": list(range(seeds))}
+    tree = yaml.safe_load(gate.SUITE.read_text()) | {"seed": list(range(seeds))}
+    tree["rows"] = [row for row in tree["rows"] if row["strategy"] in strategies]
     cost = yaml.safe_load(gate.COST_SUITE.read_text()) | {"seed": [0, 1]}
     cost["data"]["size"], cost["training"] = 60, {"epochs": 1, "batch_size": 2}
     tree["data"]["size"] = size
@@ -199,16 +200,16 @@ def test_the_command_updates_compares_alarms_and_refuses(
     assert json.loads((tmp_path / "results" / "gate.json").read_text())["alarm"] is True
     assert "| parameters | head_only | 257 | 258 |" in (tmp_path / "results" / "gate.md").read_text()
 
-    path.write_text(content.replace('"epochs": 1', '"epochs": 7'))
+    path.write_text(content.replace('"epochs": 20', '"epochs": 7'))
     code, _, told = run_cli("gate")
-    assert (code, "training.epochs: reference 7; now 1" in told) == (2, True)
+    assert (code, "training.epochs: reference 7; now 20" in told) == (2, True)
 
 
 def test_the_committed_reference_fits_its_suite() -> None:
     reference = gate.read_reference(gate.REFERENCE)
     suite = yaml.safe_load(gate.SUITE.read_text())
     assert {(run.strategy, run.seed) for run in reference.runs} == {
-        (strategy, seed) for strategy in suite["strategy"] for seed in suite["seed"]
+        (row["strategy"], seed) for row in suite["rows"] for seed in suite["seed"]
     }
     assert min(run.messages for run in reference.runs) >= 2_000
     assert (gate.REFERENCE / "reference.json").stat().st_size < 500_000

@@ -146,13 +146,12 @@ def test_a_failure_on_several_ranks_restarts_the_group(ftbench: Callable, tmp_pa
     arguments = ["--model", "mini", "--data", "synthetic", "--set", "data.size=50", "--epochs", "0", "--nproc", "2"]
     done = ftbench("run", "--strategy", f"{path},head_only", *arguments)
     assert done.returncode == 1
-    statuses = {record.strategy: record.status for record in Store(tmp_path / "results").all()}
-    assert statuses == {"failing": "failed", "head_only": "ok"}
+    assert _statuses(Store(tmp_path / "results")) == {"failing": "failed", "head_only": "ok"}
     assert "RuntimeError: no such thing" in done.stdout
 
 
 _GREEDY = '''
-"""Its second rank takes more memory than its control group may have: the kernel kills it."""
+"""A single process, or its second rank, takes more memory than its control group may have: the kernel kills it."""
 import os
 from pathlib import Path
 
@@ -162,7 +161,7 @@ from harness.declare import Strategy
 
 
 def build(backbone):
-    if os.environ["RANK"] == "1":
+    if os.environ.get("RANK", "1") == "1":
         Path(os.environ["LIMITED_GROUP"], "cgroup.procs").write_text(str(os.getpid()))
         torch.ones(500_000_000)
 
@@ -199,10 +198,34 @@ def test_a_rank_that_the_kernel_kills_for_memory_is_out_of_memory(
     options = ["--model", "mini", "--data", "synthetic", "--epochs", "0", "--nproc", "2"]
     done = ftbench("run", "--strategy", f"{path},head_only", *options, "--set", "data.size=50 engine.restarts=0")
     assert done.returncode == 1
-    records = {record.strategy: record for record in Store(tmp_path / "results").all()}
-    assert {name: record.status for name, record in records.items()} == {"greedy": "oom", "head_only": "ok"}
-    assert "the kernel killed 1 process(es) of this machine for want of memory" in records["greedy"].error
+    store = Store(tmp_path / "results")
+    assert _statuses(store) == {"greedy": "oom", "head_only": "ok"}
+    (greedy,) = (record for record in store.all() if record.strategy == "greedy")
+    assert "the kernel killed 1 process(es) of this machine for want of memory" in greedy.error
     assert "oom" in (tmp_path / "results" / "table.md").read_text()
+
+
+@pytest.mark.long
+def test_a_process_that_the_kernel_kills_for_memory_is_found_later_and_runs_last(
+    ftbench: Callable, run_cli: Callable, tmp_path: Path, limited_group: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIMITED_GROUP", str(limited_group))
+    path = tmp_path / "greedy.py"
+    path.write_text(_GREEDY)
+    suite = ["run", "--strategy", f"{path},head_only", "--model", "mini", "--data", "synthetic", "--epochs", "0"]
+    store = Store(tmp_path / "results")
+    assert ftbench(*suite).returncode == -signal.SIGKILL
+    assert store.all() == []
+    assert "the kernel killed it" in run_cli("table")[1]
+    assert _statuses(store) == {"greedy": "oom"}
+    assert ftbench(*suite).returncode == -signal.SIGKILL
+    assert _statuses(store) == {"head_only": "ok"}
+    assert "oom" in run_cli("table")[1]
+    assert _statuses(store) == {"greedy": "oom", "head_only": "ok"}
+
+
+def _statuses(store: Store) -> dict[str, str]:
+    return {record.strategy: record.status for record in store.all()}
 
 
 def _start_long_suite(folder: Path, *arguments: str) -> tuple[subprocess.Popen, Path]:
