@@ -120,7 +120,15 @@ def disconnect() -> None:
 
 def is_loss_of_a_rank(problem: BaseException) -> bool:
     """Whether an exchange failed because another rank is gone or stuck; gloo raises a plain RuntimeError for it."""
-    told = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
+    told = (
+        "Connection closed by peer",
+        "Connection reset by peer",
+        "Connection timed out",
+        "Broken pipe",
+        "No route to host",
+        "Timed out waiting",
+        "Application timeout caused pair closure",
+    )
     return isinstance(problem, dist.DistError) or (
         isinstance(problem, RuntimeError) and any(words in str(problem) for words in told)
     )
