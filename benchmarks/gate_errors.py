@@ -20,11 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import gate
-from harness.config import load_suite
-from harness.gate import Measurement, Run, alarms, compare, farthest
+from harness.gate import Measurement, Run
+from harness.gate_checks import alarms, compare, farthest
 from harness.launch import launch
 from harness.plan import Plan
 from harness.records import Record, Store
+from harness.suite_file import load_suite
 
 POOL = Path("results") / "gate_errors"
 RERUNS = 600

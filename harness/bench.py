@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness import UserError, gate
-from harness.config import ONE_MACHINE, Hosts, SuiteConfig
+from harness.config import ONE_MACHINE, Hosts
+from harness.gate_checks import alarms, compare
 from harness.killed import settle
 from harness.launch import launch
 from harness.plan import Plan, resolve
@@ -21,6 +22,7 @@ from harness.report.scaling import print_scaling
 from harness.report.sweep import best_rates
 from harness.report.table import last_line, print_table
 from harness.suite import prepare_store
+from harness.suite_file import SuiteConfig
 from harness.tune import tuned
 
 
@@ -110,11 +112,11 @@ def run_gate(console: Console, results: Path, update: str | None) -> int:
         console.print(f"Wrote {gate.write_reference(gate.REFERENCE, measured, update)}.", highlight=False)
         return 0
     gate.check_comparable(reference, measured)
-    findings = gate.compare(reference, measured)
+    findings = compare(reference, measured)
     written = write_findings(results, findings, reference, measured)
     print_findings(console, findings, reference)
     console.print(f"\nWrote {', '.join(map(str, written))}.", highlight=False)
-    return int(gate.alarms(findings))
+    return int(alarms(findings))
 
 
 def _settle(console: Console, store: Store) -> None:

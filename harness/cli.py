@@ -61,7 +61,8 @@ def run(
 ) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
     from harness import baselines, bench
-    from harness.config import Hosts, load_suite, parse_seeds, split_assignments
+    from harness.config import Hosts
+    from harness.suite_file import load_suite, parse_seeds, split_assignments
     from strategies import built_in_names
 
     names = [*built_in_names(), *baselines.NAMES] if strategy == "all" else strategy.split(",") if strategy else None

@@ -22,6 +22,7 @@ from harness.data.batches import Examples, encode_split, global_batches, longest
 from harness.data.dataset import Dataset, load_dataset
 from harness.data.fetch import assets_folder
 from harness.data.tokenizer import load_tokenizer
+from harness.decide import effective_strategy
 from harness.declare import Strategy
 from harness.engine.factory import open_engine
 from harness.engine.protocol import Engine
@@ -36,7 +37,7 @@ from harness.model.features import Features
 from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.split import Prefix, parameter_counts, split
 from harness.model.weights import Weights, empty_backbone, weights_of
-from harness.plan import PlannedRun, effective_strategy
+from harness.plan import PlannedRun
 from harness.train import share_of, train
 
 PHASES = ("prepare", "features", "train", "evaluate")

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness import UserError, baselines
-from harness.config import Row, RunConfig, SuiteConfig
+from harness.config import RunConfig
 from harness.plan import Plan, PlannedRun
 from harness.records import Record
+from harness.suite_file import Row, SuiteConfig
 
 # Half decades around the common rate, which is one of them. Few parameters want high rates.
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)

@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 from harness import bench, cli
-from harness.config import load_suite
 from harness.records import Record, Store
+from harness.suite_file import load_suite
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import UserError
-from harness.config import RunConfig, load_suite, parse_seeds, split_assignments
+from harness.config import RunConfig
+from harness.suite_file import load_suite, parse_seeds, split_assignments
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import torch
 import yaml
 
 from benchmarks.gate_errors import lowered, swollen
-from harness import UserError, gate, train
+from harness import UserError, gate, gate_checks, train
 from harness.engine import ddp, optimizer
-from harness.gate import Cost, Finding, Measurement, Run, alarms, check_comparable, compare
+from harness.gate import Cost, Measurement, Run, check_comparable
+from harness.gate_checks import Finding, alarms, compare
 from harness.model import split
 from harness.model.gpt2 import Rows, run_stages
 
@@ -95,10 +96,14 @@ def test_losses_off_their_band_alarm_unless_they_end_lower(reference: Measuremen
         return _verdicts(compare(reference, reference.model_copy(update={"runs": runs})))
 
     both = [("losses", "head_only"), ("losses", "last_block")]
-    window = slice(gate.LOSS_WINDOW, 2 * gate.LOSS_WINDOW)
-    assert moved(lambda losses: losses + 0.9 * gate.LOSS_BAND) == {}
-    assert moved(lambda losses: _added(losses, window, 1.1 * gate.LOSS_BAND)) == dict.fromkeys(both, "regression")
-    assert moved(lambda losses: _added(losses, window, -1.1 * gate.LOSS_BAND)) == dict.fromkeys(both, "regression")
+    window = slice(gate_checks.LOSS_WINDOW, 2 * gate_checks.LOSS_WINDOW)
+    assert moved(lambda losses: losses + 0.9 * gate_checks.LOSS_BAND) == {}
+    assert moved(lambda losses: _added(losses, window, 1.1 * gate_checks.LOSS_BAND)) == dict.fromkeys(
+        both, "regression"
+    )
+    assert moved(lambda losses: _added(losses, window, -1.1 * gate_checks.LOSS_BAND)) == dict.fromkeys(
+        both, "regression"
+    )
     assert moved(lambda losses: losses / 2) == dict.fromkeys(both, "better")
     assert moved(lambda losses: losses[:-1]) == dict.fromkeys(both, "regression")
 
@@ -182,12 +187,12 @@ def _use_suite(monkeypatch: pytest.MonkeyPatch, folder: Path, size: int, seeds: 
 def test_the_command_updates_compares_alarms_and_refuses(
     run_cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _use_suite(monkeypatch, tmp_path, 200, 2, ["head_only"])
+    _use_suite(monkeypatch, tmp_path, 400, 2, ["head_only"])
     assert run_cli("gate")[0] == 2, "no reference"
     assert run_cli("gate", "--update", "")[0] == 2
     assert run_cli("gate", "--update", "a test")[0] == 0
-    monkeypatch.setattr(gate, "LEAST_SPEED", 0.01)  # a busy machine is no subject of this test
-    monkeypatch.setattr(gate, "MOST_MEMORY", 100.0)
+    monkeypatch.setattr(gate_checks, "LEAST_SPEED", 0.01)  # a busy machine is no subject of this test
+    monkeypatch.setattr(gate_checks, "MOST_MEMORY", 100.0)
     code, out, _ = run_cli("gate")
     assert (code, "No regression" in out) == (0, True)
     assert json.loads((tmp_path / "results" / "gate.json").read_text())["alarm"] is False

@@ -14,13 +14,13 @@ import pytest
 from rich.console import Console
 
 from harness import bench
-from harness.config import load_suite
 from harness.records import Record, Store, newest_of_each
 from harness.report.comparison import compare
 from harness.report.files import comparison, markdown, summary, write_tables
 from harness.report.scaling import scaling, scaling_markdown
 from harness.report.table import columns, print_table, rows
 from harness.statistics import accuracy_interval, mcnemar, paired_difference
+from harness.suite_file import load_suite
 
 
 @pytest.fixture

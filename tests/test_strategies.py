@@ -13,11 +13,11 @@ from torch import nn
 
 import strategies
 from harness import UserError, cli
+from harness.decide import trainable_parameters
 from harness.declare import Adapter, Input, Strategy
 from harness.model.adapters import LoRALinear, adapt
 from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.split import parameter_counts, split
-from harness.plan import trainable_parameters
 from harness.records import Store
 
 # Trained parameters of the 124M model with two classes, and the first stage above the cut. Embeddings alone are no

@@ -13,13 +13,15 @@ import torch
 from rich.console import Console
 from scipy import stats
 
-from harness import UserError, bench, plan
-from harness.config import Published, Row, RunConfig, SuiteConfig, load_suite
+from harness import UserError, bench, decide, plan
+from harness.config import RunConfig
+from harness.decide import effective_strategy, trainable_parameters
 from harness.model.gpt2 import GPT2, SHAPES, Rows, run_stages
-from harness.plan import PlannedRow, effective_strategy, trainable_parameters
+from harness.plan import PlannedRow
 from harness.records import Record, Store
 from harness.report.published import PARTS, Line, PublishedSuite, judged, notes, print_published
 from harness.statistics import next_run_interval
+from harness.suite_file import Published, Row, SuiteConfig, load_suite
 
 TEXTBOOK = Path(__file__).parents[1] / "configs" / "textbook.yaml"
 # model, weights, readout, trained parameters, pad_to, batch size, micro-batch size, attention: section 2 of the design.
@@ -156,8 +158,8 @@ def rows_file(tmp_path: Path) -> Path:
 def test_a_suite_with_rows_from_start_to_finish(
     rows_file: Path, tmp_path: Path, run_cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "find_pretrained", lambda *_: "no network")
-    monkeypatch.setattr(plan, "load_tokenizer", lambda *_: None)
+    monkeypatch.setattr(decide, "find_pretrained", lambda *_: "no network")
+    monkeypatch.setattr(decide, "load_tokenizer", lambda *_: None)
     given = ("--config", str(rows_file), "--cache", str(tmp_path / "cache"))
     code, out, _ = run_cli("run", *given, "--seeds", "0,1")
     assert code == 0
@@ -197,8 +199,8 @@ def test_a_suite_of_which_no_row_can_run_says_why(
     rows_file: Path, tmp_path: Path, run_cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(plan, "find_pretrained", lambda *_: asked.append(1) or "no network")
-    monkeypatch.setattr(plan, "load_tokenizer", lambda *_: None)
+    monkeypatch.setattr(decide, "find_pretrained", lambda *_: asked.append(1) or "no network")
+    monkeypatch.setattr(decide, "load_tokenizer", lambda *_: None)
     rows_file.write_text(ROWS + "  - {name: another, strategy: full, model: {name: gpt2-xl, weights: pretrained}}\n")
     code, _, told = run_cli("run", "--config", str(rows_file), "--model", "gpt2-xl", "--cache", str(tmp_path / "cache"))
     assert code == 2
@@ -247,8 +249,8 @@ def test_wrong_rows_are_named(tmp_path: Path, rows: str, parts: list[str]) -> No
 
 
 def test_a_suite_without_rows_is_strict_about_missing_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "find_pretrained", lambda *_: "no network")
-    monkeypatch.setattr(plan, "load_tokenizer", lambda *_: None)
+    monkeypatch.setattr(decide, "find_pretrained", lambda *_: "no network")
+    monkeypatch.setattr(decide, "load_tokenizer", lambda *_: None)
     suite = load_suite(None, {"model.name": "gpt2", "model.weights": "pretrained"}, [])
     with pytest.raises(UserError, match="Connect to the network once"):
         plan.resolve(suite, tmp_path, tmp_path)

@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from harness import bench
-from harness.config import load_suite
 from harness.records import Record, Store
 from harness.report.comparison import compare, conditions
 from harness.report.files import markdown
 from harness.report.sweep import best_rates
+from harness.suite_file import load_suite
 from harness.tune import GRID, SWEPT_SEEDS
 
 SUITE = {

@@ -14,11 +14,11 @@ from harness import UserError, baselines
 from harness.config import ModelConfig
 from harness.data.fetch import assets_folder
 from harness.data.tokenizer import load_tokenizer
+from harness.decide import resolve_model, trainable_parameters
 from harness.declare import Strategy
 from harness.model.continuation import GPT2_PROOF, MINI_PROOF, continue_greedily
 from harness.model.gpt2 import SHAPES
 from harness.model.weights import filled_backbone, weights_of
-from harness.plan import resolve_model, trainable_parameters
 
 
 def print_strategies(console: Console, model: str, classes: int) -> None:

@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.data.fetch import write_atomically
-from harness.gate import Finding, Measurement, alarms
+from harness.gate import Measurement
+from harness.gate_checks import Finding, alarms
 from harness.report.markdown import markdown_table
 
 TITLES = ("check", "strategy", "reference", "now", "moved", "verdict")
