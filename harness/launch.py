@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -133,9 +134,17 @@ def _launcher(plan: Plan) -> list[str]:
 def _deepspeed_launcher(engine: EngineConfig, hostfile: Path) -> list[str]:
     runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(hostfile), "--force_multi"]
     sizes = ["--num_nodes", str(engine.nodes), "--num_gpus", str(engine.processes)]
+    meeting = ["--master_port", str(_free_port())]
     # It carries few variables to the other machines: those that a rank reads are written into its command.
     variables = [f"{name}={value}" for name, value in _environment_of_ranks(engine).items()]
-    return [*runner, *sizes, "--no_python", "--no_local_rank", "env", *variables, sys.executable, "-u"]
+    return [*runner, *sizes, *meeting, "--no_python", "--no_local_rank", "env", *variables, sys.executable, "-u"]
+
+
+def _free_port() -> int:
+    """Free on this machine, and so most probably on the hostfile's first, where ranks meet: runs do so side by side."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
 
 
 def _environment(engine: EngineConfig) -> dict[str, str]:

@@ -13,6 +13,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -270,9 +271,13 @@ def _reserve(path: Path, size: int) -> None:
 
 def _drop_oldest(folder: Path, limit_bytes: int, keep: Path) -> None:
     """Keep the folder below the limit: the least recently used go first. Whoever has them mapped keeps them."""
-    files = sorted(folder.glob("*.features"), key=lambda file: file.stat().st_mtime, reverse=True)
+    found = []
+    for file in folder.glob("*.features"):
+        with suppress(FileNotFoundError):  # another process makes room, too
+            status = file.stat()
+            found.append((status.st_mtime, status.st_size, file))
     total = 0
-    for file in files:
-        total += file.stat().st_size
+    for _, size, file in sorted(found, reverse=True):
+        total += size
         if total > limit_bytes and file != keep:
             file.unlink(missing_ok=True)
