@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from harness.data.sources import FILE_TYPES
 from harness.data.tokenizer import load_tokenizer
 from harness.declare import Input, Strategy
 from harness.model.gpt2 import SHAPES
-from harness.model.split import split
+from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import check_checkpoint, checkpoint_path, empty_backbone, find_pretrained
 
 
@@ -149,8 +150,7 @@ def check_strategy(strategy: Strategy, model: str, classes: int) -> None:
     context = SHAPES[model].context
     if isinstance(strategy.input.pad_to, int) and strategy.input.pad_to > context:
         raise UserError(f"pad_to={strategy.input.pad_to} is beyond the context of {model}: at most {context}.")
-    if strategy.build is None:
-        trainable_parameters(strategy, model, classes)
+    frozen_stages(strategy, model, classes)
 
 
 def effective_strategy(config: RunConfig) -> Strategy:
@@ -171,8 +171,21 @@ def effective_strategy(config: RunConfig) -> Strategy:
     return replace(strategy, **{name: value for name, value in changes.items() if value is not None})
 
 
+@functools.lru_cache
+def frozen_stages(strategy: Strategy, model: str, classes: int) -> int:
+    """How many stages its prefix has; 0 where only its own code knows.
+
+    Raises UserError where it names a stage that the backbone does not have.
+    """
+    return 0 if strategy.build else len(_split_without_tensors(strategy, model, classes)[0].stages)
+
+
 def trainable_parameters(strategy: Strategy, model: str, classes: int) -> int:
     """How many parameters a strategy trains, without allocating any."""
-    with torch.device("meta"):
-        prefix, suffix = split(empty_backbone(model), strategy, classes)
+    prefix, suffix = _split_without_tensors(strategy, model, classes)
     return sum(p.numel() for p in [*prefix.parameters(), *suffix.parameters()] if p.requires_grad)
+
+
+def _split_without_tensors(strategy: Strategy, model: str, classes: int) -> tuple[Prefix, Suffix]:
+    with torch.device("meta"):
+        return split(empty_backbone(model), strategy, classes)

@@ -162,7 +162,7 @@ def _environment_of_ranks(engine: EngineConfig) -> dict[str, str]:
 
 
 def _pending(plan: Plan, store: Store) -> list[PlannedRun]:
-    return [planned for planned in plan.runs if not store.has(planned.run_id)]
+    return [planned for planned in plan.in_order() if not store.has(planned.run_id)]
 
 
 def _record(plan: Plan, store: Store, status: Status, reason: str) -> None:

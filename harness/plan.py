@@ -26,6 +26,7 @@ from harness.decide import (
     check_ranks,
     check_strategy,
     effective_strategy,
+    frozen_stages,
     resolve_data,
     resolve_engine,
     resolve_model,
@@ -46,7 +47,8 @@ class PlannedRun(BaseModel):
 
     title: for people, the row's name or the strategy. name, source: of the strategy or baseline. identity: hash of all
     that determines the result. used: what of `config` it depends on, all of it for a strategy; choices,
-    weights_sha256 and readout likewise. sweep_around: the common learning rate of the sweep that it is a point of.
+    weights_sha256 and readout likewise. frozen_stages: of its prefix; None for a baseline. too_large: whether it ran
+    out of memory before. sweep_around: the common learning rate of the sweep that it is a point of.
     """
 
     run_id: str
@@ -60,6 +62,8 @@ class PlannedRun(BaseModel):
     weights_path: Path | None
     weights_sha256: str | None
     readout: str | None
+    frozen_stages: int | None
+    too_large: bool = False
     sweep_around: float | None = None
 
 
@@ -74,13 +78,21 @@ class PlannedRow(BaseModel):
 
 
 class Plan(BaseModel):
-    """rows: of the suite's file; none where it lists none."""
+    """runs: as tables show them. rows: of the suite's file; none where it lists none."""
 
     runs: list[PlannedRun]
     rows: list[PlannedRow] = []
     results: Path
     cache: Path
     hosts: Hosts = ONE_MACHINE
+
+    def in_order(self) -> list[PlannedRun]:
+        """The runs as they are done. A longer prefix goes on from the stored features of a shorter one, which comes
+        first; without any a run takes longest. What ran out of memory may take the process with it."""
+        return sorted(
+            self.runs,
+            key=lambda run: (run.too_large, run.source.is_baseline, not run.frozen_stages, run.frozen_stages or 0),
+        )
 
 
 def resolve(suite: SuiteConfig, results: Path, cache: Path, hosts: Hosts = ONE_MACHINE) -> Plan:
@@ -170,10 +182,13 @@ def _identified(
     if config.strategy in baselines.NAMES:
         entry, origin, readout = _baseline(config.strategy), BASELINE, None
         config, used = config.model_copy(update={"seed": 0}), _only(used, ("strategy", *entry.uses))
+        frozen = None
     else:
         entry = strategies.load(config.strategy, also_known=baselines.NAMES)
         strategy = effective_strategy(config)
-        check_strategy(strategy, config.model.name, len(dataset.source.classes))
+        model_and_classes = config.model.name, len(dataset.source.classes)
+        check_strategy(strategy, *model_and_classes)
+        frozen = frozen_stages(strategy, *model_and_classes)
         origin, readout = entry.origin, strategy.readout
     model = used.get("model", {})
     depends_on = {"data": True, "model": model, "weights": "weights" in model, "precision": "precision" in used}
@@ -193,6 +208,7 @@ def _identified(
         weights_path=weights_path,
         weights_sha256=weights_sha256,
         readout=readout,
+        frozen_stages=frozen,
     )
 
 

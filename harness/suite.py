@@ -37,8 +37,7 @@ class RankLost(Exception):
 def prepare_store(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str]]:
     """The plan with ids for all of its runs, and the ids of those that have ended well before and need not run.
 
-    With `force` every run gets an id of its own. What failed or was interrupted before loses its record, and runs;
-    what ran out of memory comes last, since it may take the process with it.
+    With `force` every run gets an id of its own. What failed or was interrupted before loses its record, and runs.
     """
     if force:
         anew = [run.model_copy(update={"run_id": _free_id(run.run_id, store)}) for run in plan.runs]
@@ -51,9 +50,9 @@ def prepare_store(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str
     for planned in plan.runs:
         checkpoints_of(planned, store).check_configuration()
     too_large = {record.run_id for record in earlier if record.status == "oom"}
-    ordered = sorted(plan.runs, key=lambda planned: planned.run_id in too_large)
+    runs = [run.model_copy(update={"too_large": run.run_id in too_large}) for run in plan.runs]
     finished = [record.run_id for record in earlier if record.status == "ok"]
-    return plan.model_copy(update={"runs": ordered}), finished
+    return plan.model_copy(update={"runs": runs}), finished
 
 
 def execute(plan: Plan, world: World, observer: SuiteObserver) -> None:
@@ -62,7 +61,7 @@ def execute(plan: Plan, world: World, observer: SuiteObserver) -> None:
     Raises KeyboardInterrupt where it was asked to stop, RankLost where a run failed on one of several ranks.
     """
     store = Store(plan.results)
-    for number, planned in enumerate(plan.runs, start=1):
+    for number, planned in enumerate(plan.in_order(), start=1):
         if store.has(planned.run_id) or (planned.source.is_baseline and world.rank):
             continue
         observer.run_started(planned, number, len(plan.runs))

@@ -47,7 +47,9 @@ def run_here(tmp_path: Path) -> Callable[..., list[Record]]:
         store = Store(tmp_path / results)
         before = {record.run_id for record in store.all()}
         bench.run_suite(Console(quiet=True), suite, tmp_path / results, tmp_path / "cache", force)
-        return [record for record in store.all() if record.run_id not in before]
+        order = [run.strategy for run in suite.runs()]
+        new = [record for record in store.all() if record.run_id not in before]
+        return sorted(new, key=lambda record: (order.index(record.config["strategy"]), record.seed))
 
     return run
 

@@ -94,6 +94,35 @@ def test_each_distinct_text_is_computed_once_and_then_never_again(tmp_path: Path
     assert min(store.report.computed_tokens for store in (other_boundary, other_weights, other_mask)) > 0
 
 
+def test_a_longer_prefix_goes_on_from_the_features_of_a_shorter_one(tmp_path: Path) -> None:
+    for name in ("last_two_blocks", "last_block", "head_only"):
+        strategy = strategies.load(name).strategy
+        going_on, store, _ = _open(tmp_path / "shared", strategy, PARTS)
+        anew, _, _ = _open(tmp_path / name, strategy, PARTS)
+        reused = 0 if name == "last_two_blocks" else 46
+        assert (store.report.computed_tokens, store.report.reused_tokens) == (46, reused)
+        for part in PARTS:
+            numbers = np.arange(len(PARTS[part]))
+            assert torch.equal(going_on[part].batch(numbers)[0], anew[part].batch(numbers)[0]), "the same bits"
+
+
+def test_a_shorter_prefix_of_other_weights_or_another_mask_is_no_beginning(tmp_path: Path) -> None:
+    head_only = strategies.load("head_only").strategy
+    _open(tmp_path, strategies.load("last_block").strategy, PARTS, seed=1)
+    _open(tmp_path, strategies.load("no_causal_mask").strategy, PARTS)
+    _open(tmp_path, strategies.load("last_block").strategy, {"train": PARTS["train"]})
+    _, store, _ = _open(tmp_path, head_only, PARTS)
+    assert (store.report.computed_tokens, store.report.reused_tokens) == (46, 0)
+
+
+def test_a_suite_does_short_prefixes_first(run_here: Callable) -> None:
+    records = {record.strategy: record for record in run_here(strategy=["head_only", "full", "last_two_blocks"])}
+    assert records["last_two_blocks"].prefix.reused_tokens == 0
+    assert records["head_only"].prefix.reused_tokens == records["last_two_blocks"].prefix.computed_tokens > 0
+    finished = sorted(records, key=lambda name: records[name].finished_at)
+    assert finished == ["last_two_blocks", "head_only", "full"]
+
+
 def test_head_only_stores_one_vector_a_text(tmp_path: Path) -> None:
     features, _, _ = _open(tmp_path, strategies.load("head_only").strategy, PARTS)
     assert [path.stat().st_size for path in tmp_path.glob("*.features")] == [4 * 128 * 4]

@@ -58,7 +58,7 @@ def test_a_time_that_leaves_out_stored_work_is_marked_and_wins_nothing(run_here,
     assert not first.cells[-1].endswith("*")
     assert second.cells[-1].endswith("s*")
     assert (first.best[-1], second.best[-1]) == (True, False)
-    assert "whose features another run had stored" in markdown([computed, reused], store)
+    assert "what another run had stored of its frozen part" in markdown([computed, reused], store)
     assert "had stored" not in markdown([computed], store)
 
 

@@ -4,15 +4,14 @@ It is one file for each content key, below CACHE/features: [tokens, hidden] in f
 precision), the distinct rows by length. Its key is a hash of all that determines its bits: the prefix's tensors as they
 are after adaptation, the rows, boundary, readout, attention, precision, the device's kind, this code and PyTorch's
 version. It is written under another name and renamed when it is whole, behind a lock that the system drops when its
-holder dies.
+holder dies. Where the features of a shorter prefix of the same model are stored, a longer one goes on from them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,26 +25,17 @@ from harness.config import Precision
 from harness.data.batches import Examples, batches_by_length, tokens_at_once
 from harness.engine.world import World
 from harness.measure.memory import return_freed_memory
+from harness.model.feature_key import feature_key, hash_stages
 from harness.model.features import Computed, Features, Stored, packed_features
 from harness.model.split import Prefix
-
-# The code that the bits depend on.
-_CODE = (
-    "feature_store.py",
-    "features.py",
-    "gpt2.py",
-    "split.py",
-    "adapters.py",
-    "../engine/precision.py",
-    "../data/batches.py",
-)
 
 
 @dataclass
 class FeatureReport:
     """What became of the features. told: why they are not stored, where they are not.
 
-    computed_tokens and reused_tokens count the tokens of distinct texts, on all ranks together.
+    computed_tokens and reused_tokens count the tokens of distinct texts, on all ranks together: in both where the
+    prefix went on from the stored features of a shorter one.
     """
 
     computed_tokens: int = 0
@@ -101,9 +91,9 @@ class FeatureStore:
         tensors = _KNOWN_TENSORS.get(self.recipe) if self.recipe else None
         if tensors is None:
             self._load_once()
-            tensors = _hash_tensors(prefix)
-        path = self.folder / f"{_key(prefix, rows, tensors + self.code, self.precision, self.world.device)}.features"
-        problem = self._fill(path, prefix, rows, size, tensors)
+            tensors = hash_stages(prefix)
+        path = self._path(prefix, len(prefix.stages), tensors, rows)
+        problem = self._fill(path, prefix, rows, size, tensors, hidden)
         if problem:
             return self.computed(prefix, examples, problem)
         if self.recipe:
@@ -113,6 +103,24 @@ class FeatureStore:
         store = np.memmap(path, self.dtype, "r", shape=shape)
         return {name: rows.stored(store, name, self.world.device) for name in examples}
 
+    def _path(self, prefix: Prefix, stages: int, tensors: list[str], rows: _DistinctRows) -> Path:
+        key = feature_key(prefix, stages, tensors, self.code, rows.sha256, self.precision, self.world.device)
+        return self.folder / f"{key}.features"
+
+    def _shorter(self, prefix: Prefix, tensors: list[str], rows: _DistinctRows, hidden: int) -> tuple[int, np.ndarray]:
+        """The longest shorter prefix whose features are stored: its number of stages, and its features.
+
+        Else 0 stages, whose features are the token ids.
+        """
+        for stages in range(len(prefix.stages) - 1, 1, -1):
+            path = self._path(prefix, stages, tensors, rows)
+            if path.exists():
+                with suppress(FileNotFoundError):  # another process made room just now
+                    store = np.memmap(path, self.dtype, "r", shape=(int(rows.token_lengths.sum()), hidden))
+                    os.utime(path)
+                    return stages, store
+        return 0, np.frombuffer(b"".join(rows.rows), np.int32)
+
     def computed(
         self, prefix: Prefix, examples: dict[str, Examples], told: str | None, width: int | None = None
     ) -> dict[str, Features]:
@@ -121,11 +129,13 @@ class FeatureStore:
         self.report.told = told
         return {name: Computed(prefix, part, self.world.device, width) for name, part in examples.items()}
 
-    def _fill(self, path: Path, prefix: Prefix, rows: _DistinctRows, size: int, tensors: str) -> str | None:
+    def _fill(
+        self, path: Path, prefix: Prefix, rows: _DistinctRows, size: int, tensors: list[str], hidden: int
+    ) -> str | None:
         """Make sure that the file is there, whole; returns why it can't be."""
         tokens = int(rows.token_lengths.sum())
         lock = FileLock(f"{path}.lock")
-        partial, problem = path.with_suffix(".partial"), None
+        partial, problem, done = path.with_suffix(".partial"), None, 0
         leads = self.world.local_rank == 0
         if leads:
             try:
@@ -144,34 +154,37 @@ class FeatureStore:
             _, whole = found[self.world.rank - self.world.local_rank]
             if not (problem or whole):
                 self._load_once()
-                problem = self._compute(partial, prefix, rows)
-                if _hash_tensors(prefix) != tensors:
+                done, inputs = self._shorter(prefix, tensors, rows, hidden)
+                problem = self._compute(partial, prefix, rows, done, inputs)
+                if hash_stages(prefix) != tensors:
                     problem = "the prefix changed while it computed: it has a state"
             problem = next(filter(None, self.world.gather(problem)), None)
             if leads and not (problem or whole):
                 partial.replace(path)
                 _drop_oldest(self.folder, self.limit_bytes, keep=path)
             self.world.gather(None)
-            self.report = FeatureReport(0, tokens) if whole else FeatureReport(tokens, 0)
+            self.report = FeatureReport(0, tokens) if whole else FeatureReport(tokens, tokens if done else 0)
             return problem
         finally:
             if lock.is_locked:
                 partial.unlink(missing_ok=True)
                 lock.release()
 
-    def _compute(self, partial: Path, prefix: Prefix, rows: _DistinctRows) -> str | None:
-        """Write this rank's share of the chunks; returns what went wrong."""
+    def _compute(self, partial: Path, prefix: Prefix, rows: _DistinctRows, done: int, inputs: np.ndarray) -> str | None:
+        """Write this rank's share of the chunks; returns what went wrong.
+
+        inputs: what the lowest `done` stages made of the rows, one after the other.
+        """
         # The same chunks at any number of ranks, so that the bits don't depend on it.
         chunks = batches_by_length(rows.token_lengths, tokens_at_once(self.world.device.type))
         mine = chunks[self.world.local_rank :: self.world.local_size]
         with partial.open("r+b") as file:
             for number, chunk in enumerate(mine):
-                features = self._features(prefix, rows, chunk)
+                features = self._features(prefix, rows, chunk, done, inputs)
                 # A prefix that draws random numbers gives itself away at the first chunk.
-                if number == 0 and not torch.equal(features, self._features(prefix, rows, chunk)):
+                if number == 0 and not torch.equal(features, self._features(prefix, rows, chunk, done, inputs)):
                     return "the prefix is not deterministic"
                 try:
-                    # Chunks are runs of rows that lie one after the other in the file.
                     content = features.cpu().numpy().astype(self.dtype, copy=False)
                     file.seek(int(rows.feature_starts[chunk[0]]) * content[0].nbytes)
                     file.write(content.data)
@@ -179,14 +192,19 @@ class FeatureStore:
                     return f"{partial.parent} can't be written: {error.strerror}"
         return None
 
-    def _features(self, prefix: Prefix, rows: _DistinctRows, chunk: np.ndarray) -> Tensor:
-        token_ids = np.concatenate([np.frombuffer(rows.rows[number], np.int32) for number in chunk])
-        features, packed = packed_features(prefix, token_ids, rows.token_lengths[chunk], self.world.device)
+    def _features(
+        self, prefix: Prefix, rows: _DistinctRows, chunk: np.ndarray, done: int, inputs: np.ndarray
+    ) -> Tensor:
+        lengths = rows.token_lengths[chunk]
+        start = int(rows.token_starts[chunk[0]])  # chunks are runs of rows that lie one after the other
+        features, packed = packed_features(
+            prefix, inputs[start : start + int(lengths.sum())], lengths, self.world.device, done
+        )
         return features[: int(packed.lengths.sum())]  # without the filler
 
 
 # Hashes of the tensors of prefixes that were loaded in this process, by recipe: a second run need not load them.
-_KNOWN_TENSORS: dict[str, str] = {}
+_KNOWN_TENSORS: dict[str, list[str]] = {}
 
 
 @dataclass(frozen=True)
@@ -215,6 +233,14 @@ class _DistinctRows:
         )
 
     @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.token_lengths.tobytes() + b"".join(self.rows)).hexdigest()
+
+    @property
+    def token_starts(self) -> np.ndarray:
+        return np.cumsum(self.token_lengths) - self.token_lengths
+
+    @property
     def feature_starts(self) -> np.ndarray:
         return np.cumsum(self.feature_lengths) - self.feature_lengths
 
@@ -226,38 +252,6 @@ class _DistinctRows:
 def _row_bytes(part: Examples) -> list[bytes]:
     content = part.token_ids.astype(np.int32).tobytes()
     return [content[4 * start : 4 * end] for start, end in zip(part.offsets[:-1], part.offsets[1:], strict=True)]
-
-
-def _hash_tensors(prefix: Prefix) -> str:
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # hashing leaves the interpreter's lock alone
-        return hashlib.sha256(repr(list(pool.map(_hash_tensor, prefix.state_dict().items()))).encode()).hexdigest()
-
-
-def _hash_tensor(entry: tuple[str, Tensor]) -> tuple[str, str, list[int], str]:
-    name, tensor = entry
-    content = tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()
-    return name, str(tensor.dtype), list(tensor.shape), hashlib.sha256(content.data).hexdigest()
-
-
-def _key(prefix: Prefix, rows: _DistinctRows, origin: str, precision: Precision, device: torch.device) -> str:
-    code = hashlib.sha256()
-    for source in _CODE:
-        code.update((Path(__file__).parent / source).read_bytes())
-    attention = [getattr(module, "causal", None) for module in prefix.modules()]
-    parts: Iterable[object] = (
-        origin,
-        code.hexdigest(),
-        torch.__version__,
-        prefix.names,
-        prefix.readout,
-        [type(module).__qualname__ for module in prefix.modules()],
-        attention,
-        precision,
-        device.type,
-        hashlib.sha256(b"".join(rows.rows)).hexdigest(),
-        hashlib.sha256(rows.token_lengths.tobytes()).hexdigest(),
-    )
-    return hashlib.sha256(repr(tuple(parts)).encode()).hexdigest()
 
 
 def _reserve(path: Path, size: int) -> None:

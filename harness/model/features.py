@@ -69,15 +69,20 @@ class Stored:
 
 
 def packed_features(
-    prefix: Prefix, token_ids: np.ndarray, lengths: np.ndarray, device: torch.device
+    prefix: Prefix, inputs: np.ndarray, lengths: np.ndarray, device: torch.device, done: int = 0
 ) -> tuple[Tensor, Rows]:
-    """What the prefix makes of rows of `lengths` that stand one after the other in `token_ids`."""
-    return _features(prefix, token_ids, Rows.packed(lengths), device)
+    """What the prefix makes of rows of `lengths` that stand one after the other in `inputs`.
+
+    inputs: token ids, or what the lowest `done` stages have made of them.
+    """
+    return _features(prefix, inputs, Rows.packed(lengths), device, done)
 
 
-def _features(prefix: Prefix, token_ids: np.ndarray, rows: Rows, device: torch.device) -> tuple[Tensor, Rows]:
+def _features(
+    prefix: Prefix, inputs: np.ndarray, rows: Rows, device: torch.device, done: int = 0
+) -> tuple[Tensor, Rows]:
     rows = rows.to(device)
-    ids = torch.from_numpy(token_ids.astype(np.int64)).to(device)
-    features = prefix.features(rows.fill(ids), rows)
+    flat = torch.from_numpy(np.array(inputs) if done else inputs.astype(np.int64)).to(device)
+    features = prefix.features(rows.fill(flat), rows, done)
     # A prefix that reads hands over one vector of each row.
     return features, Rows.packed(np.ones(len(rows.lengths), dtype=np.int64)).to(device) if prefix.readout else rows

@@ -57,18 +57,20 @@ class Prefix(nn.Module):
                 used += -(-parameter.nbytes // 64) * 64
 
     @torch.no_grad()
-    def features(self, token_ids: Tensor, rows: Rows) -> Tensor:
-        """token_ids: [tokens] int64 -> hidden states [tokens, hidden], or [rows, hidden] where it reads.
+    def features(self, inputs: Tensor, rows: Rows, done: int = 0) -> Tensor:
+        """inputs: [tokens] int64 -> hidden states [tokens, hidden], or [rows, hidden] where it reads.
 
+        done: how many stages, from the lowest, have been at work already: `inputs` are their hidden states then.
         `computed_tokens` counts the tokens that went through a frozen stage, padding included.
         """
-        if not self.stages:
-            return token_ids
-        self.computed_tokens += token_ids.numel()
-        with compute_context(self.precision, token_ids.device):
+        stages = list(self.stages)[done:]
+        if not stages:
+            return inputs
+        self.computed_tokens += len(inputs)
+        with compute_context(self.precision, inputs.device):
             if self.readout:
-                return read(list(self.stages), token_ids, rows, self.readout)
-            return run_stages(list(self.stages), token_ids, rows)
+                return read(stages, inputs, rows, self.readout)
+            return run_stages(stages, inputs, rows)
 
 
 class Suffix(nn.Module):

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from harness import UserError, statistics
+import strategies
+from harness import UserError, baselines, statistics
 from harness.records import Record, Store
 from harness.report.names import row_name
 from harness.report.sweep import without_other_rates
@@ -96,10 +97,13 @@ def conditions(records: list[Record]) -> list[list[Record]]:
             group.append(record)
         if not homes:
             tables.append([record])
-    order = {record.run_id: number for number, record in enumerate(records)}
-    return [
-        sorted(group, key=lambda record: (record.strategy_source.is_baseline, order[record.run_id])) for group in tables
-    ]
+    return [sorted(group, key=_place) for group in tables]
+
+
+def _place(record: Record) -> tuple[bool, int]:
+    """Where a row stands, whenever it was done: built-in strategies as `ftbench list` shows them, then others."""
+    known = [*strategies.names(), *baselines.NAMES]
+    return record.strategy_source.is_baseline, known.index(record.strategy) if record.strategy in known else len(known)
 
 
 def _conditions(record: Record) -> dict[str, object]:

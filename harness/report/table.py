@@ -258,7 +258,7 @@ def notes(entries: list[Entry]) -> list[str]:
     if several_seeds(entries):
         lines.append("loss and accuracy are means over seeds, speed, memory and time medians.")
     if any(_reused(entry) for entry in entries):
-        lines.append("*: without the time of its frozen part, whose features another run had stored.")
+        lines.append("*: without the time of what another run had stored of its frozen part.")
     if record.memory:
         lines.append(
             f"memory: {record.memory.definition}, highest of all ranks and phases, above the start of the run."
