@@ -18,6 +18,7 @@ from harness.config import EngineConfig
 from harness.engine.world import World
 from harness.hosts import SSH_OPTIONS, local_address
 from harness.measure.memory import kernel_kills
+from harness.meeting import meet
 from harness.plan import Plan, PlannedRun
 from harness.records import Status, Store
 from harness.run import Outcome, make_record
@@ -35,7 +36,7 @@ def launch(plan: Plan) -> None:
 
     After a lost rank torchrun starts the group again, `engine.restarts` times, and the run goes on from its last
     checkpoint; then it ends as `failed`, and a new group does the rest.
-    Raises KeyboardInterrupt where the user stopped it.
+    Raises KeyboardInterrupt where the user stopped it, UserError where machines were asked for different things.
     """
     if not plan.runs:
         return
@@ -45,6 +46,8 @@ def launch(plan: Plan) -> None:
         return
     listen()
     store = Store(plan.results)
+    if engine.nodes > 1 and not plan.hosts.hostfile and _pending(plan, store):
+        meet(engine, plan.hosts, runs=", ".join(run.run_id for run in plan.runs))
     while pending := _pending(plan, store):
         kills_before = kernel_kills()
         try:

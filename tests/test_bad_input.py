@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from harness.records import Store
-from tests.conftest import assert_refused, records_below
+from tests.conftest import ROOT, assert_refused, command, records_below
 
+LONG = pytest.mark.long
 DEAD = "http://127.0.0.1:9"  # nobody listens: refused at once
 
 
@@ -176,6 +179,53 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name.lower(), DEAD)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
+
+
+# Machines that meet
+
+
+def _machines(folder: Path, *each: list[str]) -> list[str]:
+    """What each of several commands, which take themselves for machines of one group, says when it is refused."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{probe.getsockname()[1]}"
+    same = ["run", "--model", "mini", "--data", "synthetic", "--epochs", "0", "--rdzv", meeting]
+    same += ["--set", "data.size=50 engine.timeout_seconds=60"]
+    lines = [command(folder, *same, *options) for options in each]
+    started = [subprocess.Popen(line, cwd=ROOT, stdout=-1, stderr=-1, text=True) for line in lines]
+    said = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [2] * len(each), said
+    assert records_below(folder) == {}
+    assert not any("Traceback" in told for told in said)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "part"),
+    [
+        pytest.param(["--nnodes", "2"], ["--nnodes", "2", "--node-rank", "1", "--nproc", "2"], "NPROC=", marks=LONG),
+        (["--nnodes", "2"], ["--nnodes", "3", "--node-rank", "2"], "NNODES="),
+        pytest.param(["--nnodes", "2"], ["--nnodes", "2", "--node-rank", "1", "--seeds", "1"], "runs=", marks=LONG),
+    ],
+)
+def test_machines_that_were_asked_for_different_things(
+    tmp_path: Path, first: list[str], second: list[str], part: str
+) -> None:
+    for told in _machines(tmp_path, first, second):
+        assert "can't work together" in told
+        assert part in told
+
+
+@LONG
+def test_machines_with_the_same_number_and_one_that_does_not_come(tmp_path: Path) -> None:
+    *twins, first = _machines(
+        tmp_path, *[["--nnodes", "3", "--node-rank", "1"]] * 2, ["--nnodes", "3", "--node-rank", "0"]
+    )
+    assert all("two machines have NODE_RANK=1" in told for told in [*twins, first])
+    (alone,) = _machines(tmp_path, ["--nnodes", "2", "--set", "engine.timeout_seconds=1"])
+    assert "no word from the machine(s) with NODE_RANK=1" in alone
+    (lost,) = _machines(tmp_path, ["--nnodes", "2", "--node-rank", "1", "--set", "engine.timeout_seconds=1"])
+    assert "nobody answers there" in lost
 
 
 @pytest.mark.usefixtures("no_network")
