@@ -9,6 +9,7 @@ holder dies. Where the features of a shorter prefix of the same model are stored
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable
@@ -232,15 +233,15 @@ class _DistinctRows:
             np.ones_like(lengths) if one_token else lengths,
         )
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.token_lengths.tobytes() + b"".join(self.rows)).hexdigest()
 
-    @property
+    @functools.cached_property
     def token_starts(self) -> np.ndarray:
         return np.cumsum(self.token_lengths) - self.token_lengths
 
-    @property
+    @functools.cached_property
     def feature_starts(self) -> np.ndarray:
         return np.cumsum(self.feature_lengths) - self.feature_lengths
 
