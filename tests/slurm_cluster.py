@@ -76,12 +76,15 @@ class Cluster:
             time.sleep(0.2)
 
     def start_now(self, job: str) -> None:
-        """Slurm lets a requeued job rest for two minutes; before it has ended, it can't start again."""
+        """Slurm lets a requeued job rest for two minutes; before it has ended, it can't start again.
+
+        A worker refuses a start in the second of the kill ("Job credential revoked"): it compares whole seconds.
+        """
         deadline = time.monotonic() + 120
         while not _idle(self):
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        self._call("scontrol", "update", f"JobId={job}", "StartTime=now")
+        self._call("scontrol", "update", f"JobId={job}", "StartTime=now+2")
 
     def signal_script(self, job: str, name: str) -> None:
         """To the job's script alone, as `#SBATCH --signal=B:` does."""
