@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from harness.config import Precision
-from harness.engine.precision import Precision as _P  # noqa: F401
 from harness.model.split import Prefix
 
 # The code that the bits depend on.
