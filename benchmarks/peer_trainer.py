@@ -1,9 +1,10 @@
 """The same run with the Hugging Face Trainer and its best settings, as a process of its own.
 
-    python -m benchmarks.peer_trainer STRATEGY DATA EPOCHS PRECISION
+    python -m benchmarks.peer_trainer STRATEGY DATA EPOCHS PRECISION MODEL
 
-Dynamic padding, length grouping, bfloat16, fused AdamW; the same architecture, texts, batch, epochs and evaluation of
-the three splits as `ftbench run`. Prints one line of JSON: seconds from the data to the final evaluation.
+Dynamic padding, length grouping, bfloat16, fused AdamW; the same architecture (a GPT-2 with random weights, or a
+pretrained hf:...), texts, batch, epochs and evaluation of the three splits as `ftbench run`. Prints one line of JSON:
+seconds from the data to the final evaluation.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import json
 import sys
 import tempfile
 import time
+from operator import attrgetter
 
 import torch
 from platformdirs import user_cache_path
+from torch import nn
 from transformers import (
+    AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -27,33 +31,33 @@ from transformers import (
 from harness.config import DataConfig
 from harness.data.dataset import load_dataset
 from harness.data.fetch import assets_folder
+from harness.data.hub_files import is_hub, locate
 from harness.data.tokenizer import load_tokenizer
+from harness.model.hub import FAMILIES
 
-PAD = 50256
 
-
-def main(strategy: str, data: str, epochs: int, precision: str) -> None:
+def main(strategy: str, data: str, epochs: int, precision: str, model_name: str) -> None:
     cache = user_cache_path("ftbench", appauthor=False)
     started = time.perf_counter()
     dataset = load_dataset(DataConfig(name=data), cache)
-    encoding = load_tokenizer("gpt2", cache, assets_folder())
+    tokenizer = load_tokenizer(model_name, cache, assets_folder())
     classes = dataset.source.classes
     parts = {
         name: [
             {"input_ids": ids, "attention_mask": [1] * len(ids), "length": len(ids), "labels": classes.index(label)}
-            for ids, label in zip(encoding.encode_ordinary_batch(part["text"].tolist()), part["label"], strict=True)
+            for ids, label in zip(tokenizer.encode_rows(part["text"].tolist(), True), part["label"], strict=True)
         ]
         for name, part in dataset.split.items()
     }
-    config = GPT2Config(num_labels=len(classes), pad_token_id=PAD, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
     torch.manual_seed(0)
-    model = GPT2ForSequenceClassification(config)
+    model = _model(model_name, len(classes), tokenizer.pad_token)
     if strategy != "full":
         model.requires_grad_(False)
         model.score.requires_grad_(True)
     if strategy == "last_block":
-        model.transformer.h[-1].requires_grad_(True)
-        model.transformer.ln_f.requires_grad_(True)
+        family = FAMILIES[model.config.model_type]
+        attrgetter(family.blocks)(model.base_model)[-1].requires_grad_(True)
+        attrgetter(family.final_norm)(model.base_model).requires_grad_(True)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
@@ -76,7 +80,7 @@ def main(strategy: str, data: str, epochs: int, precision: str) -> None:
             use_cpu=not torch.cuda.is_available(),
             seed=0,
         )
-        trainer = Trainer(model, arguments, _collator(), train_dataset=parts["train"])
+        trainer = Trainer(model, arguments, _collator(tokenizer.pad_token), train_dataset=parts["train"])
         trainer.train()
         arguments.dataloader_drop_last = False
         predictions = {name: trainer.predict(part) for name, part in parts.items()}
@@ -87,12 +91,23 @@ def main(strategy: str, data: str, epochs: int, precision: str) -> None:
     print(json.dumps({"seconds": seconds, "test_accuracy": accuracy}))
 
 
-def _collator() -> DataCollatorWithPadding:
+def _model(name: str, classes: int, pad_token: int) -> nn.Module:
+    if not is_hub(name):
+        config = GPT2Config(num_labels=classes, pad_token_id=pad_token, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+        return GPT2ForSequenceClassification(config)
+    path = locate(name, user_cache_path("ftbench", appauthor=False))
+    where, file = (path, None) if path.is_dir() else (path.parent, path.name)
+    return AutoModelForSequenceClassification.from_pretrained(
+        where, gguf_file=file, num_labels=classes, pad_token_id=pad_token, dtype=torch.float32
+    )
+
+
+def _collator(pad_token: int) -> DataCollatorWithPadding:
     from tokenizers import Tokenizer, models
 
-    vocabulary = Tokenizer(models.WordLevel({"<pad>": PAD}, unk_token="<pad>"))
+    vocabulary = Tokenizer(models.WordLevel({"<pad>": pad_token}, unk_token="<pad>"))
     return DataCollatorWithPadding(PreTrainedTokenizerFast(tokenizer_object=vocabulary, pad_token="<pad>"))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5])

@@ -22,6 +22,7 @@ from harness.config import DataConfig, TrainingConfig
 from harness.data.batches import Examples, encode_split, global_batches
 from harness.data.dataset import load_dataset
 from harness.data.fetch import assets_folder
+from harness.data.hub_files import is_hub
 from harness.data.tokenizer import load_tokenizer
 from harness.declare import Input
 from harness.engine.precision import choose
@@ -52,7 +53,8 @@ def ours(
     before = product_rate(PRECISION if model != "mini" else "fp32")
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "harness", "run", "--strategy", strategy, "--data", data, "--model", model]
-        options = ["--weights", "random", "--epochs", str(epochs), "--seeds", seeds]
+        weights = "pretrained" if is_hub(model) else "random"
+        options = ["--weights", weights, "--epochs", str(epochs), "--seeds", seeds]
         places = ["--results", folder, "--cache", f"{folder}/cache", *(["--set", settings] if settings else [])]
         started = time.perf_counter()
         subprocess.run([*command, *options, *places], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -67,8 +69,8 @@ def plain_seconds(strategy: str, data: str, epochs: int) -> float:
     return seconds.total + (epochs - 1) * seconds.train
 
 
-def trainer_seconds(strategy: str, data: str, epochs: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.peer_trainer", strategy, data, str(epochs), PRECISION]
+def trainer_seconds(strategy: str, data: str, epochs: int, model: str = "gpt2") -> float:
+    command = [sys.executable, "-m", "benchmarks.peer_trainer", strategy, data, str(epochs), PRECISION, model]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])["seconds"]
 

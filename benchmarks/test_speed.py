@@ -23,6 +23,7 @@ from harness.data.fetch import NotAvailable
 from harness.measure.flops import forward_flops, training_flops
 from harness.model.gpt2 import SHAPES
 from harness.records import Record
+from tests.wheel_models import DECODER, fetch_models
 
 FULL = bool(os.environ.get("FTBENCH_PERF_FULL"))
 ROUNDS = int(os.environ.get("FTBENCH_PERF_ROUNDS", "1" if FULL else "2"))
@@ -46,18 +47,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def _compare(benchmark, strategy: str, data: str, peer: Callable[[str, str, int], float]) -> list[Measured]:
+def _compare(benchmark, strategy: str, data: str, peer: Callable[..., float], model: str = "gpt2") -> list[Measured]:
+    given = strategy, data, EPOCHS, *([] if model == "gpt2" else [model])
     theirs: list[float] = []
     runs: list[Measured] = []
     benchmark.pedantic(
-        lambda: runs.append(ours(strategy, data, EPOCHS)),
-        setup=lambda: theirs.append(peer(strategy, data, EPOCHS)),
+        lambda: runs.append(ours(*given)),
+        setup=lambda: theirs.append(peer(*given)),
         rounds=ROUNDS,
     )
     totals = [run.record.seconds.total for run in runs]
     ratios = [a / b for a, b in zip(theirs, totals, strict=True)]
     benchmark.extra_info |= {
-        "strategy": strategy,
+        "strategy": strategy if model == "gpt2" else f"{strategy}, {model.rpartition('/')[2]}",
         "peer": peer.__name__.removesuffix("_seconds"),
         "precision": runs[0].record.precision,
         "peer_seconds": theirs,
@@ -79,6 +81,11 @@ def test_against_the_plain_path(benchmark, data: str, strategy: str) -> None:
 @pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "last_padded"])
 def test_against_the_trainer(benchmark, data: str, strategy: str) -> None:
     _compare(benchmark, strategy, data, trainer_seconds)
+
+
+@pytest.mark.skipif(not FULL, reason="fetches a pretrained model of 93 MB")
+def test_a_hub_model_against_the_trainer(benchmark, data: str) -> None:
+    _compare(benchmark, "last_block", data, trainer_seconds, f"hf:{fetch_models() / 'models' / DECODER.hub_id}")
 
 
 def _phases(run: Measured, data: str) -> dict[str, dict[str, float]]:

@@ -30,7 +30,7 @@ from harness.engine.deepspeed import DeepSpeedEngine
 from harness.engine.protocol import MicroBatch
 from harness.engine.world import connect, disconnect
 from harness.measure.memory import MemoryMeter
-from harness.model.gpt2 import Rows
+from harness.model.rows import Rows
 from harness.model.split import split
 from harness.model.weights import RandomWeights, filled_backbone
 

@@ -125,6 +125,8 @@ def _settle(console: Console, store: Store) -> None:
 
 
 def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
+    for told in plan.left_out:
+        console.print(f"[yellow]{escape(told)}[/]", highlight=False)
     chosen = {
         "model": lambda config: config.model.name,
         "weights": lambda config: config.model.weights,

@@ -23,7 +23,7 @@ console = Console(width=None if sys.stdout.isatty() else 160)
 
 Results = Annotated[Path, typer.Option(help="folder for records and tables")]
 Cache = Annotated[Path, typer.Option(help="folder for downloads and stored features")]
-Model = Annotated[str | None, typer.Option(help="auto, mini, gpt2, gpt2-medium, gpt2-large or gpt2-xl")]
+Model = Annotated[str | None, typer.Option(help="auto, mini, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or hf:NAME")]
 Reference = Annotated[str | None, typer.Option(help="the strategy that the others are compared with")]
 Weights = Annotated[str | None, typer.Option(help="auto, pretrained, random, or a path")]
 RESULTS = Path("results")
@@ -110,11 +110,12 @@ def gate(
 def list_strategies(
     model: Annotated[str, typer.Option(help="the size whose parameters are counted")] = "gpt2",
     classes: Annotated[int, typer.Option(min=2, help="classes of the head")] = 2,
+    cache: Cache = CACHE,
 ) -> None:
     """The strategies, with what they train, read and change, and the baselines."""
     from harness.report import catalogue
 
-    catalogue.print_strategies(console, model, classes)
+    catalogue.print_strategies(console, model, classes, cache)
 
 
 @app.command("check-weights")

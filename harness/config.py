@@ -17,17 +17,22 @@ Percentage = Annotated[float, Field(ge=0, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
+# Of a model that `transformers` reads.
+HubName = Annotated[str, Field(pattern=r"^hf:.")]
+
+
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(Part):
-    """name: auto, mini, gpt2, gpt2-medium, gpt2-large, gpt2-xl. weights: auto, pretrained, random, or a path.
+    """name: auto, mini, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or hf: and a hub id, a folder or a GGUF file.
+    weights: auto, pretrained, random, or a path.
 
     init and init_seed say how random weights are drawn; the seed of a run draws the head and the order only.
     """
 
-    name: Literal["auto", "mini", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] = "auto"
+    name: Literal["auto", "mini", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] | HubName = "auto"
     weights: str = "auto"
     init: Literal["gpt2", "pytorch"] = "gpt2"
     init_seed: Seed = 123

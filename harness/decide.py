@@ -14,12 +14,14 @@ from harness import UserError
 from harness.config import DataConfig, EngineConfig, ModelConfig, RunConfig, TrainingConfig
 from harness.data.dataset import load_dataset
 from harness.data.fetch import NotAvailable, assets_folder
+from harness.data.hub_files import is_hub, locate
 from harness.data.sources import FILE_TYPES
 from harness.data.tokenizer import load_tokenizer
 from harness.declare import Input, Strategy
-from harness.model.gpt2 import SHAPES
+from harness.model.hub import check_hub_weights
+from harness.model.models import Model, model_of
 from harness.model.split import Prefix, Suffix, split
-from harness.model.weights import check_checkpoint, checkpoint_path, empty_backbone, find_pretrained
+from harness.model.weights import check_checkpoint, checkpoint_path, find_pretrained
 
 
 class NotHere(UserError):
@@ -32,6 +34,8 @@ class NotHere(UserError):
 
 def resolve_model(config: ModelConfig, cache: Path) -> tuple[ModelConfig, Path | None, dict[str, str]]:
     """The model's name and weights, the checkpoint's path if there is one, and why."""
+    if is_hub(config.name):
+        return _resolve_hub_model(config, cache)
     assets, name, weights = assets_folder(), config.name, config.weights
     reason = "as asked"
     if name == "auto":
@@ -49,6 +53,33 @@ def resolve_model(config: ModelConfig, cache: Path) -> tuple[ModelConfig, Path |
     weights, path, why = _resolve_weights(name, weights, cache, assets)
     choices = {"model": reason, "weights": why}
     return config.model_copy(update={"name": name, "weights": weights}), path, choices
+
+
+def _resolve_hub_model(config: ModelConfig, cache: Path) -> tuple[ModelConfig, Path | None, dict[str, str]]:
+    try:
+        model_of(config.name, cache)
+    except NotAvailable as error:
+        raise NotHere(
+            f"no {config.name}: {error}",
+            f"MODEL={config.name}: {error}. Connect to the network once, or name a folder that holds the model "
+            "(MODEL=hf:path).",
+        ) from error
+    path = locate(config.name, cache)
+    if config.init != "gpt2":
+        raise UserError(
+            f"model.init={config.init}: {config.name} draws random weights as its own code says; leave it out."
+        )
+    if config.weights not in ("auto", "pretrained", "random"):
+        raise UserError(
+            f"WEIGHTS={config.weights!r} with MODEL={config.name}: expected auto, pretrained or random; other weights "
+            "have a folder of their own, which MODEL names."
+        )
+    weights = "random" if config.weights == "random" else "pretrained"
+    why = "as asked" if config.weights == weights else "auto: at hand"
+    if weights == "pretrained":
+        check_hub_weights(path)
+    choices = {"model": "as asked", "weights": why}
+    return config.model_copy(update={"weights": weights}), path if weights == "pretrained" else None, choices
 
 
 def _why_gpt2_is_missing(weights: str, cache: Path, assets: Path | None) -> str | None:
@@ -146,15 +177,20 @@ def check_batch(training: TrainingConfig, texts: int) -> None:
         )
 
 
-def check_strategy(strategy: Strategy, model: str, classes: int) -> None:
-    context = SHAPES[model].context
-    if isinstance(strategy.input.pad_to, int) and strategy.input.pad_to > context:
-        raise UserError(f"pad_to={strategy.input.pad_to} is beyond the context of {model}: at most {context}.")
-    frozen_stages(strategy, model, classes)
+def check_padding(strategy: Strategy, model: str, cache: Path) -> None:
+    pad_to, context = strategy.input.pad_to, model_of(model, cache).context
+    if isinstance(pad_to, int) and pad_to > context:
+        raise UserError(f"pad_to={pad_to} is beyond the context of {model}: at most {context}.")
+    if pad_to and is_hub(model) and load_tokenizer(model, cache, assets_folder()).pad_token is None:
+        raise UserError(
+            f"pad_to={pad_to}: the tokenizer of {model} has no pad token; choose a strategy that does not pad, or name "
+            "a `pad_token` in its tokenizer_config.json."
+        )
 
 
-def effective_strategy(config: RunConfig) -> Strategy:
-    """The declared strategy with what the configuration changes: readout, attention, padding, adapter."""
+def effective_strategy(config: RunConfig, model: Model) -> Strategy:
+    """The declared strategy with what the configuration changes: readout, attention, padding, adapter; what both leave
+    open is as the model was pretrained."""
     strategy = strategies.load(config.strategy).strategy
     changes = {
         "readout": config.readout,
@@ -168,11 +204,12 @@ def effective_strategy(config: RunConfig) -> Strategy:
                 f"strategy {config.strategy!r} has no adapter: `adapter.rank` and `adapter.alpha` are lora's."
             )
         changes["adapt"] = tuple(replace(declared, **adapter) for declared in strategy.adapt)
-    return replace(strategy, **{name: value for name, value in changes.items() if value is not None})
+    changed = replace(strategy, **{name: value for name, value in changes.items() if value is not None})
+    return changed.on(model.attention)
 
 
 @functools.lru_cache
-def frozen_stages(strategy: Strategy, model: str, classes: int) -> int:
+def frozen_stages(strategy: Strategy, model: Model, classes: int) -> int:
     """How many stages its prefix has; 0 where only its own code knows.
 
     Raises UserError where it names a stage that the backbone does not have.
@@ -180,12 +217,12 @@ def frozen_stages(strategy: Strategy, model: str, classes: int) -> int:
     return 0 if strategy.build else len(_split_without_tensors(strategy, model, classes)[0].stages)
 
 
-def trainable_parameters(strategy: Strategy, model: str, classes: int) -> int:
+def trainable_parameters(strategy: Strategy, model: Model, classes: int) -> int:
     """How many parameters a strategy trains, without allocating any."""
     prefix, suffix = _split_without_tensors(strategy, model, classes)
     return sum(p.numel() for p in [*prefix.parameters(), *suffix.parameters()] if p.requires_grad)
 
 
-def _split_without_tensors(strategy: Strategy, model: str, classes: int) -> tuple[Prefix, Suffix]:
+def _split_without_tensors(strategy: Strategy, model: Model, classes: int) -> tuple[Prefix, Suffix]:
     with torch.device("meta"):
-        return split(empty_backbone(model), strategy, classes)
+        return split(model.empty(), strategy, classes)

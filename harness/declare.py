@@ -8,7 +8,7 @@ harness derives the prefix, what can be cached, what is synchronised and what is
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
@@ -60,9 +60,10 @@ class Strategy:
     trainable: stages of the backbone to train: "embeddings", "block.N" (negative N counts from the
         top), "final_norm", or "all".
     adapt: adapters added to the backbone's and the head's Linear layers.
-    readout: the position whose hidden state feeds the head.
+    readout: the position whose hidden state feeds the head. None: the last one of a backbone that was pretrained with
+        causal attention, where it alone has seen the whole text; the first ([CLS]) of any other.
     input: how a text becomes a row.
-    attention: "causal" (GPT-2's own) or "full" (every token sees every token).
+    attention: "causal" or "full" (every token sees every token). None: the backbone's own.
     build: for strategies that need code: receives the backbone, frozen but for `trainable`, and
         changes it in place. What it leaves with `requires_grad` is trained.
     cacheable: False where hidden states below the first trained parameter may change between two
@@ -71,9 +72,9 @@ class Strategy:
 
     trainable: tuple[str, ...] = ()
     adapt: tuple[Adapter, ...] = ()
-    readout: Readout = "last"
+    readout: Readout | None = None
     input: Input = Input()
-    attention: AttentionKind = "causal"
+    attention: AttentionKind | None = None
     build: Callable[[nn.Module], None] | None = None
     cacheable: bool = True
 
@@ -84,7 +85,12 @@ class Strategy:
             raise ValueError(f"adapt={self.adapt!r}: expected a tuple of adapters, such as (Adapter(rank=16),)")
         if not isinstance(self.input, Input):
             raise ValueError(f"input={self.input!r}: expected an Input, such as Input(pad_to=120)")
-        if self.readout not in get_args(Readout):
+        if self.readout not in (None, *get_args(Readout)):
             raise ValueError(f"readout={self.readout!r}: expected one of {', '.join(get_args(Readout))}")
-        if self.attention not in get_args(AttentionKind):
+        if self.attention not in (None, *get_args(AttentionKind)):
             raise ValueError(f"attention={self.attention!r}: expected one of {', '.join(get_args(AttentionKind))}")
+
+    def on(self, attention: AttentionKind) -> Strategy:
+        """With what it leaves open decided, for a backbone that was pretrained with `attention`."""
+        readout: Readout = self.readout or ("last" if attention == "causal" else "first")
+        return replace(self, readout=readout, attention=self.attention or attention)

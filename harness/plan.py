@@ -20,11 +20,12 @@ from harness import UserError, baselines
 from harness.baselines import Baseline
 from harness.config import ONE_MACHINE, DataConfig, EngineConfig, Hosts, ModelConfig, RunConfig
 from harness.data.dataset import Dataset, load_dataset
+from harness.data.hub_files import PREFIX, content_sha256, is_hub, locate
 from harness.decide import (
     NotHere,
     check_batch,
+    check_padding,
     check_ranks,
-    check_strategy,
     effective_strategy,
     frozen_stages,
     resolve_data,
@@ -34,6 +35,7 @@ from harness.decide import (
 from harness.engine.precision import choose
 from harness.hosts import check_hosts
 from harness.measure.environment import code_sha256
+from harness.model.models import model_of
 from harness.model.weights import file_sha256
 from harness.records import BASELINE, StrategySource
 from harness.suite_file import Published, SuiteConfig
@@ -78,10 +80,12 @@ class PlannedRow(BaseModel):
 
 
 class Plan(BaseModel):
-    """runs: as tables show them. rows: of the suite's file; none where it lists none."""
+    """runs: as tables show them. rows: of the suite's file; none where it lists none. left_out: why baselines that this
+    model can't give are not among them."""
 
     runs: list[PlannedRun]
     rows: list[PlannedRow] = []
+    left_out: list[str] = []
     results: Path
     cache: Path
     hosts: Hosts = ONE_MACHINE
@@ -107,16 +111,19 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path, hosts: Hosts = ONE_M
     find = functools.cache(lambda model: _find_model(model, cache))
     find_data = functools.cache(lambda data: resolve_data(data, cache))
     reach = functools.cache(lambda engine: check_hosts(engine, hosts))
+    left_out: dict[str, None] = {}
     for row in suite.rows:
         planned, skipped = [], row.skipped
-        try:
-            planned = (
-                [] if skipped else [_planned(row.name, config, find, find_data, reach, cache) for config in row.runs]
-            )
-        except NotHere as missing:
-            if row.name is None:
-                raise
-            skipped = missing.reason
+        for config in [] if skipped else row.runs:
+            try:
+                planned.append(_planned(row.name, config, find, find_data, reach, cache))
+            except NotHere as missing:
+                if row.name is not None:
+                    planned, skipped = [], missing.reason
+                    break
+                if config.strategy not in baselines.NAMES or len(row.runs) == 1:
+                    raise
+                left_out[str(missing)] = None
         runs |= {run.run_id: run for run in planned}
         if row.name is not None:
             identities = [run.identity for run in planned]
@@ -125,7 +132,7 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path, hosts: Hosts = ONE_M
     if not runs:
         reasons = dict.fromkeys(row.skipped for row in rows)
         raise UserError(f"no row of suite {suite.name!r} can run: {'; '.join(reasons)}.")
-    return Plan(runs=list(runs.values()), rows=rows, results=results, cache=cache, hosts=hosts)
+    return Plan(runs=list(runs.values()), rows=rows, left_out=list(left_out), results=results, cache=cache, hosts=hosts)
 
 
 Found = tuple[ModelConfig, Path | None, str | None, dict[str, str]]
@@ -137,6 +144,8 @@ def _find_model(model: ModelConfig, cache: Path) -> Found | NotHere:
         resolved, path, choices = resolve_model(model, cache)
     except NotHere as missing:
         return missing
+    if is_hub(resolved.name):  # random weights, too, belong to its files: architecture and tokenizer
+        return resolved, path, content_sha256(locate(resolved.name, cache), weights=path is not None), choices
     return resolved, path, file_sha256(path) if path else None, choices
 
 
@@ -167,35 +176,46 @@ def _planned(
     reach(engine)
     dataset = load_dataset(data, cache)
     check_batch(config.training, len(dataset.split["train"]))
-    return _identified(title or config.strategy, config, dataset, choices, weights_path, weights_sha256)
+    return _identified(title or config.strategy, config, cache, dataset, choices, weights_path, weights_sha256)
 
 
 def _identified(
     title: str,
     config: RunConfig,
+    cache: Path,
     dataset: Dataset,
     choices: dict[str, str],
     weights_path: Path | None,
     weights_sha256: str | None,
 ) -> PlannedRun:
-    used = config.model_dump(mode="json")
+    used, model = config.model_dump(mode="json"), model_of(config.model.name, cache)
     if config.strategy in baselines.NAMES:
         entry, origin, readout = _baseline(config.strategy), BASELINE, None
+        if entry.name == "zero_shot" and not model.is_language_model:
+            raise NotHere(
+                "zero_shot: no language model",
+                f"zero_shot: {config.model.name} has no output layer, tied to its token embeddings, to ask.",
+            )
         config, used = config.model_copy(update={"seed": 0}), _only(used, ("strategy", *entry.uses))
         frozen = None
     else:
         entry = strategies.load(config.strategy, also_known=baselines.NAMES)
-        strategy = effective_strategy(config)
-        model_and_classes = config.model.name, len(dataset.source.classes)
-        check_strategy(strategy, *model_and_classes)
-        frozen = frozen_stages(strategy, *model_and_classes)
+        strategy, classes = effective_strategy(config, model), len(dataset.source.classes)
+        check_padding(strategy, config.model.name, cache)
+        frozen = frozen_stages(strategy, model, classes)
         origin, readout = entry.origin, strategy.readout
-    model = used.get("model", {})
-    depends_on = {"data": True, "model": model, "weights": "weights" in model, "precision": "precision" in used}
+    used_model = used.get("model", {})
+    depends_on = {
+        "data": True,
+        "model": used_model,
+        "weights": "weights" in used_model,
+        "precision": "precision" in used,
+    }
     if not depends_on["weights"]:
         weights_path = weights_sha256 = None
     identity = _identity(used, dataset.source.sha256, weights_sha256, entry.sha256)
-    what = [entry.name, model.get("name"), Path(config.data.name).stem, f"s{config.seed}", identity[:10]]
+    size = used_model.get("name", "").rpartition("/")[2].removeprefix(PREFIX)
+    what = [entry.name, size, Path(config.data.name).stem, f"s{config.seed}", identity[:10]]
     return PlannedRun(
         run_id="-".join(filter(None, what)),
         identity=identity,

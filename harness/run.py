@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import tiktoken
 import torch
 
 import strategies
@@ -21,7 +20,7 @@ from harness.config import RunConfig
 from harness.data.batches import Examples, encode_split, global_batches, longest_row
 from harness.data.dataset import Dataset, load_dataset
 from harness.data.fetch import assets_folder
-from harness.data.tokenizer import load_tokenizer
+from harness.data.tokenizer import Tokenizer, load_tokenizer
 from harness.decide import effective_strategy
 from harness.declare import Strategy
 from harness.engine.factory import open_engine
@@ -32,11 +31,12 @@ from harness.measure import clock as clocks
 from harness.measure import environment
 from harness.measure import memory as memories
 from harness.measure.communication import measure_communication
+from harness.model.backbone import Backbone
 from harness.model.feature_store import FeatureReport, FeatureStore
 from harness.model.features import Features
-from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.models import model_of
 from harness.model.split import Prefix, parameter_counts, split
-from harness.model.weights import Weights, empty_backbone, weights_of
+from harness.model.weights import Weights
 from harness.plan import PlannedRun
 from harness.train import share_of, train
 
@@ -77,16 +77,16 @@ def run(
     config, facts = planned.config, outcome.facts
 
     with phase("prepare", outcome, world, observer):
-        strategy = effective_strategy(config)
+        model = model_of(config.model.name, cache)
+        strategy = effective_strategy(config, model)
         dataset = load_dataset(config.data, cache)
         outcome.classes = dataset.source.classes
         tokenizer = tokenizer_of(config.model.name, cache)
-        context = SHAPES[config.model.name].context
-        examples = encode_split(dataset.split, tokenizer, outcome.classes, strategy.input, context)
+        examples = encode_split(dataset.split, tokenizer, outcome.classes, strategy.input, model.context)
         facts["data"] = data_facts(dataset, examples)
 
         torch.manual_seed(config.seed)
-        backbone, weights = empty_backbone(config.model.name), weights_of(config.model, planned.weights_path)
+        backbone, weights = model.empty(), model.weights(config.model, planned.weights_path)
         if strategy.build:
             weights.fill(backbone, backbone.stages())
         prefix, suffix = split(backbone, strategy, len(outcome.classes), config.plain)
@@ -180,14 +180,14 @@ def phase(name: str, outcome: Outcome, world: World, observer: Observer) -> Iter
 
 
 @functools.lru_cache(maxsize=1)
-def tokenizer_of(model: str, cache: Path) -> tiktoken.Encoding:
+def tokenizer_of(model: str, cache: Path) -> Tokenizer:
     return load_tokenizer(model, cache, assets_folder())
 
 
 def _open_features(
     planned: PlannedRun,
     strategy: Strategy,
-    backbone: GPT2,
+    backbone: Backbone,
     weights: Weights,
     prefix: Prefix,
     examples: dict[str, Examples],
@@ -213,14 +213,14 @@ def _open_features(
     if config.plain:
         features = store.computed(prefix, examples, "the plain path recomputes it", longest_row(examples))
     else:
-        features = store.open(prefix, examples, backbone.shape.hidden)
+        features = store.open(prefix, examples, backbone.hidden)
     return features, store.report
 
 
 def _recipe(planned: PlannedRun, strategy: Strategy, prefix: Prefix) -> str:
     """All that determines the tensors of a prefix, known before they are loaded."""
     model = planned.config.model
-    origin = planned.weights_sha256 or f"{model.init} {model.init_seed}"
+    origin = planned.weights_sha256, model.weights, model.init, model.init_seed
     return repr((model.name, origin, prefix.names, strategy.adapt, planned.config.precision))
 
 

@@ -25,6 +25,7 @@ from harness.data.batches import Examples
 from harness.data.dataset import load_dataset
 from harness.data.tokenizer import load_tokenizer
 from harness.model.gpt2 import SHAPES
+from harness.model.models import GPT2Model
 from harness.records import SCHEMA_FILE, Record, Store
 from harness.report.comparison import compare
 from harness.report.files import comparison, markdown
@@ -69,7 +70,7 @@ def _task(token_rows: list[list[int]], labels: list[int], classes: int) -> Task:
     )
     part = Part([" ".join(f"word{token}" for token in row) for row in token_rows], examples)
     names = [f"class {number}" for number in range(classes)]
-    return Task(part, names, RunConfig(), None, _TOKENIZER, torch.device("cpu"))
+    return Task(part, names, RunConfig(), None, GPT2Model("mini"), _TOKENIZER, torch.device("cpu"))
 
 
 _texts = st.lists(st.tuples(st.lists(st.integers(0, 3), min_size=1, max_size=5), st.integers(0, 2)), min_size=1)

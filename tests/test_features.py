@@ -17,6 +17,7 @@ import strategies
 from harness.data.batches import Examples
 from harness.declare import Strategy
 from harness.engine.world import World
+from harness.model.backbone import Stage
 from harness.model.feature_store import FeatureStore
 from harness.model.features import Computed, Features
 from harness.model.split import Prefix, split
@@ -135,12 +136,12 @@ def _add_dropout(prefix: Prefix) -> None:
     prefix.stages[1].mlp = torch.nn.Sequential(prefix.stages[1].mlp, torch.nn.Dropout(0.1))
 
 
-class _Random(torch.nn.Module):
+class _Random(Stage):
     def forward(self, hidden: torch.Tensor, rows: object) -> torch.Tensor:
         return hidden + torch.rand_like(hidden)
 
 
-class _Counting(torch.nn.Module):
+class _Counting(Stage):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("calls", torch.zeros(()))

@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import strategies
 from harness.measure.flops import forward_flops, training_flops
-from harness.model.gpt2 import GPT2, SHAPES, Rows
+from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.rows import Rows
 from harness.model.split import split
 
 LENGTHS = np.array([32, 32])  # tokens that no filler follows

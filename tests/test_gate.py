@@ -17,7 +17,8 @@ from harness.engine import ddp, optimizer
 from harness.gate import Cost, Measurement, Run, check_comparable
 from harness.gate_checks import Finding, alarms, compare
 from harness.model import split
-from harness.model.gpt2 import Rows, run_stages
+from harness.model.backbone import run_stages
+from harness.model.rows import Rows
 
 SEEDS, MESSAGES, STEPS = 5, 2_000, 400
 

@@ -20,7 +20,8 @@ from harness.data import synthetic
 from harness.data.dataset import load_dataset
 from harness.data.sources import generate_synthetic
 from harness.data.tokenizer import load_tokenizer
-from harness.model.gpt2 import SHAPES, Rows
+from harness.model.gpt2 import SHAPES
+from harness.model.rows import Rows
 from harness.model.weights import MINI_CHECKPOINT, Checkpoint, RandomWeights, file_sha256, filled_backbone
 from harness.records import Record
 from tools import pretrain_mini

@@ -16,7 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import strategies
 from harness.declare import Strategy
 from harness.model.continuation import continue_greedily
-from harness.model.gpt2 import GPT2, SHAPES, Rows
+from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.rows import Rows
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import Checkpoint, RandomWeights, filled_backbone
 

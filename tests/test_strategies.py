@@ -17,6 +17,7 @@ from harness.decide import trainable_parameters
 from harness.declare import Adapter, Input, Strategy
 from harness.model.adapters import LoRALinear, adapt
 from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.models import GPT2Model
 from harness.model.split import parameter_counts, split
 from harness.records import Store
 
@@ -49,7 +50,7 @@ def test_every_built_in_strategy_is_expected_here() -> None:
 def test_what_is_trained_and_where_the_cut_lies(name: str) -> None:
     declared = strategies.load(name).strategy
     expected, boundary = EXPECTED[name]
-    assert trainable_parameters(declared, "gpt2", 2) == expected
+    assert trainable_parameters(declared, GPT2Model("gpt2"), 2) == expected
     with torch.device("meta"):
         prefix, suffix = split(meta("gpt2"), declared, 2)
     head = 768 * 2 + 2
@@ -63,11 +64,11 @@ def test_what_is_trained_and_where_the_cut_lies(name: str) -> None:
 @pytest.mark.parametrize("model", SHAPES)
 def test_every_strategy_fits_every_size(model: str) -> None:
     for name in EXPECTED:
-        assert trainable_parameters(strategies.load(name).strategy, model, 5) > 0
+        assert trainable_parameters(strategies.load(name).strategy, GPT2Model(model), 5) > 0
 
 
 def test_the_head_has_a_row_for_each_class() -> None:
-    assert trainable_parameters(Strategy(), "gpt2", 7) == 7 * 768 + 7
+    assert trainable_parameters(Strategy(), GPT2Model("gpt2"), 7) == 7 * 768 + 7
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_the_second_name_of_a_block_is_the_same_block() -> None:
 @pytest.mark.parametrize("stage", ["block.12", "block.-13", "block.x", "block.", "blocks.1", "head", "norm", ""])
 def test_a_stage_that_does_not_exist_is_named(stage: str) -> None:
     with pytest.raises(UserError, match=r"'block\.N' with N from -12 to 11") as caught:
-        trainable_parameters(Strategy(trainable=(stage,)), "gpt2", 2)
+        trainable_parameters(Strategy(trainable=(stage,)), GPT2Model("gpt2"), 2)
     assert repr(stage) in str(caught.value)
 
 
@@ -135,7 +136,7 @@ def test_adapters_are_what_is_trained_and_every_linear_has_one() -> None:
 @pytest.mark.parametrize("rank", [1, 8, 32])
 def test_adapter_parameters_grow_with_the_rank(rank: int) -> None:
     head, of_rank_16 = 1_538, 2_668_066
-    trained = trainable_parameters(Strategy(adapt=(Adapter(rank),)), "gpt2", 2)
+    trained = trainable_parameters(Strategy(adapt=(Adapter(rank),)), GPT2Model("gpt2"), 2)
     assert trained - head == (of_rank_16 - head) // 16 * rank
 
 

@@ -16,7 +16,10 @@ from scipy import stats
 from harness import UserError, bench, decide, plan
 from harness.config import RunConfig
 from harness.decide import effective_strategy, trainable_parameters
-from harness.model.gpt2 import GPT2, SHAPES, Rows, run_stages
+from harness.model.backbone import run_stages
+from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.models import GPT2Model
+from harness.model.rows import Rows
 from harness.plan import PlannedRow
 from harness.records import Record, Store
 from harness.report.published import PARTS, Line, PublishedSuite, judged, notes, print_published
@@ -59,15 +62,16 @@ def test_every_row_is_the_run_that_was_published() -> None:
     assert list(rows) == list(SPECIFIED)
     for number, row in rows.items():
         (config,) = row.runs
-        strategy, training = effective_strategy(config), config.training
-        trained = trainable_parameters(strategy, config.model.name, classes=2)
+        model = GPT2Model(config.model.name)
+        strategy, training = effective_strategy(config, model), config.training
+        trained = trainable_parameters(strategy, model, classes=2)
         found = (config.model.name, config.model.weights, strategy.readout, trained, strategy.input.pad_to)
         assert (*found, training.batch_size, training.micro_batch_size, strategy.attention) == SPECIFIED[number], number
         assert (config.seed, training.epochs, training.drop_last, config.data.name) == (123, 5, True, "sms_spam")
         assert (config.optimizer.learning_rate, config.optimizer.weight_decay) == (5e-5, 0.1)
         assert not row.changed
         assert not row.skipped
-    adapters = {number: effective_strategy(rows[number].runs[0]).adapt for number in (11, 12)}
+    adapters = {number: effective_strategy(rows[number].runs[0], GPT2Model("gpt2")).adapt for number in (11, 12)}
     assert [(one.rank, one.alpha) for (one,) in adapters.values()] == [(16, 16), (16, 8)]
     assert [number for number, row in rows.items() if row.runs[0].model.init == "pytorch"] == [10]
     assert rows[18].runs == rows[1].runs

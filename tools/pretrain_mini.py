@@ -27,7 +27,8 @@ from torch import Tensor
 from harness.config import ModelConfig
 from harness.data.synthetic import STREAM_SEED, conversations
 from harness.data.tokenizer import load_tokenizer
-from harness.model.gpt2 import GPT2, Rows
+from harness.model.gpt2 import GPT2
+from harness.model.rows import Rows
 from harness.model.weights import MINI_CHECKPOINT, filled_backbone, published_tensors, weights_of
 
 HELD_OUT_SEED = STREAM_SEED + 1

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tiktoken
 import torch
 
 from harness.config import RunConfig
 from harness.data.batches import Examples
+from harness.data.tokenizer import Tokenizer
+from harness.model.models import Model
 
 NAMES = ("majority", "length_rule", "first_token_lookup", "tfidf", "zero_shot")
 
@@ -38,7 +39,8 @@ class Task:
     classes: list[str]
     config: RunConfig
     weights: Path | None
-    tokenizer: tiktoken.Encoding
+    model: Model
+    tokenizer: Tokenizer
     device: torch.device
 
     def counts(self, numbers: np.ndarray | slice = slice(None)) -> np.ndarray:

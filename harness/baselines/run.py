@@ -12,7 +12,7 @@ from harness.data.batches import encode_split
 from harness.data.dataset import load_dataset
 from harness.declare import Input
 from harness.engine.world import World
-from harness.model.gpt2 import SHAPES
+from harness.model.models import model_of
 from harness.plan import PlannedRun
 from harness.run import Observer, Outcome, data_facts, metrics_of, phase, tokenizer_of
 
@@ -26,8 +26,8 @@ def run_baseline(planned: PlannedRun, cache: Path, world: World, observer: Obser
         dataset = load_dataset(config.data, cache)
         outcome.classes = dataset.source.classes
         tokenizer = tokenizer_of(config.model.name, cache)
-        context = SHAPES[config.model.name].context
-        examples = encode_split(dataset.split, tokenizer, outcome.classes, Input(), context)
+        model = model_of(config.model.name, cache)
+        examples = encode_split(dataset.split, tokenizer, outcome.classes, Input(), model.context, special_tokens=False)
         parts = {name: Part(dataset.split[name]["text"].tolist(), part) for name, part in examples.items()}
         facts["data"] = data_facts(dataset, examples)
         if "model" not in planned.used:  # it reads whole texts, not a model's tokens
@@ -35,7 +35,7 @@ def run_baseline(planned: PlannedRun, cache: Path, world: World, observer: Obser
 
     with phase("train", outcome, world, observer):
         fitted = baseline.fit(
-            Task(parts["train"], outcome.classes, config, planned.weights_path, tokenizer, world.device)
+            Task(parts["train"], outcome.classes, config, planned.weights_path, model, tokenizer, world.device)
         )
     facts["parameters"] = {"parameters": fitted.parameters, "trainable_parameters": fitted.trained}
 

@@ -17,10 +17,9 @@ from torch import Tensor
 from harness import UserError
 from harness.baselines import Fitted, Part, Task
 from harness.data.batches import batches_by_length, tokens_at_once
+from harness.model.backbone import Backbone
 from harness.model.features import packed_features
-from harness.model.gpt2 import GPT2
 from harness.model.split import Prefix
-from harness.model.weights import empty_backbone, weights_of
 
 USES = ("data", "model", "precision")
 
@@ -56,14 +55,14 @@ class Prompt:
 class LanguageModel:
     """backbone: frozen. stages: the same as one frozen prefix, in the precision of the run."""
 
-    backbone: GPT2
+    backbone: Backbone
     stages: Prefix
     device: torch.device
 
     @classmethod
     def of(cls, task: Task) -> LanguageModel:
-        backbone = empty_backbone(task.config.model.name).requires_grad_(False)
-        weights = weights_of(task.config.model, task.weights)
+        backbone = task.model.empty().requires_grad_(False)
+        weights = task.model.weights(task.config.model, task.weights)
         stages = Prefix(backbone.stages(), boundary="output", readout=None, cacheable=False)
         stages.place(task.device, task.config.precision, lambda stage: weights.fill(backbone, [stage]))
         return cls(backbone, stages, task.device)
@@ -99,7 +98,7 @@ def fit(task: Task) -> Fitted:
     prompt, model = Prompt.of(task), LanguageModel.of(task)
 
     def probabilities(part: Part) -> np.ndarray:
-        prompts = prompt.around(part, model.backbone.shape.context)
+        prompts = prompt.around(part, model.backbone.context)
         return softmax(model.likelihoods(prompts, prompt.answers), axis=1)
 
     return Fitted(probabilities, sum(parameter.numel() for parameter in model.backbone.parameters()), 0)

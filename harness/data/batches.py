@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import tiktoken
 
-from harness.data.tokenizer import END_OF_TEXT
+from harness import UserError
+from harness.data.tokenizer import Tokenizer
 from harness.declare import Input
 
 
@@ -28,7 +28,7 @@ class Examples:
     labels: np.ndarray
     index: np.ndarray
     cut_texts: int
-    pad_token: int
+    pad_token: int | None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,10 +40,18 @@ class Examples:
 
 
 def encode_split(
-    split: dict[str, pd.DataFrame], tokenizer: tiktoken.Encoding, classes: list[str], rule: Input, context: int
+    split: dict[str, pd.DataFrame],
+    tokenizer: Tokenizer,
+    classes: list[str],
+    rule: Input,
+    context: int,
+    special_tokens: bool = True,
 ) -> dict[str, Examples]:
-    """Encode all parts by the strategy's input rule; "longest" is the longest training text, at most the context."""
-    encoded = {name: tokenizer.encode_ordinary_batch(part["text"].tolist()) for name, part in split.items()}
+    """Encode all parts by the strategy's input rule; "longest" is the longest training text, at most the context.
+
+    special_tokens: whether a row begins and ends as the model expects; else it is the text's own tokens.
+    """
+    encoded = {name: tokenizer.encode_rows(part["text"].tolist(), special_tokens) for name, part in split.items()}
     longest = min(max(map(len, encoded["train"])), context)
     pad_to = longest if rule.pad_to == "longest" else rule.pad_to
     return {name: _examples(encoded[name], part, tokenizer, classes, pad_to, context) for name, part in split.items()}
@@ -52,15 +60,20 @@ def encode_split(
 def _examples(
     encoded: list[list[int]],
     part: pd.DataFrame,
-    tokenizer: tiktoken.Encoding,
+    tokenizer: Tokenizer,
     classes: list[str],
     pad_to: int | None,
     context: int,
 ) -> Examples:
     limit = pad_to or context
-    pad_token = tokenizer.encode_single_token(END_OF_TEXT)
-    rows = [ids[:limit] for ids in encoded]
+    pad_token = tokenizer.pad_token
+    rows = [tokenizer.cut(ids, limit) for ids in encoded]
     real_lengths = np.array([len(row) for row in rows])
+    if not real_lengths.all():
+        text = part["text"].iloc[int(real_lengths.argmin())]
+        raise UserError(
+            f"the text {text!r} has no token of this model's tokenizer: remove it, or choose another MODEL."
+        )
     if pad_to:
         rows = [row + [pad_token] * (pad_to - len(row)) for row in rows]
     return Examples(

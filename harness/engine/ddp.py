@@ -14,7 +14,7 @@ from harness.engine.optimizer import adamw, load_whole_state, trained_parameters
 from harness.engine.precision import InPrecision
 from harness.engine.protocol import MicroBatch, loss_sum
 from harness.engine.world import World
-from harness.model.gpt2 import Rows
+from harness.model.rows import Rows
 from harness.model.split import Suffix
 
 

@@ -21,7 +21,7 @@ from harness.engine.optimizer import MOMENTS, adamw, load_whole_state, trained_p
 from harness.engine.precision import InPrecision
 from harness.engine.protocol import MicroBatch, loss_sum
 from harness.engine.world import World
-from harness.model.gpt2 import Rows
+from harness.model.rows import Rows
 from harness.model.split import Suffix
 
 # DeepSpeed's own bucket of half a billion elements would hold several copies of a model of this size.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.config import OptimizerConfig
-from harness.model.gpt2 import Rows
+from harness.model.rows import Rows
 from harness.model.split import Suffix
 
 

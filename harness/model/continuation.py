@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from harness.model.gpt2 import GPT2, Rows
+from harness.model.backbone import Backbone
+from harness.model.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ MINI_PROOF = Proof("mini", "hi. please send the fee. no rush at all. then", " ta
 
 
 @torch.no_grad()
-def continue_greedily(model: GPT2, token_ids: list[int], count: int) -> list[int]:
+def continue_greedily(model: Backbone, token_ids: list[int], count: int) -> list[int]:
     """The `count` most likely next token ids, one after the other."""
     ids = list(token_ids)
     for _ in range(count):
-        seen = ids[-model.shape.context :]
+        seen = ids[-model.context :]
         rows = Rows.padded(np.array([len(seen)]), len(seen))
         hidden = model(torch.tensor(seen), rows)
         ids.append(int(model.next_token_logits(hidden[-1]).argmax()))

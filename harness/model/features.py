@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.data.batches import Examples, gather_rows
-from harness.model.gpt2 import Rows
+from harness.model.rows import Rows
 from harness.model.split import Prefix
 
 
@@ -46,7 +46,7 @@ class Computed:
         ids = gather_rows(self.examples.token_ids, self.examples.offsets[numbers], lengths)
         if not self.width:
             return packed_features(self.prefix, ids, lengths, self.device)
-        rectangle = np.full((len(numbers), self.width), self.examples.pad_token)
+        rectangle = np.full((len(numbers), self.width), self.examples.pad_token or 0)  # nobody attends to it
         rectangle[np.arange(self.width) < lengths[:, None]] = ids
         return _features(self.prefix, rectangle.reshape(-1), Rows.padded(lengths, self.width), self.device)
 

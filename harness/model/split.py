@@ -16,7 +16,8 @@ from harness.config import Precision
 from harness.declare import Readout, Strategy
 from harness.engine.precision import compute_context, parameter_dtype, store_frozen
 from harness.model.adapters import adapt
-from harness.model.gpt2 import GPT2, Block, Rows, run_stages
+from harness.model.backbone import Backbone, Block, run_stages
+from harness.model.rows import Rows
 
 
 class Prefix(nn.Module):
@@ -115,18 +116,19 @@ def read(stages: list[nn.Module], hidden: Tensor, rows: Rows, readout: Readout, 
     return run_stages(stages[top + 1 :], stages[top](hidden, rows, read_at), rows)
 
 
-def split(backbone: GPT2, strategy: Strategy, classes: int, plain: bool = False) -> tuple[Prefix, Suffix]:
+def split(backbone: Backbone, strategy: Strategy, classes: int, plain: bool = False) -> tuple[Prefix, Suffix]:
     """Freeze, unfreeze, adapt and cut `backbone` (which is used up) as `strategy` says.
 
     New parameters, the head first, are drawn from PyTorch's global generator.
     Raises UserError where the strategy names a stage that the backbone does not have.
     """
     backbone.requires_grad_(False)
+    strategy = strategy.on(backbone.attention)
     backbone.set_attention(strategy.attention)
     for name in strategy.trainable:
         for stage in _named_stages(backbone.stages(), name):
             stage.requires_grad_(True)
-    whole = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(backbone.shape.hidden, classes)})
+    whole = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(backbone.hidden, classes)})
     for adapter in strategy.adapt:
         adapt(whole, adapter)
     if strategy.build:

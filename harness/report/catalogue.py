@@ -13,29 +13,31 @@ import strategies
 from harness import UserError, baselines
 from harness.config import ModelConfig
 from harness.data.fetch import assets_folder
+from harness.data.hub_files import is_hub
 from harness.data.tokenizer import load_tokenizer
 from harness.decide import resolve_model, trainable_parameters
-from harness.declare import Strategy
+from harness.declare import AttentionKind, Strategy
 from harness.model.continuation import GPT2_PROOF, MINI_PROOF, continue_greedily
 from harness.model.gpt2 import SHAPES
-from harness.model.weights import filled_backbone, weights_of
+from harness.model.models import model_of
 
 
-def print_strategies(console: Console, model: str, classes: int) -> None:
+def print_strategies(console: Console, name: str, classes: int, cache: Path) -> None:
     """Tables of every strategy that `strategies.load` knows, and of the baselines."""
-    if model not in SHAPES:
-        raise UserError(f"unknown model {model!r}: expected one of {', '.join(SHAPES)}.")
-    table = Table(box=box.SIMPLE_HEAD, title=f"Strategies on {model}, {classes} classes", title_style="bold")
+    if name not in SHAPES and not is_hub(name):
+        raise UserError(f"unknown model {name!r}: expected hf:... or one of {', '.join(SHAPES)}.")
+    model = model_of(name, cache)
+    table = Table(box=box.SIMPLE_HEAD, title=f"Strategies on {escape(name)}, {classes} classes", title_style="bold")
     table.add_column("strategy", style="cyan", no_wrap=True)
     table.add_column("trained", justify="right", no_wrap=True)
     table.add_column("reads", no_wrap=True)
     table.add_column("what it does")
     for name in strategies.names():
         entry = strategies.load(name)
-        declared = entry.strategy
+        declared = entry.strategy.on(model.attention)
         counted = "its own code" if declared.build else f"{trainable_parameters(declared, model, classes):,}"
         origin = "" if entry.origin == "built in" else f" [{entry.origin}]"
-        table.add_row(name, counted, _reads(declared), escape(entry.description + origin))
+        table.add_row(name, counted, _reads(declared, model.attention), escape(entry.description + origin))
     console.print(table)
     console.print(_baselines())
     console.print("Run one with [bold]make bench STRATEGY=name[/]; add your own with STRATEGY=path/to/file.py.")
@@ -56,7 +58,8 @@ def check_weights(console: Console, name: str, weights: str, cache: Path) -> boo
     """Print the model's greedy continuation; whether it is that of the pretrained mini, else of the pretrained 124M."""
     model, path, choices = resolve_model(ModelConfig(name=name, weights=weights), cache)
     proof = MINI_PROOF if model.name == "mini" else GPT2_PROOF
-    backbone = filled_backbone(model.name, weights_of(model, path))
+    backbone = model_of(model.name, cache).empty()
+    model_of(model.name, cache).weights(model, path).fill(backbone, backbone.stages())
     tokenizer = load_tokenizer(model.name, cache, assets_folder())
     wanted = len(tokenizer.encode_ordinary(proof.expected))
     text = tokenizer.decode(continue_greedily(backbone, tokenizer.encode_ordinary(proof.prompt), wanted))
@@ -76,8 +79,8 @@ def check_weights(console: Console, name: str, weights: str, cache: Path) -> boo
     return False
 
 
-def _reads(strategy: Strategy) -> str:
+def _reads(strategy: Strategy, own: AttentionKind) -> str:
     pad_to = strategy.input.pad_to
     extras = [f"padded to {pad_to}"] if pad_to else []
-    extras += ["full attention"] if strategy.attention == "full" else []
+    extras += [f"{strategy.attention} attention"] if strategy.attention != own else []
     return ", ".join([strategy.readout, *extras])

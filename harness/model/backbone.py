@@ -1,0 +1,54 @@
+"""What a backbone is to the rest of the harness: stages in execution order, whatever network they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from harness.declare import AttentionKind
+from harness.model.rows import Rows
+
+
+class Stage(nn.Module):
+    """A part that looks at rows: called with hidden states [tokens, hidden] (the first one: token ids [tokens]) and
+    `Rows`. A stage of any other type is a norm, which is called with hidden states alone."""
+
+
+class Block(Stage):
+    """The only stages that mix positions.
+
+    forward(hidden, rows, read_at=None): [tokens, hidden] -> the same, or [rows, hidden] at the tokens `read_at`
+    ([rows], one of each row), for which keys and values are computed everywhere, all else at these tokens.
+    """
+
+
+class Backbone(nn.Module):
+    """hidden: the width of its hidden states. context: the most tokens that a row may have. attention: what it was
+    pretrained with."""
+
+    def __init__(self, hidden: int, context: int, attention: AttentionKind = "causal") -> None:
+        super().__init__()
+        self.hidden, self.context, self.attention = hidden, context, attention
+
+    def stages(self) -> dict[str, nn.Module]:
+        """The parts that can be trained or frozen, by name, in execution order: embeddings, block.N, final_norm."""
+        raise NotImplementedError
+
+    def set_attention(self, kind: AttentionKind) -> None:
+        raise NotImplementedError
+
+    def next_token_logits(self, hidden: Tensor) -> Tensor:
+        """[..., hidden] -> [..., vocabulary]. Raises UserError where the backbone is no language model."""
+        raise NotImplementedError
+
+    def forward(self, token_ids: Tensor, rows: Rows) -> Tensor:
+        """token_ids: [tokens] int64 -> hidden states after the final norm [tokens, hidden]."""
+        return run_stages(list(self.stages().values()), token_ids, rows)
+
+
+def run_stages(stages: Sequence[nn.Module], hidden: Tensor, rows: Rows) -> Tensor:
+    """Run consecutive stages; the input is token ids where the first of them is the embeddings."""
+    for stage in stages:
+        hidden = stage(hidden, rows) if isinstance(stage, Stage) else stage(hidden)
+    return hidden

@@ -1,0 +1,59 @@
+"""The models that MODEL can name: what is known of each without loading it, and how it is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from harness.config import ModelConfig
+from harness.data.hub_files import is_hub, locate
+from harness.declare import AttentionKind
+from harness.model.backbone import Backbone
+from harness.model.gpt2 import SHAPES
+from harness.model.hub import HubModel
+from harness.model.weights import Weights, empty_backbone, weights_of
+
+
+class Model(Protocol):
+    """context: the most tokens of a row. attention: what it was pretrained with. is_language_model: whether its
+    backbones have `next_token_logits`."""
+
+    @property
+    def context(self) -> int: ...
+
+    @property
+    def attention(self) -> AttentionKind: ...
+
+    @property
+    def is_language_model(self) -> bool: ...
+
+    def empty(self) -> Backbone:
+        """A backbone on the meta device, for `Weights.fill`."""
+
+    def weights(self, config: ModelConfig, path: Path | None) -> Weights:
+        """Pretrained ones are at `path`; None: such as `config` has drawn."""
+
+
+@dataclass(frozen=True)
+class GPT2Model:
+    """A GPT-2 of one of the known sizes."""
+
+    size: str
+    attention: AttentionKind = "causal"
+    is_language_model: bool = True
+
+    @property
+    def context(self) -> int:
+        return SHAPES[self.size].context
+
+    def empty(self) -> Backbone:
+        return empty_backbone(self.size)
+
+    def weights(self, config: ModelConfig, path: Path | None) -> Weights:
+        return weights_of(config, path)
+
+
+def model_of(name: str, cache: Path) -> Model:
+    """The model `name`, which is no longer `auto`. Raises UserError, or NotAvailable, where a hub's is not usable."""
+    return HubModel(locate(name, cache)) if is_hub(name) else GPT2Model(name)
