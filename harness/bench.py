@@ -14,11 +14,12 @@ from harness.killed import settle
 from harness.launch import launch
 from harness.plan import Plan, resolve
 from harness.records import BASELINE, Record, Store, newest_of_each
-from harness.report.comparison import check_reference
+from harness.report.comparison import check_reference, groups
 from harness.report.files import write_tables
 from harness.report.gate import print_findings, write_findings
-from harness.report.published import PublishedSuite, print_published, suites_in
+from harness.report.published import print_published
 from harness.report.scaling import print_scaling
+from harness.report.suites import KeptSuite, suites_in
 from harness.report.sweep import best_rates
 from harness.report.table import last_line, print_table
 from harness.suite import prepare_store
@@ -58,7 +59,7 @@ def run_suite(
     except KeyboardInterrupt:
         interrupted = True
     records = _records_of(plan, store)
-    rows = PublishedSuite(name=suite.name, source=suite.source, rows=plan.rows)
+    rows = KeptSuite(name=suite.name, source=suite.source, rows=plan.rows)
     if plan.rows:
         rows.save(results)
     _show(console, store, [*records, *swept], suite.reference, [rows] if plan.rows else [])
@@ -85,8 +86,9 @@ def show_results(console: Console, results: Path, reference: str | None = None) 
         raise UserError(
             f"no records below {str(store.runs)!r}: run `make bench` first, or name the folder with RESULTS."
         )
-    check_reference(records, reference)
-    _show(console, store, newest_of_each(records), reference, suites_in(results))
+    suites = suites_in(results)
+    check_reference(groups(records, suites), reference)
+    _show(console, store, newest_of_each(records), reference, suites)
 
 
 def run_gate(console: Console, results: Path, update: str | None) -> int:
@@ -155,14 +157,15 @@ def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
 
 
 def _show(
-    console: Console, store: Store, records: list[Record], reference: str | None, suites: list[PublishedSuite]
+    console: Console, store: Store, records: list[Record], reference: str | None, suites: list[KeptSuite]
 ) -> None:
     written = write_tables(store, reference)
     if records:
-        print_table(console, newest_of_each(records), store, reference)
+        print_table(console, groups(newest_of_each(records), suites), store, reference)
         print_scaling(console, newest_of_each(store.all()), records)
     for suite in suites:
-        print_published(console, suite, store.all())
+        if suite.is_published:
+            print_published(console, suite, store.all())
     if len(records) == 1:
         console.print("\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]", highlight=False)
     console.print(f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}.", highlight=False)

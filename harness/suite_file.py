@@ -54,8 +54,8 @@ class Row(Part):
 class SuiteConfig(Part):
     """The runs that are compared. name: that of its file. source: where published figures are from.
 
-    reference: the strategy that the others are compared with; None: last_block, or else the first. tune: whether each
-    strategy is also done at its own best learning rate.
+    reference: the strategy or row that the others are compared with; None: last_block, or else the first. tune: whether
+    each strategy is also done at its own best learning rate.
     """
 
     rows: list[Row]
@@ -86,10 +86,11 @@ def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str
     if tune not in (None, "lr"):
         raise UserError(f"TUNE={tune!r}: expected lr, the learning rate.")
     suite = _suite(file, tree, changes).model_copy(update={"reference": reference, "tune": tune})
-    strategies = list(dict.fromkeys(run.strategy for run in suite.runs()))
-    if reference is not None and reference not in strategies:
+    rows = [row.name for row in suite.rows if row.name]
+    names = list(dict.fromkeys([*rows, *(run.strategy for run in suite.runs())]))
+    if reference is not None and reference not in names:
         raise UserError(
-            f"REFERENCE={reference!r} is none of the strategies of this suite: expected one of {', '.join(strategies)}."
+            f"REFERENCE={reference!r} is none of the strategies of this suite: expected one of {', '.join(names)}."
         )
     return suite
 

@@ -27,7 +27,7 @@ from harness.data.tokenizer import load_tokenizer
 from harness.model.gpt2 import SHAPES
 from harness.model.models import GPT2Model
 from harness.records import SCHEMA_FILE, Record, Store
-from harness.report.comparison import compare
+from harness.report.comparison import Group, compare, groups
 from harness.report.files import comparison, markdown
 from harness.report.table import rows
 from tests.conftest import predicted_by
@@ -198,7 +198,7 @@ def test_a_baseline_runs_again_only_where_what_it_depends_on_changes(run_here: C
     other_data = run_here(strategy=ALL, **{**_SMALL, "data__size": 50})
     assert [record.strategy for record in other_data] == ALL
 
-    tables = comparison(store.all(), store)
+    tables = comparison(groups(store.all()), store)
     seen = [[row["name"] for row in table["rows"]] for table in tables]
     assert seen[:2] == [["head_only", *ALL]] * 2, "at the end of each table they belong to"
     assert sorted(seen[2:]) == [ALL, ALL], "of the other precision and the other data"
@@ -225,7 +225,7 @@ def test_a_baseline_that_fails_is_a_record_and_the_suite_goes_on(
     failed, finished = run_here(strategy=["zero_shot", "majority"], data__name=str(tmp_path / "many.csv"))
     assert (failed.status, finished.status) == ("failed", "ok")
     assert "40 classes leaves no room" in failed.error
-    (table,) = comparison([failed, finished], store)
+    (table,) = comparison(groups([failed, finished]), store)
     failures = {row["name"]: list(row["failed_seeds"].values()) for row in table["rows"]}
     assert failures == {"majority": [], "zero_shot": ["failed"]}
 
@@ -275,31 +275,33 @@ def told_by_length(run_here: Callable, tmp_path: Path) -> list[Record]:
 def test_a_strategy_that_does_not_beat_the_length_rule_is_marked(told_by_length: list[Record], store: Store) -> None:
     rule, strategy, _ = told_by_length
     assert rule.metrics.test.accuracy == 1 > strategy.metrics.test.accuracy
-    assert [row.name for row in rows(compare(told_by_length, store))] == ["length_rule", "head_only †", "tfidf"]
-    assert "†: no better on test than length_rule" in markdown(told_by_length, store)
+    assert [row.name for row in rows(compare(Group(told_by_length), store))] == ["length_rule", "head_only †", "tfidf"]
+    assert "†: no better on test than length_rule" in markdown(groups(told_by_length), store)
     level = strategy.model_copy(update={"metrics": rule.metrics})
-    assert "†" in markdown([level, rule], store), "no better, where both are right always"
+    assert "†" in markdown(groups([level, rule]), store), "no better, where both are right always"
     worse = rule.model_copy(update={"metrics": strategy.metrics})
-    assert "†" not in markdown([level, worse], store)
-    assert "†" not in markdown([strategy], store), "nothing to compare with"
+    assert "†" not in markdown(groups([level, worse]), store)
+    assert "†" not in markdown(groups([strategy]), store), "nothing to compare with"
 
 
 def test_baselines_stand_last_and_win_nothing(told_by_length: list[Record], store: Store) -> None:
-    text = markdown(told_by_length, store)
+    text = markdown(groups(told_by_length), store)
     places = [text.index(f"\n| {name} ") for name in ("head_only", "length_rule", "tfidf")]
     assert places == sorted(places)
     assert "Baselines: length_rule, tfidf." in text
-    assert [any(row.best) for row in rows(compare(told_by_length, store))] == [False, True, False]
+    assert [any(row.best) for row in rows(compare(Group(told_by_length), store))] == [False, True, False]
 
 
 def test_a_baseline_stands_beside_every_seed(run_here: Callable, store: Store) -> None:
     run_here(strategy=["head_only", "tfidf"], seed=[0, 1, 2], **_SMALL)
-    head_only, tfidf = compare(store.all(), store)
+    head_only, tfidf = compare(Group(store.all()), store)
     assert tfidf.evidence.seeds == [0, 1, 2]
     assert tfidf.evidence.difference == pytest.approx(tfidf.accuracy - head_only.accuracy)
     assert tfidf.interval == tfidf.records[0].metrics.test.interval
-    assert compare(store.all(), store, "tfidf")[0].evidence.difference == pytest.approx(-tfidf.evidence.difference)
-    assert "| tfidf | - |" in markdown(store.all(), store)
+    assert compare(Group(store.all()), store, "tfidf")[0].evidence.difference == pytest.approx(
+        -tfidf.evidence.difference
+    )
+    assert "| tfidf | - |" in markdown(groups(store.all()), store)
 
 
 def test_baselines_are_listed(

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from harness import bench
 from harness.records import Record, Store, newest_of_each
-from harness.report.comparison import compare
+from harness.report.comparison import Group, compare, groups
 from harness.report.files import comparison, markdown, summary, write_tables
 from harness.report.scaling import scaling, scaling_markdown
 from harness.report.table import columns, print_table, rows
@@ -33,41 +34,41 @@ def three(run_here) -> list[Record]:
 
 def _printed(records: list[Record], width: int, store: Store) -> str:
     console = Console(file=io.StringIO(), width=width)
-    print_table(console, records, store)
+    print_table(console, groups(records), store)
     return console.file.getvalue()
 
 
 def _cells(records: list[Record], store: Store) -> list[dict[str, str]]:
-    entries = compare(records, store)
+    entries = compare(Group(records), store)
     titles = [column.title for column in columns(entries)]
     return [dict(zip(titles, row.cells, strict=True)) for row in rows(entries)]
 
 
 def test_the_best_of_each_column_is_marked(three: list[Record], store: Store) -> None:
-    head_only, last_block = rows(compare(three[:2], store))
+    head_only, last_block = rows(compare(Group(three[:2]), store))
     trained, time = 1, -1
     assert (head_only.best[trained], last_block.best[trained]) == (True, False)
     assert head_only.best[time] != last_block.best[time]
-    assert f"**{head_only.cells[trained]}**" in markdown(three[:2], store)
-    assert not any(rows(compare(three[:1], store))[0].best), "one row alone wins nothing"
+    assert f"**{head_only.cells[trained]}**" in markdown(groups(three[:2]), store)
+    assert not any(rows(compare(Group(three[:1]), store))[0].best), "one row alone wins nothing"
 
 
 def test_a_time_that_leaves_out_stored_work_is_marked_and_wins_nothing(run_here, store: Store) -> None:
     computed, reused = run_here(strategy=["last_block", "first_token"], training__epochs=0)
-    first, second = rows(compare([computed, reused], store))
+    first, second = rows(compare(Group([computed, reused]), store))
     assert not first.cells[-1].endswith("*")
     assert second.cells[-1].endswith("s*")
     assert (first.best[-1], second.best[-1]) == (True, False)
-    assert "what another run had stored of its frozen part" in markdown([computed, reused], store)
-    assert "had stored" not in markdown([computed], store)
+    assert "what another run had stored of its frozen part" in markdown(groups([computed, reused]), store)
+    assert "had stored" not in markdown(groups([computed]), store)
 
 
 def test_a_failed_cell_shows_why_and_keeps_what_was_measured(three: list[Record], store: Store) -> None:
-    failed = rows(compare(three[2:], store))[0]
+    failed = rows(compare(Group(three[2:]), store))[0]
     assert failed.failure.startswith("diverged: the loss of step")
     assert _cells(three[2:], store)[0]["test loss"] == "-"
-    assert not any(rows(compare(three, store))[2].best)
-    for text in (_printed(three, 160, store), markdown(three, store)):
+    assert not any(rows(compare(Group(three), store))[2].best)
+    for text in (_printed(three, 160, store), markdown(groups(three), store)):
         assert failed.failure in text
     lines = summary(three)
     assert lines["status"].tolist() == ["ok", "ok", "diverged"]
@@ -96,9 +97,9 @@ def test_whatever_the_terminal_numbers_are_whole(three: list[Record], store: Sto
 
 
 def test_runs_under_other_conditions_stand_in_another_table(three: list[Record], store: Store) -> None:
-    assert len(comparison(three[:2], store)) == 1
-    assert len(comparison(three, store)) == 2
-    assert markdown(three, store).count("### ") == 2
+    assert len(comparison(groups(three[:2]), store)) == 1
+    assert len(comparison(groups(three), store)) == 2
+    assert markdown(groups(three), store).count("### ") == 2
 
 
 def test_only_the_newest_record_of_a_configuration_is_shown(run_here, store: Store) -> None:
@@ -243,44 +244,44 @@ def test_comparison_json_holds_the_evidence(suite: list[Record], store: Store) -
     assert [found["difference"], *found["interval"], found["p"], found["corrected_p"]] == pytest.approx(
         [float(x) for x in (expected.estimate, expected.low, expected.high, expected.p, expected.p)]
     )
-    (turned,) = comparison(suite, store, "head_only")
+    (turned,) = comparison(groups(suite), store, "head_only")
     assert turned["rows"][1]["evidence"]["verdict"] == "better"
     assert turned["rows"][1]["evidence"]["difference"] == pytest.approx(-found["difference"])
 
 
 def test_what_would_settle_an_open_row_is_told(suite: list[Record], store: Store) -> None:
     alike = [_predicting(record, store, np.arange(80) % 10 > record.seed % 2) for record in suite]
-    text = markdown(alike, store)
+    text = markdown(groups(alike), store)
     assert "no evidence" in text
     assert "head_only none was seen" in text
     random = np.random.default_rng(3)
     near = [_predicting(one, store, random.random(80) < NEAR[one.strategy]) for one in suite]
-    evidence = compare(near, store)[0].evidence
+    evidence = compare(Group(near), store)[0].evidence
     assert evidence.verdict == "no evidence"
     assert evidence.seeds_needed > 3
-    assert f"head_only {evidence.seeds_needed} seeds" in markdown(near, store)
+    assert f"head_only {evidence.seeds_needed} seeds" in markdown(groups(near), store)
 
 
 def test_a_failed_seed_is_counted_and_told(suite: list[Record], store: Store) -> None:
     lost = suite[1].model_copy(update={"status": "oom", "error": "Traceback\nout of memory", "metrics": None})
     records = [suite[0], lost, *suite[2:]]
-    head_only = compare(records, store)[0]
+    head_only = compare(Group(records), store)[0]
     assert head_only.evidence.seeds == [0, 2]
     assert _cells(records, store)[0]["seeds"] == "2 of 3"
-    for text in (_printed(records, 120, store), markdown(records, store)):
+    for text in (_printed(records, 120, store), markdown(groups(records), store)):
         assert "seed 1 oom: out of memory" in text
         assert "Not in the values: 1 of 3 seeds of head_only" in text
         assert "Compared on 2 seeds only, which ended well for both: head_only" in text
-    (table,) = comparison(records, store)
+    (table,) = comparison(groups(records), store)
     assert table["rows"][0]["failed_seeds"] == {1: "oom"}
 
 
 def test_one_seed_is_judged_as_a_pair_of_models(suite: list[Record], store: Store) -> None:
     ones = [record for record in suite if record.seed == 0]
-    evidence = compare(ones, store)[0].evidence
+    evidence = compare(Group(ones), store)[0].evidence
     expected = mcnemar(*(_right(ones, store, name)[0] for name in ("head_only", "last_block")))
     assert (evidence.p, evidence.verdict, evidence.seeds_needed) == (pytest.approx(float(expected.p)), "worse", None)
-    text = markdown(ones, store)
+    text = markdown(groups(ones), store)
     assert "very pairs of trained models (McNemar's test), not on the strategies" in text
     assert "how results vary from seed to seed is not in it" in text
 
@@ -289,12 +290,14 @@ def test_rows_on_other_messages_are_not_compared(suite: list[Record], store: Sto
     for record in suite[:3]:
         frame = pd.read_csv(store.runs / record.run_id / "predictions.csv")
         store.write_predictions(record.run_id, frame.assign(index=frame["index"] + 1))
-    head_only = compare(suite, store)[0]
+    head_only = compare(Group(suite), store)[0]
     assert head_only.evidence is None
     assert head_only.interval is not None
-    assert "Not compared: head_only, since it was tested on other messages than last_block" in markdown(suite, store)
+    assert "Not compared: head_only, since it was tested on other messages than last_block" in markdown(
+        groups(suite), store
+    )
     (store.runs / suite[0].run_id / "predictions.csv").unlink()
-    assert f"{suite[0].run_id} has no predictions.csv" in markdown(suite, store)
+    assert f"{suite[0].run_id} has no predictions.csv" in markdown(groups(suite), store)
 
 
 def test_the_reference_must_be_among_the_rows(suite: list[Record], run_cli) -> None:
@@ -304,3 +307,23 @@ def test_the_reference_must_be_among_the_rows(suite: list[Record], run_cli) -> N
     assert (code, "expected one of head_only, last_block" in told) == (2, True)
     code, _, told = run_cli("run", "--strategy", "head_only", "--reference", "full", "--model", "mini")
     assert (code, "expected one of head_only" in told) == (2, True)
+
+
+def test_rows_of_a_suite_are_compared_with_each_other_whatever_their_models(run_cli: Callable, tmp_path: Path) -> None:
+    config = tmp_path / "two_models.yaml"
+    config.write_text(
+        "{strategy: head_only, data: {name: synthetic, size: 300}, seed: [0, 1], training: {epochs: 2}, rows: ["
+        "{name: as it is, model: {name: mini}}, {name: random mini, model: {name: mini, weights: random}},"
+        "{name: small batches, model: {name: mini}, training: {batch_size: 4}}]}"
+    )
+    results = tmp_path / "results"
+    for command in (("run", "--config", str(config)), ("table",)):
+        code, out, _ = run_cli(*command, "--reference", "random mini")
+        assert code == 0
+        assert "two_models" in out
+        (table,) = json.loads((results / "comparison.json").read_text())
+        assert [row["name"] for row in table["rows"]] == ["as it is", "random mini", "small batches"]
+        assert [row["seeds"] for row in table["rows"]] == [[0, 1]] * 3
+        assert table["rows"][0]["evidence"]["reference"] == "random mini"
+        assert table["conditions"].startswith("two_models · synthetic (")
+    assert "| random mini | 2 |" in (results / "table.md").read_text()

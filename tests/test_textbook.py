@@ -22,7 +22,8 @@ from harness.model.models import GPT2Model
 from harness.model.rows import Rows
 from harness.plan import PlannedRow
 from harness.records import Record, Store
-from harness.report.published import PARTS, Line, PublishedSuite, judged, notes, print_published
+from harness.report.published import PARTS, Line, judged, notes, print_published
+from harness.report.suites import KeptSuite
 from harness.statistics import next_run_interval
 from harness.suite_file import Published, Row, SuiteConfig, load_suite
 
@@ -285,7 +286,7 @@ def _made_up(record: Record, correct: list[int]) -> list[Record]:
 def _judge(records: list[Record], **about: object) -> Line:
     figures = {"train": 95.0, "validation": 95.0, "test": 95.0, "number": 1} | about.pop("published", {})
     row = {"name": "a row", "published": Published(**figures), "changed": [], "skipped": None} | about
-    suite = PublishedSuite(
+    suite = KeptSuite(
         name="s", source=None, rows=[PlannedRow(**row, identities=[record.identity for record in records])]
     )
     (line,) = judged(suite, records)
@@ -331,7 +332,7 @@ def test_the_table_fits_the_terminal(record: Record, width: int) -> None:
         identities=[each.identity for each in records],
     )
     console = Console(file=io.StringIO(), width=width)
-    print_published(console, PublishedSuite(name="s", source=None, rows=[row]), records)
+    print_published(console, KeptSuite(name="s", source=None, rows=[row]), records)
     printed = console.file.getvalue()
     assert max(map(len, printed.splitlines())) <= width
     assert "[red]a row" in printed

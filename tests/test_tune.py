@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness import bench
 from harness.records import Record, Store
-from harness.report.comparison import compare, conditions
+from harness.report.comparison import compare, groups
 from harness.report.files import markdown
 from harness.report.sweep import best_rates
 from harness.suite_file import load_suite
@@ -64,7 +64,7 @@ def test_validation_chooses_and_every_seed_runs_at_both_rates(swept: list[Record
     )
     (common,) = {record.sweep_around for record in swept} - {None}
     means = table[table["seed"] < SWEPT_SEEDS].groupby(["strategy", "rate"])[["accuracy", "loss"]].mean().round(12)
-    (group,) = conditions(store.all())
+    (group,) = groups(store.all())
     entries = {entry.name: entry for entry in compare(group, store)}
     for strategy in ("head_only", "last_block"):
         assert len(means.loc[strategy]) == len(GRID)
@@ -75,7 +75,7 @@ def test_validation_chooses_and_every_seed_runs_at_both_rates(swept: list[Record
         if best != common:
             assert len(entries[f"{strategy} (lr {best:g})"].records) == SWEPT_SEEDS + 1
     assert len(entries) <= 5, "the other rates are in the curve only"
-    told = markdown(store.all(), store)
+    told = markdown(groups(store.all()), store)
     assert "never by test" in told
     assert told.count("### ") == 1, "one table"
     (table,) = json.loads((store.results / "comparison.json").read_text())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ import strategies
 from harness import UserError, baselines, statistics
 from harness.records import Record, Store
 from harness.report.names import row_name
+from harness.report.suites import KeptSuite
 from harness.report.sweep import without_other_rates
 
 AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
@@ -79,25 +80,54 @@ class Entry:
         return [record for record in self.records if record.status != "ok"]
 
 
-def conditions(records: list[Record]) -> list[list[Record]]:
-    """Groups of records that differ in strategy, readout, input and seed only: each is one table.
+@dataclass(frozen=True)
+class Group:
+    """The records of one table, in the order of its rows. name_of: what the row of a record is called.
+
+    suite: the name of the suite whose rows they are, if that is what they have in common. told: what a reader must
+    know of rows that are not there.
+    """
+
+    records: list[Record]
+    name_of: Callable[[Record], str] = row_name
+    suite: str | None = None
+    told: list[str] = field(default_factory=list)
+
+
+def groups(records: list[Record], suites: Sequence[KeptSuite] = ()) -> list[Group]:
+    """One for each table: each suite whose rows are compared with each other, then whatever shares its conditions."""
+    compared = [group for suite in suites if not suite.is_published and (group := _of_suite(suite, records)).records]
+    shown = {record.run_id for group in compared for record in group.records}
+    return [*compared, *_by_conditions([record for record in records if record.run_id not in shown])]
+
+
+def _of_suite(suite: KeptSuite, records: list[Record]) -> Group:
+    names = {identity: row.name for row in suite.rows for identity in row.identities}
+    order = list(names)
+    found = sorted((one for one in records if one.identity in names), key=lambda one: order.index(one.identity))
+    told = [f"skipped: {row.name}, {row.skipped}." for row in suite.rows if row.skipped]
+    return Group(found, lambda record: names[record.identity], suite.name, told)
+
+
+def _by_conditions(records: list[Record]) -> list[Group]:
+    """Records that differ in strategy, readout, input and seed only stand together.
 
     A baseline stands at the end of each table that shares all conditions on which it depends.
     """
-    groups: dict[str, list[Record]] = {}
+    alike: dict[str, list[Record]] = {}
     for record in records:
         if not record.strategy_source.is_baseline:
-            groups.setdefault(json.dumps(_conditions(record), sort_keys=True), []).append(record)
-    tables = list(groups.values())
+            alike.setdefault(json.dumps(_conditions(record), sort_keys=True), []).append(record)
+    tables = list(alike.values())
     baselines = [record for record in records if record.strategy_source.is_baseline]
     # Where there is no strategy, the baseline that depends on most makes the table.
     for record in sorted(baselines, key=lambda record: -len(record.config)):
-        homes = [group for group in tables if _within(_conditions(record), _conditions(group[0]))]
-        for group in homes:
-            group.append(record)
+        homes = [table for table in tables if _within(_conditions(record), _conditions(table[0]))]
+        for table in homes:
+            table.append(record)
         if not homes:
             tables.append([record])
-    return [sorted(group, key=_place) for group in tables]
+    return [Group(sorted(table, key=_place)) for table in tables]
 
 
 def _place(record: Record) -> tuple[bool, int]:
@@ -126,14 +156,14 @@ def _within(part: dict[str, object], whole: dict[str, object]) -> bool:
     )
 
 
-def compare(records: list[Record], store: Store, reference: str | None = None) -> list[Entry]:
+def compare(group: Group, store: Store, reference: str | None = None) -> list[Entry]:
     """The entries of one table, each with its interval and, but for the reference, its evidence.
 
     reference: the name of a strategy or row; where it is None or not among the rows, last_block or else the first.
     """
     named: dict[str, list[Record]] = {}
-    for record in without_other_rates(records):
-        named.setdefault(row_name(record), []).append(record)
+    for record in without_other_rates(group.records):
+        named.setdefault(group.name_of(record), []).append(record)
     entries = [Entry(name, group, [one for one in group if one.status == "ok"]) for name, group in named.items()]
     for entry in entries:
         _read(entry, store)
@@ -154,9 +184,10 @@ def reference_of(entries: list[Entry], wanted: str | None) -> Entry:
     return next((entry for entry in entries if entry.ok), entries[0])
 
 
-def check_reference(records: list[Record], reference: str | None) -> None:
+def check_reference(groups: Sequence[Group], reference: str | None) -> None:
     """Raises UserError for a reference that no row has."""
-    names = list(dict.fromkeys(name for record in records for name in (record.strategy, row_name(record))))
+    rows = [(record.strategy, group.name_of(record)) for group in groups for record in group.records]
+    names = list(dict.fromkeys(name for row in rows for name in row))
     if reference and reference not in names:
         raise UserError(f"REFERENCE={reference!r} is none of the rows: expected one of {', '.join(names)}.")
 

@@ -12,29 +12,30 @@ from filelock import FileLock
 
 from harness.data.fetch import write_atomically
 from harness.records import Record, Store, newest_of_each
-from harness.report.comparison import Entry, compare, conditions
+from harness.report.comparison import Entry, Group, compare, groups
 from harness.report.markdown import cell, markdown_table
-from harness.report.published import TITLES, PublishedSuite, cells, judged, published_comparison, suites_in, title
+from harness.report.published import TITLES, cells, judged, published_comparison, title
 from harness.report.published import notes as notes_on_published
 from harness.report.scaling import scaling_markdown
+from harness.report.suites import KeptSuite, suites_in
 from harness.report.sweep import curves, sweep_markdown, sweep_notes
 from harness.report.table import Row, columns, heading, last_line, notes, rows
 
 
-def markdown(records: list[Record], store: Store, reference: str | None = None) -> str:
-    return "\n".join(_markdown_group(group, store, reference) for group in conditions(records))
+def markdown(groups: list[Group], store: Store, reference: str | None = None) -> str:
+    return "\n".join(_markdown_group(group, store, reference) for group in groups)
 
 
-def _markdown_group(group: list[Record], store: Store, reference: str | None) -> str:
+def _markdown_group(group: Group, store: Store, reference: str | None) -> str:
     entries = compare(group, store, reference)
     titles = ["strategy", *(cell(column.title) for column in columns(entries))]
     table = markdown_table(titles, [_markdown_row(row) for row in rows(entries)])
-    told = [*notes(entries), *sweep_notes(group)]
+    told = [*notes(entries), *sweep_notes(group.records), *group.told]
     lines = [
-        f"### {cell(heading(group[0]))}",
+        f"### {cell(heading(group))}",
         "",
         *table,
-        *sweep_markdown(group),
+        *sweep_markdown(group.records),
         "",
         *(f"- {cell(one)}" for one in told),
     ]
@@ -69,17 +70,17 @@ def summary(records: list[Record]) -> pd.DataFrame:
     )
 
 
-def comparison(records: list[Record], store: Store, reference: str | None = None) -> list[dict[str, Any]]:
+def comparison(groups: list[Group], store: Store, reference: str | None = None) -> list[dict[str, Any]]:
     """Each table as data: its heading, its notes, and for each row the values that are compared."""
-    return [_comparison_group(group, compare(group, store, reference)) for group in conditions(records)]
+    return [_comparison_group(group, compare(group, store, reference)) for group in groups]
 
 
-def _comparison_group(group: list[Record], entries: list[Entry]) -> dict[str, Any]:
+def _comparison_group(group: Group, entries: list[Entry]) -> dict[str, Any]:
     numeric = [column for column in columns(entries) if column.best]
     return {
-        "conditions": heading(group[0]),
-        "notes": [*notes(entries), *sweep_notes(group)],
-        "learning_rates": [asdict(curve) for curve in curves(group)],
+        "conditions": heading(group),
+        "notes": [*notes(entries), *sweep_notes(group.records), *group.told],
+        "learning_rates": [asdict(curve) for curve in curves(group.records)],
         "rows": [
             {
                 "name": entry.name,
@@ -96,7 +97,7 @@ def _comparison_group(group: list[Record], entries: list[Entry]) -> dict[str, An
     }
 
 
-def _markdown_suite(suite: PublishedSuite, records: list[Record]) -> str:
+def _markdown_suite(suite: KeptSuite, records: list[Record]) -> str:
     lines = judged(suite, records)
     table = markdown_table(TITLES, [[cell(text) for text in cells(line)] for line in lines], left=0)
     notes_ = [f"- {cell(line)}" for line in notes_on_published(lines)]
@@ -111,12 +112,13 @@ def write_tables(store: Store, reference: str | None = None) -> list[Path]:
     with FileLock(store.results / ".tables.lock"):
         records, suites = store.all(), suites_in(store.results)
         kept = newest_of_each(records)
-        tables = comparison(kept, store, reference) + [published_comparison(suite, records) for suite in suites]
-        texts = [markdown(kept, store, reference), scaling_markdown(kept)]
+        tables, published = groups(kept, suites), [suite for suite in suites if suite.is_published]
+        data = comparison(tables, store, reference) + [published_comparison(suite, records) for suite in published]
+        texts = [markdown(tables, store, reference), scaling_markdown(kept)]
         files = {
-            "table.md": "".join(texts) + "\n".join(_markdown_suite(suite, records) for suite in suites),
+            "table.md": "".join(texts) + "\n".join(_markdown_suite(suite, records) for suite in published),
             "summary.csv": summary(kept).to_csv(index=False),
-            "comparison.json": json.dumps(tables, indent=2) + "\n",
+            "comparison.json": json.dumps(data, indent=2) + "\n",
         }
         for name, content in files.items():
             write_atomically(store.results / name, content)

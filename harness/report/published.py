@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.data.fetch import write_atomically
 from harness.plan import PlannedRow
 from harness.records import AllMetrics, Metrics, Record
+from harness.report.suites import KeptSuite
 from harness.statistics import next_run_interval
 
 PARTS = {"train": "train", "validation": "val.", "test": "test"}
 ROUNDING = 0.005001  # of a percentage with two decimals
 NARROW_COLUMNS = 160
-
-
-class PublishedSuite(BaseModel):
-    """A suite as it was run last, kept in RESULTS/suites/<name>.json so that later tables can show it again."""
-
-    name: str
-    source: str | None
-    rows: list[PlannedRow]
-
-    def save(self, results: Path) -> None:
-        write_atomically(results / "suites" / f"{self.name}.json", self.model_dump_json(indent=2) + "\n")
-
-
-def suites_in(results: Path) -> list[PublishedSuite]:
-    return [
-        PublishedSuite.model_validate_json(path.read_bytes()) for path in sorted((results / "suites").glob("*.json"))
-    ]
 
 
 @dataclass(frozen=True)
@@ -63,7 +44,7 @@ class Line:
     verdict: str
 
 
-def judged(suite: PublishedSuite, records: list[Record]) -> list[Line]:
+def judged(suite: KeptSuite, records: list[Record]) -> list[Line]:
     newest = {record.identity: record for record in records}  # they come oldest first
     return [_line(row, [newest[key] for key in row.identities if key in newest]) for row in suite.rows]
 
@@ -150,7 +131,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def title(suite: PublishedSuite) -> str:
+def title(suite: KeptSuite) -> str:
     return f"Published figures: {suite.source or suite.name}"
 
 
@@ -187,7 +168,7 @@ def _has_note(row: PlannedRow) -> bool:
     return bool(row.published and row.published.note)
 
 
-def print_published(console: Console, suite: PublishedSuite, records: list[Record]) -> None:
+def print_published(console: Console, suite: KeptSuite, records: list[Record]) -> None:
     lines = judged(suite, records)
     titles = SHORT_TITLES if console.width < NARROW_COLUMNS else TITLES
     table = Table(title=escape(title(suite)), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
@@ -203,7 +184,7 @@ def print_published(console: Console, suite: PublishedSuite, records: list[Recor
         console.print(f"  [dim]{escape(text)}[/]", highlight=False)
 
 
-def published_comparison(suite: PublishedSuite, records: list[Record]) -> dict[str, Any]:
+def published_comparison(suite: KeptSuite, records: list[Record]) -> dict[str, Any]:
     """The table as data, beside the others of comparison.json."""
     lines = judged(suite, records)
     return {

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from harness.records import BASELINE, Record, Store
 from harness.report.baselines import MARK, no_better_than_length, notes_on_baselines
-from harness.report.comparison import Entry, compare, conditions
+from harness.report.comparison import Entry, Group, compare
 from harness.report.evidence import evidence_notes
 from harness.report.names import rate_of, row_name
 from harness.report.sweep import print_sweep, sweep_notes
@@ -211,24 +211,29 @@ def _failure(entry: Entry) -> str | None:
     return "; ".join(told) or None
 
 
-def heading(record: Record) -> str:
-    """What ran on what."""
+def heading(group: Group) -> str:
+    """What ran on what: what all rows of the table have in common."""
+    of_each = [_heading_parts(record) for record in group.records if not record.strategy_source.is_baseline]
+    of_each = of_each or [_heading_parts(group.records[0])]
+    common = [part for part in of_each[0] if all(part in other for other in of_each)]
+    return " · ".join([*([group.suite] if group.suite else []), *common])
+
+
+def _heading_parts(record: Record) -> list[str]:
     config, data = record.config, record.data
     sizes = f" ({data.sizes['train']:,} / {data.sizes['validation']:,} / {data.sizes['test']:,})" if data else ""
     if record.strategy_source.is_baseline:  # one of several that need not depend on the same
-        return f"baselines · {data.name if data else config['data']['name']}{sizes}"
+        return ["baselines", f"{data.name if data else config['data']['name']}{sizes}"]
     training = config["training"]
     rate = record.sweep_around or rate_of(record)
     weights = record.model.weights if record.model.weights in ("random", "pretrained") else "own"
-    return " · ".join(
-        [
-            f"{record.model.name}, {weights} weights",
-            f"{data.name if data else config['data']['name']}{sizes}",
-            f"{training['epochs']} epochs, batch {training['batch_size']}, lr {rate:g}",
-            f"{record.precision}, {engine_name(record)} x {record.engine.world_size}, {record.environment['device']}",
-        ]
-        + (["plain path"] if config["plain"] else [])
-    )
+    return [
+        f"{record.model.name}, {weights} weights",
+        f"{data.name if data else config['data']['name']}{sizes}",
+        f"{training['epochs']} epochs, batch {training['batch_size']}, lr {rate:g}",
+        f"{record.precision}, {engine_name(record)} x {record.engine.world_size}, {record.environment['device']}",
+        *(["plain path"] if config["plain"] else []),
+    ]
 
 
 def engine_name(record: Record) -> str:
@@ -277,13 +282,13 @@ def notes(entries: list[Entry]) -> list[str]:
     return list(dict.fromkeys(line[0].upper() + line[1:] for line in lines))
 
 
-def print_table(console: Console, records: list[Record], store: Store, reference: str | None = None) -> None:
-    """A rich table for each group of comparable records, the best of each column marked."""
-    for group in conditions(records):
+def print_table(console: Console, groups: list[Group], store: Store, reference: str | None = None) -> None:
+    """A rich table for each group, the best of each column marked."""
+    for group in groups:
         entries = compare(group, store, reference)
         found, written = columns(entries), rows(entries)
         shown = _that_fit(found, written, console.width)
-        table = Table(title=escape(heading(group[0])), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+        table = Table(title=escape(heading(group)), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
         table.add_column("strategy", style="cyan", overflow="fold")
         for number in shown:
             table.add_column(escape(found[number].title), justify="right", no_wrap=True)
@@ -296,8 +301,8 @@ def print_table(console: Console, records: list[Record], store: Store, reference
         for row in written:
             if row.failure:
                 console.print(f"  [bold red]{escape(row.name)}, {escape(row.failure)}[/]")
-        print_sweep(console, group)
-        for line in [*notes(entries), *sweep_notes(group)]:
+        print_sweep(console, group.records)
+        for line in [*notes(entries), *sweep_notes(group.records), *group.told]:
             console.print(f"  [dim]{escape(line)}[/]", highlight=False)
         if len(shown) < sum(column.rank < 99 for column in found):
             console.print("  [dim]Not every column has room here: table.md has all columns.[/]")

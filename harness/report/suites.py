@@ -1,0 +1,30 @@
+"""Suites whose file lists rows, as they were run last: kept in the results, so that later tables show them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from harness.data.fetch import write_atomically
+from harness.plan import PlannedRow
+
+
+class KeptSuite(BaseModel):
+    """name: that of its file, and of its own below RESULTS/suites. source: where published figures are from."""
+
+    name: str
+    source: str | None
+    rows: list[PlannedRow]
+
+    @property
+    def is_published(self) -> bool:
+        """Whether its rows are judged against published figures; else they are compared with each other."""
+        return any(row.published for row in self.rows)
+
+    def save(self, results: Path) -> None:
+        write_atomically(results / "suites" / f"{self.name}.json", self.model_dump_json(indent=2) + "\n")
+
+
+def suites_in(results: Path) -> list[KeptSuite]:
+    return [KeptSuite.model_validate_json(path.read_bytes()) for path in sorted((results / "suites").glob("*.json"))]

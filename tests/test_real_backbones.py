@@ -1,0 +1,76 @@
+"""Real pretrained weights: a decoder of 135M parameters and an encoder of 22M (see `tests/wheel_models.py`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from harness.config import ModelConfig
+from harness.data.tokenizer import load_tokenizer
+from harness.model.hub import HubModel
+from harness.model.rows import Rows
+from tests.wheel_models import DECODER, ENCODER, WheelModel, fetch_models
+
+pytestmark = pytest.mark.long
+
+TEXTS = ["Every effort moves you", "ok", "URGENT! You have won a 1 week FREE membership, call 09061701461 now."]
+SEEDS = list(range(5))
+
+
+@pytest.fixture
+def mirror(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The assets with both models in them, as FTBENCH_ASSETS."""
+    folder = tmp_path / "assets"
+    folder.mkdir()
+    for path in assets.iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "models").unlink(missing_ok=True)
+    (folder / "models").symlink_to(fetch_models() / "models")
+    monkeypatch.setenv("FTBENCH_ASSETS", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("model", [DECODER, ENCODER], ids=["decoder", "encoder"])
+def test_real_hidden_states_are_the_librarys(mirror: Path, tmp_path: Path, model: WheelModel) -> None:
+    folder = mirror / "models" / model.hub_id
+    path = next(folder.glob("*.gguf"), folder).resolve()
+    where = (path, None) if path.is_dir() else (path.parent, path.name)
+    library = transformers.AutoModel.from_pretrained(where[0], gguf_file=where[1], dtype=torch.float32).eval()
+    rows = load_tokenizer(f"hf:{path}", tmp_path, None).encode_rows(TEXTS, special_tokens=True)
+    backbone = HubModel(path).empty()
+    HubModel(path).weights(ModelConfig(name=f"hf:{path}"), path).fill(backbone, backbone.stages())
+    packed = Rows.packed(np.array([len(row) for row in rows]))
+    with torch.no_grad():
+        found = backbone(packed.fill(torch.tensor([token for row in rows for token in row])), packed)
+        for start, row in zip(packed.starts, rows, strict=True):
+            expected = library(torch.tensor([row])).last_hidden_state[0]
+            torch.testing.assert_close(found[start : start + len(row)], expected, atol=2e-3, rtol=1e-4)
+
+
+def _accuracy(records: list, **wanted: object) -> float:
+    chosen = [
+        record.metrics.test.accuracy
+        for record in records
+        if all(record.config["model"].get(key, record.config.get(key)) == value for key, value in wanted.items())
+    ]
+    assert len(chosen) == len(SEEDS), wanted
+    return 100 * float(np.mean(chosen))
+
+
+def test_a_pretrained_decoder_is_read_at_its_last_token(mirror: Path, run_here: Callable, tmp_path: Path) -> None:
+    options = {"model__name": f"hf:{DECODER.hub_id}", "data__name": "sms_spam", "seed": SEEDS}
+    pretrained = run_here("both", strategy=["last_block", "head_only", "first_token"], **options)
+    random = run_here("both", strategy=["last_block", "head_only"], model__weights="random", **options)
+    last = _accuracy(pretrained, strategy="last_block")
+    assert last >= 95.67
+    assert _accuracy(pretrained, strategy="first_token") <= last - 10
+    for name in ("last_block", "head_only"):
+        assert _accuracy(pretrained, strategy=name) > _accuracy(random, strategy=name)
+    tables = json.loads((tmp_path / "both" / "comparison.json").read_text())
+    assert tables
