@@ -147,7 +147,8 @@ def test_rows_begin_and_end_as_the_model_expects(tmp_path: Path) -> None:
     assert decoder.pad_token == 0
 
 
-@pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.long), 3])
+@pytest.mark.long
+@pytest.mark.parametrize("stage", [0, 3])
 def test_deepspeed_trains_what_ddp_trains(ftbench: Callable, tmp_path: Path, messages: Path, stage: int) -> None:
     model = f"hf:{save_small(tmp_path / 'llama', 'llama')}"
     options = ["--model", model, "--data", str(messages), "--precision", "fp32", "--epochs", "1"]
