@@ -3,8 +3,8 @@
     python -m benchmarks.peer_trainer STRATEGY DATA EPOCHS PRECISION MODEL
 
 Dynamic padding, length grouping, bfloat16, fused AdamW; the same architecture (a GPT-2 with random weights, or a
-pretrained hf:...), texts, batch, epochs and evaluation of the three splits as `ftbench run`. Prints one line of JSON:
-seconds from the data to the final evaluation.
+pretrained decoder hf:...), texts, batch, epochs and evaluation of the three splits as `ftbench run`. Prints one line of
+JSON: seconds from the data to the final evaluation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from transformers import (
 from harness.config import DataConfig
 from harness.data.dataset import load_dataset
 from harness.data.fetch import assets_folder
-from harness.data.hub_files import is_hub, locate
+from harness.data.hub_files import is_hub, locate, source
 from harness.data.tokenizer import load_tokenizer
 from harness.model.hub import FAMILIES
 
@@ -95,10 +95,9 @@ def _model(name: str, classes: int, pad_token: int) -> nn.Module:
     if not is_hub(name):
         config = GPT2Config(num_labels=classes, pad_token_id=pad_token, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
         return GPT2ForSequenceClassification(config)
-    path = locate(name, user_cache_path("ftbench", appauthor=False))
-    where, file = (path, None) if path.is_dir() else (path.parent, path.name)
+    where, options = source(locate(name, user_cache_path("ftbench", appauthor=False)))
     return AutoModelForSequenceClassification.from_pretrained(
-        where, gguf_file=file, num_labels=classes, pad_token_id=pad_token, dtype=torch.float32
+        where, num_labels=classes, pad_token_id=pad_token, dtype=torch.float32, **options
     )
 
 

@@ -18,7 +18,7 @@ from harness.data.hub_files import is_hub, locate
 from harness.data.sources import FILE_TYPES
 from harness.data.tokenizer import load_tokenizer
 from harness.declare import Input, Strategy
-from harness.model.hub import check_hub_weights
+from harness.model import hub_loading
 from harness.model.models import Model, model_of
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import check_checkpoint, checkpoint_path, find_pretrained
@@ -30,6 +30,10 @@ class NotHere(UserError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class CanNotAnswer(NotHere):
+    """A baseline that asks something of the model that it does not have."""
 
 
 def resolve_model(config: ModelConfig, cache: Path) -> tuple[ModelConfig, Path | None, dict[str, str]]:
@@ -57,14 +61,13 @@ def resolve_model(config: ModelConfig, cache: Path) -> tuple[ModelConfig, Path |
 
 def _resolve_hub_model(config: ModelConfig, cache: Path) -> tuple[ModelConfig, Path | None, dict[str, str]]:
     try:
-        model_of(config.name, cache)
+        path = locate(config.name, cache)
     except NotAvailable as error:
         raise NotHere(
             f"no {config.name}: {error}",
             f"MODEL={config.name}: {error}. Connect to the network once, or name a folder that holds the model "
             "(MODEL=hf:path).",
         ) from error
-    path = locate(config.name, cache)
     if config.init != "gpt2":
         raise UserError(
             f"model.init={config.init}: {config.name} draws random weights as its own code says; leave it out."
@@ -74,11 +77,17 @@ def _resolve_hub_model(config: ModelConfig, cache: Path) -> tuple[ModelConfig, P
             f"WEIGHTS={config.weights!r} with MODEL={config.name}: expected auto, pretrained or random; other weights "
             "have a folder of their own, which MODEL names."
         )
+    embedded = model_of(config.name, cache).vocabulary
+    known = load_tokenizer(config.name, cache, assets_folder()).size
+    if known > embedded:
+        raise UserError(
+            f"MODEL={config.name}: its tokenizer knows {known} tokens, but it has embeddings of {embedded} only: they "
+            "don't belong together; download it again, or choose another model."
+        )
     weights = "random" if config.weights == "random" else "pretrained"
-    why = "as asked" if config.weights == weights else "auto: at hand"
     if weights == "pretrained":
-        check_hub_weights(path)
-    choices = {"model": "as asked", "weights": why}
+        hub_loading.check_weights(path)
+    choices = {"model": "as asked", "weights": "as asked" if config.weights == weights else "auto: at hand"}
     return config.model_copy(update={"weights": weights}), path if weights == "pretrained" else None, choices
 
 
@@ -156,6 +165,13 @@ def resolve_engine(config: EngineConfig, precision: str) -> EngineConfig:
             "PRECISION=fp64 with ENGINE=deepspeed: it exchanges no float64 gradients; use ENGINE=ddp or PRECISION=fp32."
         )
     return config.model_copy(update={"zero_stage": stage})
+
+
+def check_precision(precision: str, model: str, cache: Path) -> None:
+    if precision == "fp64" and not model_of(model, cache).computes_in_float64:
+        raise UserError(
+            f"PRECISION=fp64 with MODEL={model}: the library has its rotary positions in float32; use PRECISION=fp32."
+        )
 
 
 def check_ranks(config: RunConfig) -> None:

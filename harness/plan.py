@@ -22,9 +22,11 @@ from harness.config import ONE_MACHINE, DataConfig, EngineConfig, Hosts, ModelCo
 from harness.data.dataset import Dataset, load_dataset
 from harness.data.hub_files import PREFIX, content_sha256, is_hub, locate
 from harness.decide import (
+    CanNotAnswer,
     NotHere,
     check_batch,
     check_padding,
+    check_precision,
     check_ranks,
     effective_strategy,
     frozen_stages,
@@ -49,7 +51,7 @@ class PlannedRun(BaseModel):
 
     title: for people, the row's name or the strategy. name, source: of the strategy or baseline. identity: hash of all
     that determines the result. used: what of `config` it depends on, all of it for a strategy; choices,
-    weights_sha256 and readout likewise. frozen_stages: of its prefix; None for a baseline. too_large: whether it ran
+    weights_sha256, readout and attention likewise. frozen_stages: of its prefix; None for a baseline. too_large: it ran
     out of memory before. sweep_around: the common learning rate of the sweep that it is a point of.
     """
 
@@ -64,6 +66,7 @@ class PlannedRun(BaseModel):
     weights_path: Path | None
     weights_sha256: str | None
     readout: str | None
+    attention: str | None
     frozen_stages: int | None
     too_large: bool = False
     sweep_around: float | None = None
@@ -121,7 +124,7 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path, hosts: Hosts = ONE_M
                 if row.name is not None:
                     planned, skipped = [], missing.reason
                     break
-                if config.strategy not in baselines.NAMES or len(row.runs) == 1:
+                if not isinstance(missing, CanNotAnswer) or len(row.runs) == 1:
                     raise
                 left_out[str(missing)] = None
         runs |= {run.run_id: run for run in planned}
@@ -130,7 +133,7 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path, hosts: Hosts = ONE_M
             about = row.model_dump(include={"name", "published", "changed"})
             rows.append(PlannedRow(**about, skipped=skipped, identities=identities))
     if not runs:
-        reasons = dict.fromkeys(row.skipped for row in rows)
+        reasons = dict.fromkeys([*left_out, *(row.skipped for row in rows)])
         raise UserError(f"no row of suite {suite.name!r} can run: {'; '.join(reasons)}.")
     return Plan(runs=list(runs.values()), rows=rows, left_out=list(left_out), results=results, cache=cache, hosts=hosts)
 
@@ -172,6 +175,7 @@ def _planned(
     engine = resolve_engine(config.engine, precision)
     decided = {"model": model, "data": data, "precision": precision, "optimizer": optimizer, "engine": engine}
     config = config.model_copy(update=decided)
+    check_precision(precision, model.name, cache)
     check_ranks(config)
     reach(engine)
     dataset = load_dataset(data, cache)
@@ -190,9 +194,9 @@ def _identified(
 ) -> PlannedRun:
     used, model = config.model_dump(mode="json"), model_of(config.model.name, cache)
     if config.strategy in baselines.NAMES:
-        entry, origin, readout = _baseline(config.strategy), BASELINE, None
+        entry, origin, readout, attention = _baseline(config.strategy), BASELINE, None, None
         if entry.name == "zero_shot" and not model.is_language_model:
-            raise NotHere(
+            raise CanNotAnswer(
                 "zero_shot: no language model",
                 f"zero_shot: {config.model.name} has no output layer, tied to its token embeddings, to ask.",
             )
@@ -203,8 +207,9 @@ def _identified(
         strategy, classes = effective_strategy(config, model), len(dataset.source.classes)
         check_padding(strategy, config.model.name, cache)
         frozen = frozen_stages(strategy, model, classes)
-        origin, readout = entry.origin, strategy.readout
+        origin, readout, attention = entry.origin, strategy.readout, strategy.attention
     used_model = used.get("model", {})
+    size = used_model.get("name", "")
     depends_on = {
         "data": True,
         "model": used_model,
@@ -213,9 +218,16 @@ def _identified(
     }
     if not depends_on["weights"]:
         weights_path = weights_sha256 = None
-    identity = _identity(used, dataset.source.sha256, weights_sha256, entry.sha256)
-    size = used_model.get("name", "").rpartition("/")[2].removeprefix(PREFIX)
-    what = [entry.name, size, Path(config.data.name).stem, f"s{config.seed}", identity[:10]]
+    # What a baseline takes of a hub's model are its tokens.
+    tokens_sha256 = content_sha256(locate(config.model.name, cache), weights=False) if is_hub(size) else None
+    identity = _identity(used, dataset.source.sha256, weights_sha256, entry.sha256, tokens_sha256)
+    what = [
+        entry.name,
+        size.rpartition("/")[2].removeprefix(PREFIX),
+        Path(config.data.name).stem,
+        f"s{config.seed}",
+        identity[:10],
+    ]
     return PlannedRun(
         run_id="-".join(filter(None, what)),
         identity=identity,
@@ -228,6 +240,7 @@ def _identified(
         weights_path=weights_path,
         weights_sha256=weights_sha256,
         readout=readout,
+        attention=attention,
         frozen_stages=frozen,
     )
 

@@ -172,6 +172,7 @@ class Record(Part):
     strategy: str
     strategy_source: StrategySource
     readout: str | None = Field(description="null for a baseline")
+    attention: str | None = Field(None, description="causal or full; null for a baseline")
     seed: int
     precision: str | None = Field(description="null for a baseline that does not depend on it")
     choices: dict[str, str] = Field(description="what `auto` chose, and why")

@@ -100,6 +100,8 @@ def run(
     with phase("features", outcome, world, observer):
         features, report = _open_features(planned, strategy, backbone, weights, prefix, examples, cache, world)
 
+    del weights  # with the stages of a hub's model that nobody has asked for
+
     with phase("train", outcome, world, observer):
         outcome.losses, facts["resumed_from_step"] = train(
             engine,
@@ -144,6 +146,7 @@ def make_record(
         strategy=planned.name,
         strategy_source=planned.source,
         readout=planned.readout,
+        attention=planned.attention,
         seed=planned.config.seed,
         precision=used.get("precision"),
         choices=planned.choices,

@@ -2,4 +2,4 @@
 
 from harness.declare import Input, Strategy
 
-strategy = Strategy(trainable=("block.-1", "final_norm"), input=Input(pad_to="longest"))
+strategy = Strategy(trainable=("block.-1", "final_norm"), readout="last", input=Input(pad_to="longest"))

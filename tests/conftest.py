@@ -87,8 +87,9 @@ def records_below(folder: Path) -> dict[Path, bytes]:
 def run_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:
     """The command in this process: (exit code, stdout, stderr). Results and cache lie in tmp_path."""
 
-    def run(*arguments: str, results: Path = tmp_path / "results") -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["ftbench", *arguments, "--results", str(results)])
+    def run(*arguments: str, results: Path | None = tmp_path / "results") -> tuple[int, str, str]:
+        """results: None for commands that look at none."""
+        monkeypatch.setattr("sys.argv", ["ftbench", *arguments, *(["--results", str(results)] if results else [])])
         capsys.readouterr()
         with pytest.raises(SystemExit) as exited:
             cli.main()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import torch
 
 from harness.config import ModelConfig
 from harness.data.tokenizer import load_tokenizer
-from harness.model.hub import FAMILIES, HubBackbone, HubModel
+from harness.model.hub import FAMILIES, HubBackbone
+from harness.model.hub_loading import HubModel
 from harness.model.rows import Rows
 from harness.records import Store
 from tests.conftest import losses_of, predicted_by
@@ -122,6 +125,33 @@ def test_the_fast_path_gives_what_the_plain_one_gives(
     assert sum(record.prefix.reused_tokens > 0 for record in fast) >= 3
 
 
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 20.0}}), ("bert", {"layer_norm_eps": 0.1})],
+)
+def test_features_of_another_configuration_are_not_taken(
+    run_here: Callable, tmp_path: Path, messages: Path, family: str, change: dict
+) -> None:
+    """The same tensors, class names and rows."""
+    folder = save_small(tmp_path / family, family)
+    options = {"model__name": f"hf:{folder}", "data__name": str(messages), "training__epochs": 0}
+    (before,) = run_here("before", **options)
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    file = other / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    (after,) = run_here("after", **options | {"model__name": f"hf:{other}"})
+    assert (before.prefix.reused_tokens, after.prefix.reused_tokens) == (0, 0)
+    assert before.metrics.test.loss != after.metrics.test.loss
+
+
+def test_a_baseline_is_done_again_for_another_tokenizer(run_here: Callable, tmp_path: Path, messages: Path) -> None:
+    options = {"data__name": str(messages), "strategy": ["length_rule"]}
+    done = [
+        run_here(model__name=f"hf:{save_small(tmp_path / family, family)}", **options) for family in ("llama", "qwen2")
+    ]
+    assert [len(records) for records in done] == [1, 1]
+
+
 def test_an_encoder_reads_its_first_token_with_full_attention_unless_told_otherwise(
     run_here: Callable, tmp_path: Path, messages: Path
 ) -> None:
@@ -129,7 +159,7 @@ def test_an_encoder_reads_its_first_token_with_full_attention_unless_told_otherw
     for family, readout in (("bert", "first"), ("llama", "last")):
         model = f"hf:{save_small(tmp_path / family, family)}"
         (record,) = run_here(family, model__name=model, **options)
-        assert record.readout == readout
+        assert (record.readout, record.attention) == (readout, FAMILIES[family].attention)
         (record,) = run_here(f"{family} other", model__name=model, readout="mean", **options)
         assert record.readout == "mean"
 
@@ -138,8 +168,8 @@ def test_rows_begin_and_end_as_the_model_expects(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(f"hf:{save_small(tmp_path / 'bert', 'bert')}", tmp_path, None)
     (row,) = tokenizer.encode_rows(["w0 w1 w2"], special_tokens=True)
     assert row == [1, 4, 5, 6, 2]
-    assert tokenizer.cut(row, 4) == [1, 4, 5, 2]
-    assert tokenizer.cut(row, 5) == row
+    assert tokenizer.cut(row, 4, True) == [1, 4, 5, 2]
+    assert tokenizer.cut(row, 5, True) == row
     assert tokenizer.encode_ordinary("w0") == [4]
     assert 2 not in tokenizer.encode_rows(["w0 [SEP] w1"], special_tokens=True)[0][1:-1]  # a text can't end its row
     decoder = load_tokenizer(f"hf:{save_small(tmp_path / 'llama', 'llama')}", tmp_path, None)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, assert_refused
 from tests.hub_models import save_small
 
 
@@ -38,6 +38,12 @@ def _config_is(**changes: object) -> Callable[[Path], None]:
     return lambda folder: _change(folder / "config.json", **changes)
 
 
+def _lose_a_shard(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    shards = {"embed_tokens.weight": "model-1.safetensors", "norm.weight": "model-2.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+
+
 def _cut_weights(folder: Path) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -51,8 +57,18 @@ def _cut_weights(folder: Path) -> None:
         (_config_is(model_type="t5", is_encoder_decoder=True), ["t5 is an encoder-decoder"]),
         (_config_is(model_type="vit"), ["'vit' are not mapped", "llama, mistral", "docs/backbones.md"]),
         (_config_is(auto_map={"AutoModel": "own.py"}), ["code of its own", "never run"]),
-        (lambda folder: (folder / "model.safetensors").unlink(), ["no .safetensors file", "WEIGHTS=random"]),
+        (_config_is(model_type="bert", is_decoder=True), ["its attention (is_causal, is_decoder)"]),
+        (_config_is(is_causal=False), ["its attention (is_causal, is_decoder)"]),
+        (_config_is(rope_parameters={"rope_type": "longrope"}), ["'longrope' depend on the longest row"]),
+        (_config_is(quantization_config={"quant_method": "awq"}), ["its weights are quantised"]),
+        (_config_is(hidden_size="wide"), ["its configuration can't be used", "hidden_size"]),
+        (_config_is(num_attention_heads=5), ["its configuration can't be used"]),
+        (_config_is(vocab_size=9), ["knows 94 tokens", "embeddings of 9 only"]),
+        (lambda folder: (folder / "tokenizer.json").unlink(), ["no tokenizer (tokenizer.json)"]),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), ["its tokenizer can't be used"]),
+        (lambda folder: (folder / "model.safetensors").unlink(), ["no model.safetensors", "WEIGHTS=random"]),
         (_cut_weights, ["model.safetensors is truncated or damaged"]),
+        (_lose_a_shard, ["'model-2.safetensors' is missing"]),
     ],
 )
 def test_a_model_that_can_not_be_used(refused: Callable, folder: Path, spoil: Callable, told: list[str]) -> None:
@@ -69,6 +85,7 @@ def test_a_model_that_can_not_be_used(refused: Callable, folder: Path, spoil: Ca
         ("hf:./nowhere/at/all", ["'nowhere/at/all' does not exist", "a folder with a config.json"]),
         ("hf:nowhere.gguf", ["does not exist"]),
         (f"hf:{ROOT / 'README.md'}", ["neither a folder nor a GGUF file"]),
+        ("hf:foo--bar", ["can't be the name of a model"]),
         ("hf:ftbench/no-such-model", ["hub", "hf:"]),  # unreachable here, unknown where there is a network
     ],
 )
@@ -90,7 +107,8 @@ def test_a_truncated_gguf(refused: Callable, tmp_path: Path) -> None:
     writer.close()
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(path.read_bytes()[:-2000])
-    assert "cut.gguf is truncated or damaged" in refused(model=f"hf:{cut}")
+    for weights in ("auto", "random"):
+        assert "cut.gguf is truncated or damaged" in refused("--weights", weights, model=f"hf:{cut}")
 
 
 def test_settings_that_a_model_of_the_hub_does_not_take(refused: Callable, folder: Path) -> None:
@@ -99,6 +117,14 @@ def test_settings_that_a_model_of_the_hub_does_not_take(refused: Callable, folde
     assert "as its own code says" in refused("--set", "model.init=pytorch", model=model)
     assert "at most 64" in refused("--set", "pad_to=65", model=model)
     assert "no output layer" in refused("--strategy", "zero_shot", model=model)
+    assert "no output layer" in refused("--strategy", "zero_shot", "--seeds", "0,1", model=model)
+    assert "rotary positions in float32" in refused("--precision", "fp64", model=model)
+
+
+@pytest.mark.parametrize("command", ["check-weights", "list"])
+def test_commands_that_look_at_a_model(run_cli: Callable, tmp_path: Path, command: str) -> None:
+    code, _, told = run_cli(command, "--model", "hf:ftbench/no-such-model", results=None)
+    assert_refused(code, "", told)
 
 
 def test_padding_without_a_pad_token(refused: Callable, folder: Path) -> None:

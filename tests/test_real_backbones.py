@@ -12,8 +12,9 @@ import torch
 import transformers
 
 from harness.config import ModelConfig
+from harness.data.hub_files import source
 from harness.data.tokenizer import load_tokenizer
-from harness.model.hub import HubModel
+from harness.model.hub_loading import HubModel
 from harness.model.rows import Rows
 from tests.wheel_models import DECODER, ENCODER, WheelModel, fetch_models
 
@@ -40,8 +41,8 @@ def mirror(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def test_real_hidden_states_are_the_librarys(mirror: Path, tmp_path: Path, model: WheelModel) -> None:
     folder = mirror / "models" / model.hub_id
     path = next(folder.glob("*.gguf"), folder).resolve()
-    where = (path, None) if path.is_dir() else (path.parent, path.name)
-    library = transformers.AutoModel.from_pretrained(where[0], gguf_file=where[1], dtype=torch.float32).eval()
+    where, options = source(path)
+    library = transformers.AutoModel.from_pretrained(where, dtype=torch.float32, **options).eval()
     rows = load_tokenizer(f"hf:{path}", tmp_path, None).encode_rows(TEXTS, special_tokens=True)
     backbone = HubModel(path).empty()
     HubModel(path).weights(ModelConfig(name=f"hf:{path}"), path).fill(backbone, backbone.stages())

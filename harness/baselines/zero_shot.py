@@ -36,7 +36,11 @@ class Prompt:
     def of(cls, task: Task) -> Prompt:
         encode = task.tokenizer.encode_ordinary
         question = f"\nIs this text {' or '.join(task.classes)}? It is"
-        return cls(encode("Text:\n"), encode(question), [tuple(encode(f" {name}")) for name in task.classes])
+        return cls(
+            [*task.tokenizer.beginning, *encode("Text:\n")],
+            encode(question),
+            [tuple(encode(f" {name}")) for name in task.classes],
+        )
 
     def around(self, part: Part, context: int) -> list[list[int]]:
         """The prompt of each text, which is cut where prompt and answer would not fit the context."""

@@ -54,7 +54,10 @@ def encode_split(
     encoded = {name: tokenizer.encode_rows(part["text"].tolist(), special_tokens) for name, part in split.items()}
     longest = min(max(map(len, encoded["train"])), context)
     pad_to = longest if rule.pad_to == "longest" else rule.pad_to
-    return {name: _examples(encoded[name], part, tokenizer, classes, pad_to, context) for name, part in split.items()}
+    return {
+        name: _examples(encoded[name], part, tokenizer, classes, pad_to, context, special_tokens)
+        for name, part in split.items()
+    }
 
 
 def _examples(
@@ -64,10 +67,11 @@ def _examples(
     classes: list[str],
     pad_to: int | None,
     context: int,
+    special_tokens: bool,
 ) -> Examples:
     limit = pad_to or context
     pad_token = tokenizer.pad_token
-    rows = [tokenizer.cut(ids, limit) for ids in encoded]
+    rows = [tokenizer.cut(ids, limit, special_tokens) for ids in encoded]
     real_lengths = np.array([len(row) for row in rows])
     if not real_lengths.all():
         text = part["text"].iloc[int(real_lengths.argmin())]

@@ -5,29 +5,26 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import os
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import requests
+import torch
 
 from harness import UserError
 from harness.data.fetch import TIMEOUT_SECONDS, NotAvailable, assets_folder
 
 PREFIX = "hf:"
-# Never pickles, never code.
-_WANTED = (
-    "config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer*",
-    "vocab.*",
-    "merges.txt",
-    "special_*",
-)
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _KNOWN = "expected hf: and a hub id (owner/name), a folder with a config.json, or a .gguf file"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_INDEX = "model.safetensors.index.json"
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+# Never pickles, never code.
+_WANTED = ["config.json", "model*.safetensors", _INDEX, "tokenizer*", "vocab.*", "merges.txt", "special_*", "spiece.*"]
 
 
 def is_hub(model: str) -> bool:
@@ -42,75 +39,147 @@ def locate(model: str, cache: Path) -> Path:
     Raises NotAvailable where the hub can't be reached, UserError where there is no such model.
     """
     given = model.removeprefix(PREFIX)
-    mirror, path = assets_folder(), Path(given).expanduser()
-    if _HUB_ID.fullmatch(given) and mirror and (mirror / "models" / given).is_dir():
-        path = mirror / "models" / given
-    if path.is_dir():
-        alone = list(path.glob("*.gguf"))
-        if not (path / "config.json").is_file() and len(alone) != 1:
-            raise UserError(
-                f"MODEL={model}: the folder has no config.json, nor is there one GGUF file in it; {_KNOWN}."
-            )
-        return path.resolve() if (path / "config.json").is_file() else alone[0].resolve()
+    path, mirror = Path(given).expanduser(), assets_folder()
+    if not path.exists() and path.suffix != ".gguf" and _HUB_ID.fullmatch(given):
+        mirrored = mirror and _in_folder(mirror / "models" / given)
+        return mirrored or _download(given, cache)
     if path.is_file() and path.suffix == ".gguf":
         return path.resolve()
-    if path.exists() or path.suffix == ".gguf" or not _HUB_ID.fullmatch(given):
+    if not path.is_dir():
         problem = "is neither a folder nor a GGUF file" if path.exists() else "does not exist"
         raise UserError(f"MODEL={model}: {str(path)!r} {problem}; {_KNOWN}.")
-    return _download(given, cache)
+    found = _in_folder(path)
+    if not found:
+        raise UserError(f"MODEL={model}: the folder has no config.json, nor is there one GGUF file in it; {_KNOWN}.")
+    return found
+
+
+def _in_folder(folder: Path) -> Path | None:
+    """The folder where it holds a model of the library; else the one GGUF file in it."""
+    if (folder / "config.json").is_file():
+        return folder.resolve()
+    alone = list(folder.glob("*.gguf"))
+    return alone[0].resolve() if len(alone) == 1 else None
 
 
 def _download(repository: str, cache: Path) -> Path:
-    # Read when huggingface_hub is imported, so that an unreachable hub is noticed soon.
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(TIMEOUT_SECONDS))
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    wanted = {"repo_id": repository, "cache_dir": cache, "allow_patterns": list(_WANTED)}
+    hub = huggingface_hub()
+    wanted = {"repo_id": repository, "cache_dir": cache, "allow_patterns": _WANTED}
     try:
-        return Path(huggingface_hub.snapshot_download(**wanted, local_files_only=True))
-    except LocalEntryNotFoundError:
+        folder = Path(hub.snapshot_download(**wanted, local_files_only=True))
+        if _is_whole(folder):
+            return folder
+    except hub.errors.LocalEntryNotFoundError:
         pass  # not in the cache yet
+    except hub.errors.HFValidationError as error:
+        raise UserError(f"MODEL=hf:{repository}: this can't be the name of a model of the hub; {_KNOWN}.") from error
     try:
-        # snapshot_download would try an unreachable hub for half a minute; this asks once.
-        requests.head(huggingface_hub.hf_hub_url(repository, "config.json"), timeout=TIMEOUT_SECONDS)
-        folder = Path(huggingface_hub.snapshot_download(**wanted))
-    except (RepositoryNotFoundError, GatedRepoError) as error:
+        ask_once(repository, "config.json")
+        folder = Path(hub.snapshot_download(**wanted))
+    except hub.errors.RepositoryNotFoundError as error:  # one that is not public is one
         raise UserError(
             f"MODEL=hf:{repository}: the hub has no such public model; check the spelling (a folder on this machine "
             "is named by its path: hf:./folder)."
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # whatever the network, or the library that talks to it, makes of it
         raise NotAvailable(f"the Hugging Face hub could not be reached ({type(error).__name__})") from error
     if not (folder / "config.json").is_file():
         raise UserError(f"MODEL=hf:{repository}: it has no config.json, so that nobody knows its architecture.")
     return folder
 
 
-def weight_files(path: Path) -> list[Path]:
-    """Of a folder its safetensors files; a GGUF file is one itself."""
-    return [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+def _is_whole(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and bool(weight_files(folder)) and not missing_shards(folder)
 
 
-@functools.cache
-def content_sha256(path: Path, weights: bool) -> str:
-    """Of all that determines tokens and architecture, and of the weights where these are used."""
-    described = (
-        [path]
-        if path.is_file()
-        else [file for file in sorted(path.iterdir()) if file.suffix in (".json", ".txt", ".model")]
-    )
-    digest = hashlib.sha256()
-    for file in sorted({*described, *(weight_files(path) if weights else [])}):
-        with file.open("rb") as content:
-            digest.update(f"{file.name}\0".encode() + hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
+def huggingface_hub() -> ModuleType:
+    # Read when it is imported, so that an unreachable hub is noticed soon.
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(TIMEOUT_SECONDS))
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import huggingface_hub
+    import huggingface_hub.errors
+
+    return huggingface_hub
+
+
+def ask_once(repository: str, filename: str) -> None:
+    """Raises requests.RequestException where the hub does not answer, or not with the file.
+
+    The library's own downloads would try an unreachable hub for half a minute.
+    """
+    hub = huggingface_hub()
+    if not hub.constants.HF_HUB_OFFLINE:
+        answer = requests.head(hub.hf_hub_url(repository, filename), timeout=TIMEOUT_SECONDS)
+        if answer.status_code not in (401, 404):  # the library words these better
+            answer.raise_for_status()
+
+
+def library() -> ModuleType:
+    """`transformers`, without its chatter. Raises UserError where it is not installed."""
+    # It imports deepspeed where that is installed, which would look for a device, and tell.
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError(
+            "MODEL=hf:...: the package transformers is not installed; `pip install 'ftbench[hf]'` brings it, "
+            "`make setup` too."
+        ) from error
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
+def source(path: Path) -> tuple[Path, dict[str, Any]]:
+    """A folder or GGUF file as the library's `from_pretrained` takes it. Code that comes with a model is never run."""
+    if path.is_dir():
+        return path, {"trust_remote_code": False}
+    return path.parent, {"gguf_file": path.name, "trust_remote_code": False}
+
+
+def told(error: Exception) -> str:
+    """What the library says of it, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """A folder's config.json. Raises UserError where it is none."""
     try:
-        return json.loads((path / "config.json").read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads((path / "config.json").read_bytes())
+    except ValueError as error:
         raise UserError(f"{path / 'config.json'} is no JSON ({error}): download the model again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path / 'config.json'} holds no keys and values: download the model again.")
+    return content
+
+
+def has_tokenizer(path: Path) -> bool:
+    """A GGUF file holds its own."""
+    return path.is_file() or any((path / name).is_file() for name in _TOKENIZERS)
+
+
+def weight_files(path: Path) -> list[Path]:
+    """Of a folder its safetensors files, as the library reads them; a GGUF file is one itself."""
+    return [path] if path.is_file() else sorted(path.glob("model*.safetensors"))
+
+
+def missing_shards(folder: Path) -> list[str]:
+    """Files that the index of a folder names, and that are not there."""
+    index = folder / _INDEX
+    if not index.is_file():
+        return []
+    shards = set(json.loads(index.read_bytes())["weight_map"].values())
+    return sorted(name for name in shards if not (folder / name).is_file())
+
+
+@functools.cache
+def content_sha256(path: Path, weights: bool) -> str:
+    """Of all that determines tokens and architecture, and of the weights where these are used."""
+    kinds = (".json", ".txt", ".model", *((".safetensors",) if weights else ()))
+    files = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix in kinds]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        with file.open("rb") as content:
+            digest.update(f"{file.name}\0".encode() + hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()

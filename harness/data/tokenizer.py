@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import tiktoken
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks, load_tiktoken_bpe
 
+from harness import UserError
 from harness.data.fetch import Remote, fetch
-from harness.data.hub_files import is_hub, locate
+from harness.data.hub_files import has_tokenizer, is_hub, library, locate, source, told
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,10 +34,17 @@ _PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++
 
 
 class Tokenizer(Protocol):
-    """pad_token: what `pad_to` fills rows up with; None where the tokenizer knows none."""
+    """pad_token: what `pad_to` fills rows up with; None where the tokenizer knows none. beginning: the special tokens
+    before a text. size: one more than the highest token id."""
 
     @property
     def pad_token(self) -> int | None: ...
+
+    @property
+    def beginning(self) -> list[int]: ...
+
+    @property
+    def size(self) -> int: ...
 
     def encode_ordinary(self, text: str) -> list[int]:
         """Its tokens alone: no text means a special token."""
@@ -46,12 +54,18 @@ class Tokenizer(Protocol):
     def encode_rows(self, texts: list[str], special_tokens: bool) -> list[list[int]]:
         """special_tokens: each text as the model expects a whole one, begun and ended as it was in pretraining."""
 
-    def cut(self, row: list[int], limit: int) -> list[int]:
-        """Of a row that is longer the first `limit` tokens, ended as the row was."""
+    def cut(self, row: list[int], limit: int, special_tokens: bool) -> list[int]:
+        """Of a row that is longer the first `limit` tokens, ended as a row is where it has special tokens."""
 
 
 class BytePairs(tiktoken.Encoding):
     """GPT-2's own: no special token begins or ends a text, and end-of-text pads."""
+
+    beginning: ClassVar[list[int]] = []
+
+    @property
+    def size(self) -> int:
+        return self.n_vocab
 
     @property
     def pad_token(self) -> int:
@@ -60,7 +74,7 @@ class BytePairs(tiktoken.Encoding):
     def encode_rows(self, texts: list[str], special_tokens: bool) -> list[list[int]]:
         return self.encode_ordinary_batch(texts)
 
-    def cut(self, row: list[int], limit: int) -> list[int]:
+    def cut(self, row: list[int], limit: int, special_tokens: bool) -> list[int]:
         return row[:limit]
 
 
@@ -69,8 +83,12 @@ class HubTokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        special = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
-        self._ending = special[::-1].index(0) if 0 in special else 0
+        encoded = tokenizer("a", return_special_tokens_mask=True)
+        # Where its own tokens stand; the 0 at the end is for a vocabulary without an "a".
+        special = [*encoded["special_tokens_mask"], 0]
+        self.beginning: list[int] = encoded["input_ids"][: special.index(0)]
+        self._ending = special[-2::-1].index(0) if 0 in special[:-1] else 0
+        self.size = max(tokenizer.get_vocab().values()) + 1
 
     @property
     def pad_token(self) -> int | None:
@@ -93,25 +111,35 @@ class HubTokenizer:
         )
         return encoded["input_ids"]
 
-    def cut(self, row: list[int], limit: int) -> list[int]:
-        ending = row[len(row) - self._ending :] if self._ending < limit else []
+    def cut(self, row: list[int], limit: int, special_tokens: bool) -> list[int]:
+        ending = row[len(row) - self._ending :] if special_tokens and self._ending < limit else []
         return row if len(row) <= limit else [*row[: limit - len(ending)], *ending]
 
 
 def load_tokenizer(model: str, cache: Path, assets: Path | None) -> Tokenizer:
     """The tokenizer of the model `model`.
 
-    Raises harness.data.fetch.NotAvailable where its vocabulary can't be had.
+    Raises harness.data.fetch.NotAvailable where its vocabulary can't be had, UserError where a hub's model has none.
     """
     if is_hub(model):
-        from transformers import AutoTokenizer
-
-        path = locate(model, cache)
-        where = (path, None) if path.is_dir() else (path.parent, path.name)
-        return HubTokenizer(AutoTokenizer.from_pretrained(where[0], gguf_file=where[1], trust_remote_code=False))
+        return _hub_tokenizer(model, locate(model, cache))
     if model == "mini":
         ranks = load_tiktoken_bpe(str(MINI_RANKS))
     else:
         files = [fetch(remote, cache, assets) for remote in (VOCABULARY, ENCODER)]
         ranks = data_gym_to_mergeable_bpe_ranks(*(str(file) for file in files))
     return BytePairs(model, pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)})
+
+
+def _hub_tokenizer(model: str, path: Path) -> HubTokenizer:
+    if not has_tokenizer(path):  # the library would make one up
+        raise UserError(
+            f"MODEL={model}: the folder has no tokenizer (tokenizer.json): download it again, or save one in it."
+        )
+    where, options = source(path)
+    try:
+        return HubTokenizer(library().AutoTokenizer.from_pretrained(where, **options))
+    except Exception as error:  # whatever the library makes of a stranger's file
+        raise UserError(
+            f"MODEL={model}: its tokenizer can't be used ({told(error)}): download it again, or choose another model."
+        ) from error

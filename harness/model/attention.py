@@ -29,7 +29,7 @@ class Attended:
             return None
         keys = torch.arange(rows.width, device=rows.lengths.device)
         queries = (keys if read_at is None else (read_at - rows.starts)[:, None])[..., None]  # [(rows,) queries, 1]
-        seen = keys <= queries if self.causal else keys < rows.lengths[:, None, None]
+        seen = keys <= queries if self.causal else rows.attended()[:, None]
         if near:  # padding sees itself: were it to see nothing, its gradients were no numbers
             seen = (seen & ((queries - keys).abs() < self.window)) | (queries == keys)
         return seen[:, None] if seen.ndim == 3 else seen[None, None]

@@ -70,7 +70,7 @@ def feature_key(
         prefix.names[:stages],
         prefix.readout if stages == len(prefix.stages) else None,
         [type(module).__qualname__ for module in modules],
-        [getattr(module, "causal", None) for module in modules],
+        [(getattr(module, "causal", None), getattr(module, "settings", None)) for module in modules],
         precision,
         device.type,
         rows_sha256,

@@ -8,26 +8,20 @@ is copied, and a new family is one entry of `FAMILIES`.
 
 from __future__ import annotations
 
-import functools
-import logging
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from operator import attrgetter
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from harness import UserError
-from harness.config import ModelConfig
-from harness.data.hub_files import read_config, weight_files
 from harness.declare import AttentionKind
 from harness.model.attention import Attended, attend
 from harness.model.backbone import Backbone, Block, Stage
@@ -170,9 +164,12 @@ class Rotary:
 
 
 class HubEmbeddings(Stage):
-    def __init__(self, parts: Sequence[nn.Module], embed: Embed) -> None:
+    """settings: what hidden states depend on beside parameters, of this stage and all above it; the key of stored
+    features has it."""
+
+    def __init__(self, parts: Sequence[nn.Module], embed: Embed, settings: str) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(parts)
+        self.parts, self.settings = nn.ModuleList(parts), settings
         self._embed = embed
 
     def forward(self, token_ids: Tensor, rows: Rows) -> Tensor:
@@ -216,10 +213,12 @@ class HubBackbone(Backbone):
             # Anew: the model may be on the meta device, and its tables are no parameters, which come later.
             with torch.device("cpu"):
                 rotary = Rotary(type(attrgetter(family.rotary)(model))(config), family.rotary_by_kind)
-        self.embeddings = HubEmbeddings([part[name] for name in family.embeddings], family.embed)
+        settings = f"transformers {version('transformers')} {config.to_json_string(use_diff=False)}"
+        self.embeddings = HubEmbeddings([part[name] for name in family.embeddings], family.embed, settings)
         causal = family.attention == "causal"
         self.blocks = nn.ModuleList(HubBlock(layer, rotary, causal) for layer in part[family.blocks])
         self.final_norm = (family.final_norm and attrgetter(family.final_norm)(model)) or nn.Identity()
+        self._is_language_model = is_language_model(config)
 
     def stages(self) -> dict[str, nn.Module]:
         blocks = {f"block.{index}": block for index, block in enumerate(self.blocks)}
@@ -230,14 +229,17 @@ class HubBackbone(Backbone):
             block.causal = kind == "causal"
 
     def next_token_logits(self, hidden: Tensor) -> Tensor:
+        if not self._is_language_model:
+            raise UserError("this model has no output layer that is tied to its token embeddings.")
         return F.linear(hidden, self.embeddings.parts[0].weight)
 
 
 def family_of(config: PretrainedConfig) -> Family:
-    """Raises UserError where models like it are not mapped."""
-    if config.model_type == "opt" and config.word_embed_proj_dim != config.hidden_size:
-        raise UserError("this OPT projects its token embeddings to another width, which is not mapped.")
     return FAMILIES[config.model_type]
+
+
+def is_language_model(config: PretrainedConfig) -> bool:
+    return family_of(config).attention == "causal" and config.tie_word_embeddings
 
 
 def context_of(config: PretrainedConfig) -> int:
@@ -246,185 +248,6 @@ def context_of(config: PretrainedConfig) -> int:
     return config.max_position_embeddings - first
 
 
-@dataclass(frozen=True)
-class HubModel:
-    """A model of the library by its folder or GGUF file. No code that comes with a model is ever run."""
-
-    path: Path
-
-    @property
-    def context(self) -> int:
-        return context_of(_config(self.path))
-
-    @property
-    def attention(self) -> AttentionKind:
-        return family_of(_config(self.path)).attention
-
-    @property
-    def is_language_model(self) -> bool:
-        """Whether `next_token_logits` can be had: its output layer is the token embedding."""
-        return self.attention == "causal" and _config(self.path).tie_word_embeddings
-
-    def empty(self) -> HubBackbone:
-        """On the meta device, for `HubWeights.fill`."""
-        with torch.device("meta"):
-            return HubBackbone(_built(self.path))
-
-    def weights(self, config: ModelConfig, path: Path | None) -> HubWeights:
-        return HubWeights(self.path, None if path else config.init_seed)
-
-
-class HubWeights:
-    """The model's own weights, or such as its own code draws (seed). Satisfies harness.model.weights.Weights."""
-
-    def __init__(self, path: Path, seed: int | None) -> None:
-        self._path, self._seed = path, seed
-        self._left: dict[str, nn.Module] = {}
-
-    @torch.no_grad()
-    def fill(self, backbone: HubBackbone, stages: Iterable[str]) -> None:
-        """Hands its tensors over: a stage that is asked for again has all of them read again."""
-        for name in stages:
-            if name not in self._left:
-                self._left = HubBackbone(self._read()).stages()
-            given, target = self._left.pop(name), backbone.stages()[name]
-            # An adapter's tensors are its own: they are not among those that are given.
-            _, surplus = target.load_state_dict(given.state_dict(), strict=False, assign=True)
-            for buffer, content in given.named_buffers():  # those that checkpoints leave out, too
-                owner, _, own_name = buffer.rpartition(".")
-                setattr(target.get_submodule(owner), own_name, content)
-            assert not surplus
-            assert not any(tensor.is_meta for tensor in target.state_dict().values())
-
-    def _read(self) -> PreTrainedModel:
-        with torch.random.fork_rng(devices=[]):
-            if self._seed is not None:
-                torch.manual_seed(self._seed)
-                return _built(self._path)
-            return _loaded(self._path)
-
-
-@functools.cache
-def _config(path: Path) -> PretrainedConfig:
-    """Without dropout: this harness trains without it. Raises UserError for what is not mapped."""
-    transformers = _library()
+def attention_interface(transformers: ModuleType) -> None:
+    """Make the library know the attention of this module, under the name ATTENTION."""
     transformers.AttentionInterface.register(ATTENTION, _attention)
-    if path.is_dir():
-        written = read_config(path)
-        _check_mapped(path, written)
-    config = transformers.AutoConfig.from_pretrained(*_where(path)[0], **_where(path)[1])
-    _check_mapped(path, config.to_dict())
-    for name, value in config.to_dict().items():
-        if ("drop" in name) and isinstance(value, float):
-            setattr(config, name, 0.0)
-    family_of(config)
-    return config
-
-
-def _check_mapped(path: Path, written: dict[str, Any]) -> None:
-    kind = written.get("model_type")
-    if written.get("auto_map"):
-        raise UserError(
-            f"MODEL=hf:{path}: it brings code of its own (`auto_map`), which is never run; choose a model without."
-        )
-    if written.get("is_encoder_decoder"):
-        raise UserError(f"MODEL=hf:{path}: {kind} is an encoder-decoder, which has no one stack of blocks to cut.")
-    if kind not in FAMILIES:
-        raise UserError(
-            f"MODEL=hf:{path}: models of type {kind!r} are not mapped; expected one of {', '.join(FAMILIES)}. "
-            "docs/backbones.md says how to add one."
-        )
-
-
-def _library() -> ModuleType:
-    # It imports deepspeed where that is installed, which would look for a device, and tell.
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    try:
-        import transformers
-    except ImportError as error:
-        raise UserError(
-            "MODEL=hf:...: the package transformers is not installed; `pip install 'ftbench[hf]'` brings it, "
-            "`make setup` too."
-        ) from error
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    return transformers
-
-
-def _where(path: Path) -> tuple[tuple[Path], dict[str, Any]]:
-    """The library's arguments for a folder or a GGUF file."""
-    if path.is_dir():
-        return (path,), {"trust_remote_code": False}
-    return (path.parent,), {"gguf_file": path.name, "trust_remote_code": False}
-
-
-def check_hub_weights(path: Path) -> None:
-    """Read headers only. Raises UserError where there are no weights that can be read, or where a file is not whole."""
-    files = weight_files(path)
-    if not files:
-        raise UserError(
-            f"MODEL=hf:{path}: it has no .safetensors file, and pickles, which can run code, are not read; save it "
-            "with transformers' save_pretrained, or use WEIGHTS=random."
-        )
-    for file in files:
-        try:
-            if file.suffix == ".gguf":
-                _gguf_reader()(file)
-            else:
-                with safe_open(file, framework="pt"):
-                    pass
-        except (SafetensorError, ValueError, IndexError, KeyError) as error:
-            raise UserError(f"{file} is truncated or damaged ({error}): download it again.") from error
-
-
-def _gguf_reader() -> type:
-    try:
-        import gguf
-    except ImportError as error:
-        raise UserError(
-            "a GGUF file needs the package gguf; `pip install 'ftbench[hf]'` brings it, `make setup` too."
-        ) from error
-    return gguf.GGUFReader
-
-
-def _built(path: Path) -> PreTrainedModel:
-    model = _library().AutoModel.from_config(_config(path), attn_implementation=ATTENTION, dtype=torch.float32)
-    return _with_linear_layers(model)
-
-
-def _loaded(path: Path) -> PreTrainedModel:
-    (where,), options = _where(path)
-    model, info = _library().AutoModel.from_pretrained(
-        where,
-        config=_config(path),
-        dtype=torch.float32,
-        use_safetensors=True,
-        attn_implementation=ATTENTION,
-        output_loading_info=True,
-        **options,
-    )
-    used = {id(parameter) for stage in HubBackbone(model).stages().values() for parameter in stage.parameters()}
-    missing = [name for name in info["missing_keys"] if id(model.get_parameter(name)) in used]
-    if missing:
-        raise UserError(
-            f"MODEL=hf:{path}: its weights lack {missing[0]!r} ({len(missing)} such names in all): download it again, "
-            "or use WEIGHTS=random."
-        )
-    return _with_linear_layers(model)
-
-
-def _with_linear_layers(model: PreTrainedModel) -> PreTrainedModel:
-    """GPT-2's matrices, which the library holds as [inputs, outputs], as Linear: what can be adapted and stored in
-    bfloat16."""
-    from transformers.pytorch_utils import Conv1D
-
-    for module in model.modules():
-        for name, child in list(module.named_children()):
-            if isinstance(child, Conv1D):
-                with torch.device("meta"):
-                    linear = nn.Linear(*child.weight.shape)
-                linear.weight = nn.Parameter(child.weight.detach().t().contiguous())
-                linear.bias = child.bias
-                setattr(module, name, linear)
-    return model

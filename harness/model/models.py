@@ -11,22 +11,28 @@ from harness.data.hub_files import is_hub, locate
 from harness.declare import AttentionKind
 from harness.model.backbone import Backbone
 from harness.model.gpt2 import SHAPES
-from harness.model.hub import HubModel
+from harness.model.hub_loading import HubModel
 from harness.model.weights import Weights, empty_backbone, weights_of
 
 
 class Model(Protocol):
-    """context: the most tokens of a row. attention: what it was pretrained with. is_language_model: whether its
-    backbones have `next_token_logits`."""
+    """context: the most tokens of a row. vocabulary: how many tokens it has embeddings of. attention: what it was
+    pretrained with. is_language_model: whether its backbones have `next_token_logits`."""
 
     @property
     def context(self) -> int: ...
+
+    @property
+    def vocabulary(self) -> int: ...
 
     @property
     def attention(self) -> AttentionKind: ...
 
     @property
     def is_language_model(self) -> bool: ...
+
+    @property
+    def computes_in_float64(self) -> bool: ...
 
     def empty(self) -> Backbone:
         """A backbone on the meta device, for `Weights.fill`."""
@@ -42,10 +48,15 @@ class GPT2Model:
     size: str
     attention: AttentionKind = "causal"
     is_language_model: bool = True
+    computes_in_float64: bool = True
 
     @property
     def context(self) -> int:
         return SHAPES[self.size].context
+
+    @property
+    def vocabulary(self) -> int:
+        return SHAPES[self.size].vocabulary
 
     def empty(self) -> Backbone:
         return empty_backbone(self.size)

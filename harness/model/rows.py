@@ -77,6 +77,6 @@ class Rows:
         flat = rectangle.flatten(0, 1)
         return flat if self.cells is None else self.fill(flat.index_select(0, self.cells))
 
-    def seen(self, counts: Tensor) -> Tensor:
-        """The first `counts` ([rows]) keys of each row, bool [rows, 1, 1, width], as attention takes a mask."""
-        return (torch.arange(self.width, device=counts.device) < counts[:, None])[:, None, None, :]
+    def attended(self) -> Tensor:
+        """Which cells of the rectangle hold a token that is attended to, bool [rows, width]."""
+        return torch.arange(self.width, device=self.lengths.device) < self.lengths[:, None]

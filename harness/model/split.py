@@ -106,8 +106,7 @@ def read(stages: list[nn.Module], hidden: Tensor, rows: Rows, readout: Readout, 
     """
     if readout == "mean":
         rectangle = rows.rectangle(run_stages(stages, hidden, rows))
-        attended = rows.seen(rows.lengths)[:, 0, 0, :, None]
-        return (rectangle * attended).sum(dim=1) / rows.lengths[:, None]
+        return (rectangle * rows.attended()[..., None]).sum(dim=1) / rows.lengths[:, None]
     read_at = rows.starts if readout == "first" else rows.starts + rows.lengths - 1
     top = next((index for index in reversed(range(len(stages))) if isinstance(stages[index], Block)), None)
     if top is None or plain:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import requests
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from harness import UserError
 from harness.config import ModelConfig
+from harness.data.hub_files import ask_once, huggingface_hub
 from harness.model.gpt2 import GPT2, SHAPES
 
 Init = Literal["gpt2", "pytorch"]
 HUB_REPOSITORIES = {name: f"openai-community/{name}" for name in SHAPES if name != "mini"}
-HUB_TIMEOUT_SECONDS = 5
 MINI_CHECKPOINT = Path(__file__).parents[1] / "assets" / "mini.safetensors"
 _READABLE = ("F32", "F16", "BF16")
 _SAFE = "only safetensors is read: save it with transformers' save_pretrained(..., safe_serialization=True)"
@@ -172,20 +170,14 @@ def find_pretrained(name: str, cache: Path, assets: Path | None) -> Path | str:
         return MINI_CHECKPOINT
     if assets and (mirrored := assets / "models" / name / "model.safetensors").is_file():
         return mirrored
-    # Read when huggingface_hub is imported, so that an unreachable hub is noticed soon.
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(HUB_TIMEOUT_SECONDS))
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
+    hub = huggingface_hub()
     published = {"repo_id": HUB_REPOSITORIES[name], "filename": "model.safetensors"}
-    in_cache = isinstance(huggingface_hub.try_to_load_from_cache(**published, cache_dir=cache), str)
+    in_cache = isinstance(hub.try_to_load_from_cache(**published, cache_dir=cache), str)
     try:
-        if not in_cache and not huggingface_hub.constants.HF_HUB_OFFLINE:
-            # hf_hub_download would try an unreachable hub for half a minute; this asks once.
-            requests.head(huggingface_hub.hf_hub_url(**published), timeout=HUB_TIMEOUT_SECONDS).raise_for_status()
-        found = Path(huggingface_hub.hf_hub_download(**published, cache_dir=cache, local_files_only=in_cache))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        if not in_cache:
+            ask_once(published["repo_id"], published["filename"])
+        found = Path(hub.hf_hub_download(**published, cache_dir=cache, local_files_only=in_cache))
+    except Exception as error:  # whatever the network, or the library that talks to it, makes of it
         return f"the Hugging Face hub could not be reached ({type(error).__name__})"
     # The hub names the blob of a large file by its sha256.
     expected, actual = found.resolve().name, file_sha256(found)

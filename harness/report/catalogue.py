@@ -26,6 +26,8 @@ def print_strategies(console: Console, name: str, classes: int, cache: Path) -> 
     """Tables of every strategy that `strategies.load` knows, and of the baselines."""
     if name not in SHAPES and not is_hub(name):
         raise UserError(f"unknown model {name!r}: expected hf:... or one of {', '.join(SHAPES)}.")
+    if is_hub(name):
+        resolve_model(ModelConfig(name=name, weights="random"), cache)  # is it there, and can it be used?
     model = model_of(name, cache)
     table = Table(box=box.SIMPLE_HEAD, title=f"Strategies on {escape(name)}, {classes} classes", title_style="bold")
     table.add_column("strategy", style="cyan", no_wrap=True)
@@ -56,6 +58,10 @@ def _baselines() -> Table:
 
 def check_weights(console: Console, name: str, weights: str, cache: Path) -> bool:
     """Print the model's greedy continuation; whether it is that of the pretrained mini, else of the pretrained 124M."""
+    if is_hub(name):
+        raise UserError(
+            f"check-weights knows what GPT-2 answers, and not {name!r}: expected one of {', '.join(SHAPES)}."
+        )
     model, path, choices = resolve_model(ModelConfig(name=name, weights=weights), cache)
     proof = MINI_PROOF if model.name == "mini" else GPT2_PROOF
     backbone = model_of(model.name, cache).empty()
