@@ -31,7 +31,7 @@ from transformers import (
 from harness.config import DataConfig
 from harness.data.dataset import load_dataset
 from harness.data.fetch import assets_folder
-from harness.data.hub_files import is_hub, locate, source
+from harness.data.hub_files import is_hub, locate
 from harness.data.tokenizer import load_tokenizer
 from harness.model.hub import FAMILIES
 
@@ -95,10 +95,9 @@ def _model(name: str, classes: int, pad_token: int) -> nn.Module:
     if not is_hub(name):
         config = GPT2Config(num_labels=classes, pad_token_id=pad_token, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
         return GPT2ForSequenceClassification(config)
-    where, options = source(locate(name, user_cache_path("ftbench", appauthor=False)))
-    return AutoModelForSequenceClassification.from_pretrained(
-        where, num_labels=classes, pad_token_id=pad_token, dtype=torch.float32, **options
-    )
+    folder = locate(name, user_cache_path("ftbench", appauthor=False))
+    settings = {"num_labels": classes, "pad_token_id": pad_token, "dtype": torch.float32}
+    return AutoModelForSequenceClassification.from_pretrained(folder, **settings)
 
 
 def _collator(pad_token: int) -> DataCollatorWithPadding:

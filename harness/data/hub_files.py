@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import logging
 import os
 import re
+import tempfile
+from contextlib import redirect_stderr
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import requests
 import torch
+from filelock import FileLock
+from safetensors.torch import save_file
 
 from harness import UserError
 from harness.data.fetch import TIMEOUT_SECONDS, NotAvailable, assets_folder
@@ -33,11 +38,17 @@ def is_hub(model: str) -> bool:
 
 @functools.cache
 def locate(model: str, cache: Path) -> Path:
-    """The folder, or the GGUF file, that `model` ("hf:...") names. A hub id is looked for below FTBENCH_ASSETS/models,
-    then in the cache, into which it is downloaded.
+    """The folder of the model that `model` ("hf:...") names. A hub id is looked for below FTBENCH_ASSETS/models, then
+    in the cache, into which it is downloaded; what a GGUF file holds is written there as a folder, once.
 
     Raises NotAvailable where the hub can't be reached, UserError where there is no such model.
     """
+    found = _find(model, cache)
+    return found if found.is_dir() else _converted(found, cache)
+
+
+def _find(model: str, cache: Path) -> Path:
+    """A folder or a GGUF file."""
     given = model.removeprefix(PREFIX)
     path, mirror = Path(given).expanduser(), assets_folder()
     if not path.exists() and path.suffix != ".gguf" and _HUB_ID.fullmatch(given):
@@ -88,6 +99,39 @@ def _download(repository: str, cache: Path) -> Path:
     return folder
 
 
+def _converted(gguf: Path, cache: Path) -> Path:
+    """Reading a GGUF file takes seconds: as a folder it is read in a fraction of one, by every rank and run."""
+    with gguf.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    folder = cache / "gguf" / f"{gguf.stem}-{sha256[:16]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"), tempfile.TemporaryDirectory(dir=folder.parent) as partial:
+        if not folder.exists():
+            _convert(gguf, Path(partial) / "model")
+            (Path(partial) / "model").replace(folder)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    transformers = library()
+    try:
+        import gguf as _needed  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "a GGUF file needs the package gguf; `pip install 'ftbench[hf]'` brings it, `make setup` too."
+        ) from error
+    options = {"gguf_file": gguf.name, "trust_remote_code": False}
+    try:
+        with redirect_stderr(io.StringIO()):  # a progress bar that no setting of the library turns off
+            model = transformers.AutoModel.from_pretrained(gguf.parent, dtype=torch.float32, **options)
+        model.config.__dict__.pop("quantization_config", None)  # what was read is not quantised any more
+        model.config.save_pretrained(folder)
+        save_file(model.state_dict(), folder / "model.safetensors", {"format": "pt"})
+        transformers.AutoTokenizer.from_pretrained(gguf.parent, **options).save_pretrained(folder)
+    except Exception as error:  # whatever the library makes of a stranger's file
+        raise UserError(f"{gguf} is damaged, or not of a known kind ({told(error)}): download it again.") from error
+
+
 def _is_whole(folder: Path) -> bool:
     return (folder / "config.json").is_file() and bool(weight_files(folder)) and not missing_shards(folder)
 
@@ -131,37 +175,29 @@ def library() -> ModuleType:
     return transformers
 
 
-def source(path: Path) -> tuple[Path, dict[str, Any]]:
-    """A folder or GGUF file as the library's `from_pretrained` takes it. Code that comes with a model is never run."""
-    if path.is_dir():
-        return path, {"trust_remote_code": False}
-    return path.parent, {"gguf_file": path.name, "trust_remote_code": False}
-
-
 def told(error: Exception) -> str:
     """What the library says of it, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A folder's config.json. Raises UserError where it is none."""
+def read_config(folder: Path) -> dict[str, Any]:
+    """Its config.json. Raises UserError where it is none."""
     try:
-        content = json.loads((path / "config.json").read_bytes())
+        content = json.loads((folder / "config.json").read_bytes())
     except ValueError as error:
-        raise UserError(f"{path / 'config.json'} is no JSON ({error}): download the model again.") from error
+        raise UserError(f"{folder / 'config.json'} is no JSON ({error}): download the model again.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path / 'config.json'} holds no keys and values: download the model again.")
+        raise UserError(f"{folder / 'config.json'} holds no keys and values: download the model again.")
     return content
 
 
-def has_tokenizer(path: Path) -> bool:
-    """A GGUF file holds its own."""
-    return path.is_file() or any((path / name).is_file() for name in _TOKENIZERS)
+def has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _TOKENIZERS)
 
 
-def weight_files(path: Path) -> list[Path]:
-    """Of a folder its safetensors files, as the library reads them; a GGUF file is one itself."""
-    return [path] if path.is_file() else sorted(path.glob("model*.safetensors"))
+def weight_files(folder: Path) -> list[Path]:
+    """Its safetensors files, as the library reads them."""
+    return sorted(folder.glob("model*.safetensors"))
 
 
 def missing_shards(folder: Path) -> list[str]:
@@ -174,12 +210,11 @@ def missing_shards(folder: Path) -> list[str]:
 
 
 @functools.cache
-def content_sha256(path: Path, weights: bool) -> str:
+def content_sha256(folder: Path, weights: bool) -> str:
     """Of all that determines tokens and architecture, and of the weights where these are used."""
     kinds = (".json", ".txt", ".model", *((".safetensors",) if weights else ()))
-    files = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix in kinds]
     digest = hashlib.sha256()
-    for file in sorted(files):
+    for file in sorted(file for file in folder.iterdir() if file.suffix in kinds):
         with file.open("rb") as content:
             digest.update(f"{file.name}\0".encode() + hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()

@@ -12,7 +12,7 @@ from tiktoken.load import data_gym_to_mergeable_bpe_ranks, load_tiktoken_bpe
 
 from harness import UserError
 from harness.data.fetch import Remote, fetch
-from harness.data.hub_files import has_tokenizer, is_hub, library, locate, source, told
+from harness.data.hub_files import has_tokenizer, is_hub, library, locate, told
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -136,9 +136,8 @@ def _hub_tokenizer(model: str, path: Path) -> HubTokenizer:
         raise UserError(
             f"MODEL={model}: the folder has no tokenizer (tokenizer.json): download it again, or save one in it."
         )
-    where, options = source(path)
     try:
-        return HubTokenizer(library().AutoTokenizer.from_pretrained(where, **options))
+        return HubTokenizer(library().AutoTokenizer.from_pretrained(path, trust_remote_code=False))
     except Exception as error:  # whatever the library makes of a stranger's file
         raise UserError(
             f"MODEL={model}: its tokenizer can't be used ({told(error)}): download it again, or choose another model."

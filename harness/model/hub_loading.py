@@ -1,4 +1,4 @@
-"""Models of `transformers` read from a folder or a GGUF file, or drawn at random; what can't be used is refused."""
+"""Models of `transformers` read from a folder, or drawn at random; what can't be used is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from harness import UserError
 from harness.config import ModelConfig
-from harness.data.hub_files import library, missing_shards, read_config, source, told, weight_files
+from harness.data.hub_files import library, missing_shards, read_config, told, weight_files
 from harness.declare import AttentionKind
 from harness.model.hub import (
     ATTENTION,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model of the library by its folder or GGUF file. Every use of it raises UserError where it is not mapped."""
+    """A model of the library by its folder. Every use of it raises UserError where it is not mapped."""
 
     path: Path
 
@@ -101,13 +101,9 @@ def _config(path: Path) -> PretrainedConfig:
     """Without dropout: this harness trains without it."""
     transformers = library()
     attention_interface(transformers)
-    if path.is_dir():
-        _check_mapped(path, read_config(path))
-    else:
-        check_header(path)
-    where, options = source(path)
+    _check_mapped(path, read_config(path))
     try:
-        config = transformers.AutoConfig.from_pretrained(where, **options)
+        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
         _check_mapped(path, config.to_dict())
         for name, value in config.to_dict().items():
             if "drop" in name and isinstance(value, float):
@@ -136,7 +132,7 @@ def _check_mapped(path: Path, written: dict[str, Any]) -> None:
         problem = f"models of type {kind!r} are not mapped; docs/backbones.md says how to add one to {known}"
     elif _has_other_attention(kind, written):
         problem = f"its attention (is_causal, is_decoder) is not that of other models of type {kind!r}"
-    elif written.get("quantization_config") and path.is_dir():
+    elif written.get("quantization_config"):
         problem = "its weights are quantised, which can't be trained; take the model they were made of, or a GGUF file"
     elif _rope_type(written) in ("longrope", "dynamic"):
         problem = f"rotary positions of type {_rope_type(written)!r} depend on the longest row of a batch"
@@ -159,8 +155,6 @@ def _rope_type(written: dict[str, Any]) -> str | None:
 
 def check_weights(path: Path) -> None:
     """Read headers only. Raises UserError where there are no weights that can be read, or where a file is not whole."""
-    if path.is_file():
-        return  # its configuration, which stands in the same header, has been read
     missing, files = missing_shards(path), weight_files(path)
     if missing:
         raise UserError(f"MODEL=hf:{path}: {missing[0]!r} is missing ({len(missing)} in all): download it again.")
@@ -170,29 +164,11 @@ def check_weights(path: Path) -> None:
             "with transformers' save_pretrained, or use WEIGHTS=random."
         )
     for file in files:
-        check_header(file)
-
-
-def check_header(file: Path) -> None:
-    """Raises UserError where a safetensors or GGUF file is not whole."""
-    try:
-        if file.suffix == ".gguf":
-            _gguf_reader()(file)
-        else:
+        try:
             with safe_open(file, framework="pt"):
                 pass
-    except (SafetensorError, ValueError, IndexError, KeyError) as error:
-        raise UserError(f"{file} is truncated or damaged ({error}): download it again.") from error
-
-
-def _gguf_reader() -> type:
-    try:
-        import gguf
-    except ImportError as error:
-        raise UserError(
-            "a GGUF file needs the package gguf; `pip install 'ftbench[hf]'` brings it, `make setup` too."
-        ) from error
-    return gguf.GGUFReader
+        except SafetensorError as error:
+            raise UserError(f"{file} is truncated or damaged ({error}): download it again.") from error
 
 
 def _built(config: PretrainedConfig) -> PreTrainedModel:
@@ -201,15 +177,14 @@ def _built(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def _loaded(path: Path) -> PreTrainedModel:
-    where, options = source(path)
     model, info = library().AutoModel.from_pretrained(
-        where,
+        path,
         config=_config(path),
         dtype=torch.float32,
         use_safetensors=True,
         attn_implementation=ATTENTION,
         output_loading_info=True,
-        **options,
+        trust_remote_code=False,
     )
     used = {id(parameter) for stage in HubBackbone(model).stages().values() for parameter in stage.parameters()}
     missing = [name for name in info["missing_keys"] if id(model.get_parameter(name)) in used]
