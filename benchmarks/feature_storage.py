@@ -2,7 +2,7 @@
 
 Each strategy is trained on the features as the harness stores them (float32), and on the same file rounded to bfloat16;
 both in bfloat16 and in float32 arithmetic. Shown are test accuracy, and how far the probabilities of the same messages
-lie from those of float32 arithmetic and storage, over all seeds. About 15 minutes for a model of 135M parameters on 2
+lie from those of float32 arithmetic and storage, over all seeds. About 7 minutes for a model of 135M parameters on 2
 cores.
 """
 
@@ -23,8 +23,8 @@ from harness import bench
 from harness.records import Record, Store
 from harness.suite_file import load_suite
 
-STRATEGIES = ["last_block", "first_token", "mean_pool", "head_only"]
-SEEDS = list(range(5))
+STRATEGIES = ["last_block", "head_only"]
+SEEDS = list(range(3))
 VARIANTS = [("fp32", False), ("fp32", True), ("bf16", False), ("bf16", True)]
 
 

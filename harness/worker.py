@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from harness.engine.world import connect, disconnect
+from harness.engine.world import connect, disconnect, leave
 from harness.measure.memory import keep_freed_memory
 from harness.plan import Plan
 from harness.report.progress import observer_for
@@ -26,4 +26,5 @@ if __name__ == "__main__":
     try:
         work(Plan.model_validate_json(Path(sys.argv[1]).read_bytes()))
     except (KeyboardInterrupt, RankLost):
-        sys.exit(1)  # the record tells why
+        leave(1)  # the record tells why
+    leave(0)

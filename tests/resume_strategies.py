@@ -18,7 +18,7 @@ from harness.data.dataset import load_dataset
 from harness.data.tokenizer import load_tokenizer
 from harness.engine.deepspeed import DeepSpeedEngine
 from harness.engine.protocol import Engine
-from harness.engine.world import World, connect, disconnect
+from harness.engine.world import World, connect, disconnect, leave
 from harness.model.features import Computed, Features
 from harness.model.gpt2 import SHAPES
 from harness.model.split import split
@@ -75,3 +75,4 @@ def _steps(engine: Engine, features: Features, examples: Examples, world: World,
 
 if __name__ == "__main__":
     main()
+    leave(0)

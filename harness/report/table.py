@@ -289,7 +289,7 @@ def print_table(console: Console, groups: list[Group], store: Store, reference: 
         found, written = columns(entries), rows(entries)
         shown = _that_fit(found, written, console.width)
         table = Table(title=escape(heading(group)), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
-        table.add_column("strategy", style="cyan", overflow="fold")
+        table.add_column("row" if group.suite else "strategy", style="cyan", overflow="fold")
         for number in shown:
             table.add_column(escape(found[number].title), justify="right", no_wrap=True)
         for entry, row in zip(entries, written, strict=True):
