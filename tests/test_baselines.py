@@ -187,6 +187,7 @@ def test_a_baseline_leaves_a_record_of_what_it_depends_on(run_here: Callable, tm
     assert trained["tfidf"] > 100
 
 
+@pytest.mark.long
 def test_a_baseline_runs_again_only_where_what_it_depends_on_changes(run_here: Callable, store: Store) -> None:
     first = run_here(strategy=["head_only", *ALL], seed=[0, 1], **_SMALL)
     assert len(first) == 2 + len(ALL), "once, not once a seed"

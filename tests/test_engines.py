@@ -89,6 +89,7 @@ def test_micro_batches_and_clipping_on_zero(ftbench: Callable, tmp_path: Path, s
     assert records["last_block"].engine.zero_stage == int(stage)
 
 
+@pytest.mark.long
 def test_deepspeed_on_one_process_in_bfloat16(ftbench: Callable, tmp_path: Path) -> None:
     options = ["--strategy", "lora", "--epochs", "1", "--precision", "bf16", "--set", f"data.size={SIZE}"]
     results, alone = _results(ftbench, tmp_path, "ddp", *options)

@@ -255,6 +255,7 @@ def test_a_run_that_dies_half_way_leaves_nothing_that_is_read_as_whole(tmp_path:
     assert list(folder.glob("*.partial")) == []
 
 
+@pytest.mark.long
 def test_ranks_share_the_work_and_the_file(tmp_path: Path) -> None:
     results = {}
     for ranks in ("1", "2"):

@@ -101,7 +101,7 @@ def messages(tmp_path: Path) -> Path:
     return path
 
 
-IN_SHORT = ("llama", "bert")
+IN_SHORT = ("llama",)
 STRATEGIES = ["head_only", "last_block", "full", "lora", "first_token", "mean_pool", "last_padded"]
 
 

@@ -17,7 +17,7 @@ from tests.conftest import losses_of, predicted_by
 SIZE = 250
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.long), 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_ranks_share_the_same_global_batches(ftbench: Callable, tmp_path: Path, ranks: int) -> None:
     chosen = "last_block,full"
     common = ["run", "--strategy", chosen, "--model", "mini", "--weights", "random", "--data", "synthetic"]

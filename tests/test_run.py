@@ -140,6 +140,7 @@ def test_a_run_that_failed_runs_again(run_here: Callable, tmp_path: Path) -> Non
     assert store.read(failed.run_id).finished_at > failed.finished_at
 
 
+@pytest.mark.long
 def test_a_failure_on_several_ranks_restarts_the_group(ftbench: Callable, tmp_path: Path) -> None:
     path = tmp_path / "failing.py"
     path.write_text(_FAILING)

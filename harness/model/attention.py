@@ -35,26 +35,28 @@ class Attended:
         return seen[:, None] if seen.ndim == 3 else seen[None, None]
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, attended: Attended, scale: float | None = None) -> Tensor:
-    """query: [tokens, heads, head], or [rows, heads, head] with `read_at`; key, value: [tokens, heads, head], perhaps
-    with fewer heads, each of which serves several of the query -> as the query.
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, attended: Attended, scale: float | None = None
+) -> Tensor:
+    """query: [tokens, heads * head], or [rows, heads * head] with `read_at`; key, value: [tokens, heads * head], maybe
+    of fewer heads, each of which serves several of the query -> as the query.
 
     scale: of the products; None: 1 / sqrt(head).
     """
     rows, groups = attended.rows, query.shape[1] // key.shape[1]
-    key, value = _by_head(key, rows), _by_head(value, rows)
+    key, value = (_by_head(rows.rectangle(part), heads // groups) for part in (key, value))
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     mask = attended.mask()
     if attended.read_at is not None:
-        return _product(query[:, :, None], key, value, mask, scale)[:, :, 0]
-    mixed = _product(_by_head(query, rows), key, value, mask, scale)
-    return rows.flatten(mixed.transpose(1, 2).flatten(2)).unflatten(-1, query.shape[1:])
+        return _product(_by_head(query[:, None], heads), key, value, mask, scale).flatten(1)
+    mixed = _product(_by_head(rows.rectangle(query), heads), key, value, mask, scale)
+    return rows.flatten(mixed.transpose(1, 2).flatten(2))
 
 
-def _by_head(flat: Tensor, rows: Rows) -> Tensor:
-    """[tokens, heads, head] -> [rows, heads, width, head]."""
-    return rows.rectangle(flat.flatten(1)).unflatten(-1, flat.shape[1:]).transpose(1, 2)
+def _by_head(projected: Tensor, heads: int) -> Tensor:
+    """[rows, width, heads * head] -> [rows, heads, width, head]."""
+    return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def _product(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:

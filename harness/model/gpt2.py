@@ -62,8 +62,7 @@ class SelfAttention(nn.Module):
         """hidden: [tokens, hidden] -> the same; or [rows, hidden] at the tokens `read_at` ([rows]), one of each row."""
         key, value = self.key(hidden), self.value(hidden)
         query = self.query(hidden if read_at is None else hidden[read_at])
-        by_head = (part.unflatten(-1, (self.heads, -1)) for part in (query, key, value))
-        return self.output(attend(*by_head, Attended(rows, self.causal, read_at)).flatten(1))
+        return self.output(attend(query, key, value, self.heads, Attended(rows, self.causal, read_at)))
 
 
 class MLP(nn.Module):

@@ -133,13 +133,14 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """The library's signature: query, key and value [1, heads, tokens, head] -> [1, tokens, heads, head]."""
     call = _CALL.get()
-    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+    heads = query.shape[1]
+    query, key, value = (part[0].transpose(0, 1).flatten(1) for part in (query, key, value))
     if call.stop:
         call.keys_and_values = key, value
         raise _Stopped
     key, value = call.keys_and_values or (key, value)
     attended = replace(call.attended, window=sliding_window)
-    return attend(query, key, value, attended, scaling)[None], None
+    return attend(query, key, value, heads, attended, scaling).unflatten(-1, (heads, -1))[None], None
 
 
 class Rotary:
