@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import io
 import json
 import logging
@@ -114,12 +115,8 @@ def _converted(gguf: Path, cache: Path) -> Path:
 
 def _convert(gguf: Path, folder: Path) -> None:
     transformers = library()
-    try:
-        import gguf as _needed  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            "a GGUF file needs the package gguf; `pip install 'ftbench[hf]'` brings it, `make setup` too."
-        ) from error
+    if importlib.util.find_spec("gguf") is None:
+        raise UserError("a GGUF file needs the package gguf; `pip install 'ftbench[hf]'` brings it, `make setup` too.")
     options = {"gguf_file": gguf.name, "trust_remote_code": False}
     try:
         with redirect_stderr(io.StringIO()):  # a progress bar that no setting of the library turns off
