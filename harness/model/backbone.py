@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class Block(Stage):
     """
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """hidden: the width of its hidden states. context: the most tokens that a row may have. attention: what it was
     pretrained with."""
 
@@ -31,16 +32,17 @@ class Backbone(nn.Module):
         super().__init__()
         self.hidden, self.context, self.attention = hidden, context, attention
 
+    @abstractmethod
     def stages(self) -> dict[str, nn.Module]:
         """The parts that can be trained or frozen, by name, in execution order: embeddings, block.N, final_norm."""
-        raise NotImplementedError
 
+    @abstractmethod
     def set_attention(self, kind: AttentionKind) -> None:
-        raise NotImplementedError
+        """Let every block attend so."""
 
+    @abstractmethod
     def next_token_logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., vocabulary]. Raises UserError where the backbone is no language model."""
-        raise NotImplementedError
 
     def forward(self, token_ids: Tensor, rows: Rows) -> Tensor:
         """token_ids: [tokens] int64 -> hidden states after the final norm [tokens, hidden]."""
