@@ -28,13 +28,18 @@ class Backbone(nn.Module, ABC):
     """hidden: the width of its hidden states. context: the most tokens that a row may have. attention: what it was
     pretrained with."""
 
+    embeddings: Stage
+    blocks: nn.ModuleList
+    final_norm: nn.Module
+
     def __init__(self, hidden: int, context: int, attention: AttentionKind = "causal") -> None:
         super().__init__()
         self.hidden, self.context, self.attention = hidden, context, attention
 
-    @abstractmethod
     def stages(self) -> dict[str, nn.Module]:
-        """The parts that can be trained or frozen, by name, in execution order: embeddings, block.N, final_norm."""
+        """The parts that can be trained or frozen, by name, in execution order."""
+        blocks = {f"block.{index}": block for index, block in enumerate(self.blocks)}
+        return {"embeddings": self.embeddings, **blocks, "final_norm": self.final_norm}
 
     @abstractmethod
     def set_attention(self, kind: AttentionKind) -> None:

@@ -107,10 +107,6 @@ class GPT2(Backbone):
         self.blocks = nn.ModuleList(GPT2Block(shape) for _ in range(shape.blocks))
         self.final_norm = nn.LayerNorm(shape.hidden)
 
-    def stages(self) -> dict[str, nn.Module]:
-        blocks = {f"block.{index}": block for index, block in enumerate(self.blocks)}
-        return {"embeddings": self.embeddings, **blocks, "final_norm": self.final_norm}
-
     def set_attention(self, kind: AttentionKind) -> None:
         for block in self.blocks:
             block.attention.causal = kind == "causal"

@@ -221,10 +221,6 @@ class HubBackbone(Backbone):
         self.final_norm = (family.final_norm and attrgetter(family.final_norm)(model)) or nn.Identity()
         self._is_language_model = is_language_model(config)
 
-    def stages(self) -> dict[str, nn.Module]:
-        blocks = {f"block.{index}": block for index, block in enumerate(self.blocks)}
-        return {"embeddings": self.embeddings, **blocks, "final_norm": self.final_norm}
-
     def set_attention(self, kind: AttentionKind) -> None:
         for block in self.blocks:
             block.causal = kind == "causal"
