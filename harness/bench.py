@@ -34,7 +34,6 @@ def run_suite(
     store = Store(results)
     store.check_writable()
     _settle(console, store)
-    store.all()  # a damaged record is told now, not after the work
 
     swept: list[Record] = []
 
@@ -83,12 +82,17 @@ def show_results(console: Console, results: Path, reference: str | None = None) 
     _settle(console, store)
     records = store.all()
     if not records:
-        raise UserError(
-            f"no records below {str(store.runs)!r}: run `make bench` first, or name the folder with RESULTS."
-        )
+        raise nothing_to_show(store)
     suites = suites_in(results)
     check_reference(groups(records, suites), reference)
     _show(console, store, newest_of_each(records), reference, suites)
+
+
+def nothing_to_show(store: Store) -> UserError:
+    problems = store.unreadable()
+    if problems:
+        return UserError(f"none of the {len(problems)} record(s) below {str(store.runs)!r} can be read; {problems[0]}")
+    return UserError(f"no records below {str(store.runs)!r}: run `make bench` first, or name the folder with RESULTS.")
 
 
 def run_gate(console: Console, results: Path, update: str | None) -> int:
@@ -168,4 +172,6 @@ def _show(
             print_published(console, suite, store.all())
     if len(records) == 1:
         console.print("\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]", highlight=False)
+    for problem in store.unreadable():
+        console.print(f"[yellow]left out: {escape(problem)}[/]", highlight=False)
     console.print(f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}.", highlight=False)

@@ -252,9 +252,21 @@ class Store:
             ) from error
 
     def all(self) -> list[Record]:
-        """Every record, oldest first."""
-        found = [self.read(path.parent.name) for path in self.runs.glob("*/record.json")]
-        return sorted(filter(None, found), key=lambda record: (record.finished_at, record.run_id))
+        """Every record that can be read, oldest first; `unreadable` tells of the others."""
+        return sorted(self._survey()[0], key=lambda record: (record.finished_at, record.run_id))
+
+    def unreadable(self) -> list[str]:
+        """What is wrong with each record that is damaged or of another schema version."""
+        return self._survey()[1]
+
+    def _survey(self) -> tuple[list[Record], list[str]]:
+        found, problems = [], []
+        for path in sorted(self.runs.glob("*/record.json")):
+            try:
+                found.append(self.read(path.parent.name))
+            except UserError as problem:
+                problems.append(str(problem))
+        return [record for record in found if record], problems
 
     def remove(self, run_id: str) -> None:
         (self.runs / run_id / "record.json").unlink(missing_ok=True)

@@ -115,8 +115,9 @@ def write_tables(store: Store, reference: str | None = None) -> list[Path]:
         tables, published = groups(kept, suites), [suite for suite in suites if suite.is_published]
         data = comparison(tables, store, reference) + [published_comparison(suite, records) for suite in published]
         texts = [markdown(tables, store, reference), scaling_markdown(kept)]
+        left_out = "".join(f"- Left out: {cell(problem)}\n" for problem in store.unreadable())
         files = {
-            "table.md": "".join(texts) + "\n".join(_markdown_suite(suite, records) for suite in published),
+            "table.md": "".join(texts) + "\n".join(_markdown_suite(suite, records) for suite in published) + left_out,
             "summary.csv": summary(kept).to_csv(index=False),
             "comparison.json": json.dumps(data, indent=2) + "\n",
         }
