@@ -1,7 +1,7 @@
 """Checkpoints: what a run needs to go on where it stopped, whatever engine and however many ranks it has.
 
 A checkpoint is two files: the tensors (safetensors: trained parameters, optimizer state, random states) and a manifest
-with their hash, the losses so far and the configuration. Each is written under another name and renamed; the manifest
+with their hash, the curve so far and the configuration. Each is written under another name and renamed; the manifest
 comes last, so a checkpoint without one does not exist. The last two are kept: a damaged one is skipped for the other.
 """
 
@@ -24,21 +24,22 @@ from harness.data.fetch import write_atomically
 from harness.engine.protocol import Engine, MicroBatch
 from harness.engine.world import World
 from harness.model.weights import file_sha256
+from harness.records import Curve
 
 KEPT = 2
 
 
 class Manifest(BaseModel):
-    """losses: of every step so far; their number is the data position. seconds: of training so far."""
+    """curve: of every step so far; its length is the data position. seconds: of training so far."""
 
     sha256: str
-    losses: list[float]
+    curve: Curve
     seconds: float
     config: dict[str, Any]
 
     @property
     def step(self) -> int:
-        return len(self.losses)
+        return len(self.curve)
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Checkpoints:
     def due(self, step: int) -> bool:
         return self.every_steps is not None and step % self.every_steps == 0
 
-    def save(self, engine: Engine, world: World, losses: list[float], seconds: float) -> None:
+    def save(self, engine: Engine, world: World, curve: Curve, seconds: float) -> None:
         """Every rank must call it; the first writes.
 
         Raises UserError where the file can't be written: those before it stay.
@@ -61,7 +62,7 @@ class Checkpoints:
         tensors = engine.save()
         for rank, state in enumerate(world.gather(torch.get_rng_state())):
             tensors[f"random_state/{rank}"] = state
-        problem = self._write(tensors, losses, seconds) if world.rank == 0 else None
+        problem = self._write(tensors, curve, seconds) if world.rank == 0 else None
         problem = next(filter(None, world.gather(problem)), None)
         if problem:
             raise UserError(problem)
@@ -100,13 +101,13 @@ class Checkpoints:
                     "move its folder away, or run the configuration that it is of."
                 )
 
-    def _write(self, tensors: dict[str, Tensor], losses: list[float], seconds: float) -> str | None:
-        path = self._tensors(len(losses))
+    def _write(self, tensors: dict[str, Tensor], curve: Curve, seconds: float) -> str | None:
+        path = self._tensors(len(curve))
         partial = path.with_suffix(".partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
-            manifest = Manifest(sha256=file_sha256(partial), losses=losses, seconds=seconds, config=self.config)
+            manifest = Manifest(sha256=file_sha256(partial), curve=curve, seconds=seconds, config=self.config)
             partial.replace(path)
             write_atomically(path.with_suffix(".json"), manifest.model_dump_json())
         except (OSError, SafetensorError) as error:

@@ -196,6 +196,17 @@ class Record(Part):
     error: str | None = None
 
 
+class Curve(Part):
+    """Of each training step, over all ranks: the mean loss of its batch and the share of it that was answered right,
+    both before the step's update."""
+
+    losses: list[float] = []
+    accuracies: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+
 class Store:
     """The records below a results folder, which other processes and machines may write to at the same time."""
 
@@ -229,8 +240,9 @@ class Store:
         except (ValueError, UnicodeDecodeError) as error:
             raise UserError(f"{path} can't be read as predictions ({error}): move the folder away.") from error
 
-    def write_losses(self, run_id: str, losses: list[float]) -> None:
-        frame = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})
+    def write_curve(self, run_id: str, curve: Curve) -> None:
+        steps = range(1, len(curve) + 1)
+        frame = pd.DataFrame({"step": steps, "loss": curve.losses, "accuracy": curve.accuracies})
         write_atomically(self.runs / run_id / "losses.csv", frame.to_csv(index=False))
 
     def read(self, run_id: str) -> Record | None:

@@ -48,7 +48,7 @@ class Observer(Protocol):
 
     def phase(self, name: str) -> None: ...
 
-    def progress(self, done: int, total: int, loss: float) -> None: ...
+    def progress(self, done: int, total: int, loss: float, accuracy: float) -> None: ...
 
     def warning(self, text: str) -> None: ...
 
@@ -60,7 +60,7 @@ class Outcome:
     clock: clocks.Clock
     memory: memories.MemoryMeter
     facts: dict[str, Any] = field(default_factory=dict)
-    losses: list[float] = field(default_factory=list)
+    curve: records.Curve = field(default_factory=records.Curve)
     test_shares: np.ndarray | None = None
     test: Examples | None = None
     classes: list[str] = field(default_factory=list)
@@ -103,7 +103,7 @@ def run(
     del weights  # with the stages of a hub's model that nobody has asked for
 
     with phase("train", outcome, world, observer):
-        outcome.losses, facts["resumed_from_step"] = train(
+        outcome.curve, facts["resumed_from_step"] = train(
             engine,
             features["train"],
             examples["train"],

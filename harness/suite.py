@@ -94,7 +94,7 @@ def _isolated(planned: PlannedRun, plan: Plan, world: World, observer: Observer,
             else:
                 run(planned, plan.cache, checkpoints, group, observer, outcome)
     except Diverged as diverged:
-        status, error, outcome.losses = "diverged", str(diverged), diverged.losses
+        status, error, outcome.curve = "diverged", str(diverged), diverged.curve
     except KeyboardInterrupt:
         if world.size > 1:
             raise  # the launcher knows whether somebody asked for it or it starts the group anew
@@ -144,8 +144,8 @@ def why_lost(kernel_kills_before: int) -> tuple[records.Status, str]:
 
 def _write(store: Store, record: Record, outcome: Outcome) -> None:
     """The files beside the record first: where a record stands, its run is complete."""
-    if outcome.losses:
-        store.write_losses(record.run_id, outcome.losses)
+    if len(outcome.curve):
+        store.write_curve(record.run_id, outcome.curve)
     if outcome.test is not None:
         frame = predictions_frame(outcome.test.index, outcome.test.labels, outcome.test_shares, outcome.classes)
         store.write_predictions(record.run_id, frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from harness.engine.protocol import Engine, MicroBatch
 from harness.engine.world import World
 from harness.measure.clock import Clock, Step
 from harness.model.features import Features
+from harness.records import Curve
 from harness.stop import postponed
 
 # Several ranks exchange losses, and whether one was asked to stop, this often: seldom enough not to matter, often
@@ -23,11 +25,11 @@ EXCHANGE_EVERY_STEPS = 5
 
 
 class Diverged(Exception):
-    """The loss of a step is not finite. `losses` holds those until then."""
+    """The loss of a step is not finite. `curve` ends with it."""
 
-    def __init__(self, losses: list[float]) -> None:
-        super().__init__(f"the loss of step {len(losses)} is {losses[-1]}")
-        self.losses = losses
+    def __init__(self, curve: Curve) -> None:
+        super().__init__(f"the loss of step {len(curve)} is {curve.losses[-1]}")
+        self.curve = curve
 
 
 def train(
@@ -39,12 +41,12 @@ def train(
     world: World,
     clock: Clock,
     checkpoints: Checkpoints,
-    on_progress: Callable[[int, int, float], None],
-) -> tuple[list[float], int | None]:
+    on_progress: Callable[[int, int, float, float], None],
+) -> tuple[Curve, int | None]:
     """Train on every epoch's batches; go on from the last checkpoint where there is one.
 
-    Returns the loss of each step, over all ranks, and the step that it went on from. on_progress receives steps done,
-    steps in all, and the last loss.
+    Returns the curve and the step that it went on from. on_progress receives steps done, steps in all, the last loss,
+    and the share of right answers since it was last called.
     Raises Diverged where a loss is not finite, KeyboardInterrupt after a checkpoint where a signal asked to stop.
     """
     batches = [
@@ -58,28 +60,29 @@ def train(
             if batches
             else None
         )
-        losses, earlier_seconds = (began.losses, began.seconds) if began else ([], 0.0)
-        resumed_from, started = len(losses) or None, clock.now()
+        curve, earlier_seconds = (began.curve, began.seconds) if began else (Curve(), 0.0)
+        resumed_from, started = len(curve) or None, clock.now()
         pending: list[torch.Tensor] = []
-        for done, batch in enumerate(batches[len(losses) :], start=len(losses) + 1):
+        for done, batch in enumerate(batches[len(curve) :], start=len(curve) + 1):
             step_started = clock.now()
             pending.append(engine.step(share_of(batch, features, examples, config, world), len(batch)))
             mine = batch[world.rank :: world.size]
             clock.steps.append(_measured(clock.now() - step_started, examples, mine, features))
             last, due, alone = done == len(batches), checkpoints.due(done), world.size == 1
             if last or due or done % EXCHANGE_EVERY_STEPS == 0 or (alone and asked_to_stop()):
-                new, stop = _exchange(world, pending, asked_to_stop())
-                losses += new
+                losses, accuracies, stop = _exchange(world, pending, asked_to_stop())
                 pending.clear()
-                _stop_if_diverged(losses, since=len(losses) - len(new))
+                curve.losses += losses
+                curve.accuracies += accuracies
+                _stop_if_diverged(curve, since=len(curve) - len(losses))
                 world.note(f"training step {done}")
-                on_progress(done, len(batches), losses[-1])
+                on_progress(done, len(batches), losses[-1], fmean(accuracies))
                 if stop or (due and not last):
-                    checkpoints.save(engine, world, losses, earlier_seconds + clock.now() - started)
+                    checkpoints.save(engine, world, curve, earlier_seconds + clock.now() - started)
                 if stop:
                     raise KeyboardInterrupt
     clock.phases["train"] = clock.phases.get("train", 0.0) + earlier_seconds
-    return losses, resumed_from
+    return curve, resumed_from
 
 
 def share_of(
@@ -92,11 +95,11 @@ def share_of(
     ]
 
 
-def _exchange(world: World, pending: list[torch.Tensor], asked_to_stop: bool) -> tuple[list[float], bool]:
-    """The losses of the pending steps over all ranks, and whether any rank was asked to stop."""
-    asked = torch.tensor(float(asked_to_stop), device=world.device)
-    *losses, wishes = world.sum(torch.stack([*pending, asked]).double()).tolist()
-    return losses, wishes > 0
+def _exchange(world: World, pending: list[torch.Tensor], asked_to_stop: bool) -> tuple[list[float], list[float], bool]:
+    """Losses and accuracies of the pending steps over all ranks, and whether any rank was asked to stop."""
+    asked = torch.tensor([[float(asked_to_stop), 0.0]], device=world.device)
+    *steps, (wishes, _) = world.sum(torch.cat([torch.stack(pending), asked]).double()).tolist()
+    return [loss for loss, _ in steps], [accuracy for _, accuracy in steps], wishes > 0
 
 
 def _micro_batch(features: Features, examples: Examples, numbers: np.ndarray, counts: bool, world: World) -> MicroBatch:
@@ -114,7 +117,7 @@ def _measured(seconds: float, examples: Examples, counted: np.ndarray, features:
     )
 
 
-def _stop_if_diverged(losses: list[float], since: int) -> None:
-    for step in range(since, len(losses)):
-        if not math.isfinite(losses[step]):
-            raise Diverged(losses[: step + 1])
+def _stop_if_diverged(curve: Curve, since: int) -> None:
+    for step in range(since, len(curve)):
+        if not math.isfinite(curve.losses[step]):
+            raise Diverged(Curve(losses=curve.losses[: step + 1], accuracies=curve.accuracies[: step + 1]))

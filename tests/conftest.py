@@ -72,7 +72,12 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 
 def losses_of(folder: Path, record: Record) -> list[float]:
-    return pd.read_csv(folder / "runs" / record.run_id / "losses.csv")["loss"].tolist()
+    return curve_of(folder, record)["loss"].tolist()
+
+
+def curve_of(folder: Path, record: Record) -> pd.DataFrame:
+    """step, loss and accuracy of each training step."""
+    return pd.read_csv(folder / "runs" / record.run_id / "losses.csv")
 
 
 def predicted_by(folder: Path, record: Record) -> list[str]:

@@ -68,7 +68,7 @@ def _steps(engine: Engine, features: Features, examples: Examples, world: World,
     losses = []
     for step in steps:
         batch = np.arange(step * BATCH, (step + 1) * BATCH)
-        loss = engine.step(share_of(batch, features, examples, TrainingConfig(), world), BATCH)
+        loss, _ = engine.step(share_of(batch, features, examples, TrainingConfig(), world), BATCH)
         losses.append(world.sum(loss.double()).item())
     return np.array(losses)
 

@@ -11,7 +11,7 @@ import strategies
 from harness.config import DataConfig
 from harness.data.dataset import load_dataset
 from harness.records import Store
-from tests.conftest import losses_of, predicted_by
+from tests.conftest import curve_of, losses_of, predicted_by
 
 # 250 texts: 175 / 25 / 50, none of which divides by the ranks; 22 batches an epoch, the last one of 7.
 SIZE = 250
@@ -33,6 +33,8 @@ def test_ranks_share_the_same_global_batches(ftbench: Callable, tmp_path: Path, 
         single_losses, shared_losses = losses_of(tmp_path / "one", single), losses_of(tmp_path / "many", shared)
         assert len(single_losses) == 66
         assert shared_losses == pytest.approx(single_losses, abs=1e-9)
+        right = [curve_of(tmp_path / folder, run)["accuracy"] for folder, run in (("one", single), ("many", shared))]
+        assert right[0].tolist() == pytest.approx(right[1].tolist())
         assert predicted_by(tmp_path / "many", shared) == predicted_by(tmp_path / "one", single)
         assert shared.metrics.test.total == 50
         assert shared.metrics.test.loss == pytest.approx(single.metrics.test.loss, abs=1e-9)

@@ -18,7 +18,7 @@ from sklearn.metrics import log_loss
 
 from harness.records import SCHEMA_FILE, Record, Store, json_schema
 from harness.statistics import wilson_interval
-from tests.conftest import ROOT, command, workers_of
+from tests.conftest import ROOT, command, curve_of, workers_of
 
 _DIFFERS = {"run_id", "finished_at", "seconds", "memory", "throughput", "step_milliseconds", "prefix"}
 
@@ -82,6 +82,14 @@ def test_the_same_seed_twice_gives_the_same_record(run_here: Callable, tmp_path:
         assert (files[0] / name).read_bytes() == (files[1] / name).read_bytes()
     (other,) = run_here(**options, seed=[1])
     assert other.metrics.test.loss != first.metrics.test.loss
+
+
+def test_the_curve_tells_how_much_of_each_batch_was_right(run_here: Callable, tmp_path: Path) -> None:
+    (record,) = run_here(strategy=["last_block"], training__epochs=2, optimizer__learning_rate=1e-12)
+    curve = curve_of(tmp_path / "results", record)
+    assert curve["step"].tolist() == list(range(1, 71))
+    last_epoch = curve["accuracy"][35:]
+    assert last_epoch.mean() == pytest.approx(record.metrics.train.accuracy)  # nothing was learnt meanwhile
 
 
 def test_a_finished_run_is_found_and_told(ftbench: Callable) -> None:

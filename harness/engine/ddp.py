@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from harness.config import OptimizerConfig, Precision
 from harness.engine.optimizer import adamw, load_whole_state, trained_parameters, whole_state
 from harness.engine.precision import InPrecision
-from harness.engine.protocol import MicroBatch, loss_sum
+from harness.engine.protocol import MicroBatch, loss_sum, part_of_step
 from harness.engine.world import World
 from harness.model.rows import Rows
 from harness.model.split import Suffix
@@ -35,7 +35,7 @@ class DDPEngine:
 
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
         self._suffix.train()
-        losses = []
+        parts = []
         for number, micro_batch in enumerate(micro_batches, start=1):
             exchange = number == len(micro_batches)
             postponed = nullcontext() if exchange or self.world.size == 1 else self._suffix.no_sync()
@@ -43,12 +43,12 @@ class DDPEngine:
                 logits = self._suffix(micro_batch.features, micro_batch.rows)
                 loss = loss_sum(logits, micro_batch) / global_count
                 (loss * self.world.size).backward()  # the wrapper divides the sum over ranks by their number
-            losses.append(loss.detach())
+            parts.append(part_of_step(loss, logits, micro_batch, global_count))
         if self._clip_norm:
             nn.utils.clip_grad_norm_(self._named.values(), self._clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return torch.stack(losses).sum()
+        return torch.stack(parts).sum(dim=0)
 
     @torch.no_grad()
     def logits(self, features: Tensor, rows: Rows) -> Tensor:

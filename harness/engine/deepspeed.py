@@ -19,7 +19,7 @@ from torch import Tensor
 from harness.config import EngineConfig, OptimizerConfig, Precision
 from harness.engine.optimizer import MOMENTS, adamw, load_whole_state, trained_parameters, whole_state
 from harness.engine.precision import InPrecision
-from harness.engine.protocol import MicroBatch, loss_sum
+from harness.engine.protocol import MicroBatch, loss_sum, part_of_step
 from harness.engine.world import World
 from harness.model.rows import Rows
 from harness.model.split import Suffix
@@ -51,14 +51,15 @@ class DeepSpeedEngine:
 
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
         self._engine.train()
-        losses = []
+        parts = []
         for micro_batch in micro_batches:
-            loss = loss_sum(self._engine(micro_batch.features, micro_batch.rows), micro_batch) / global_count
+            logits = self._engine(micro_batch.features, micro_batch.rows)
+            loss = loss_sum(logits, micro_batch) / global_count
             # The engine divides the sum over ranks by their number.
             self._engine.backward(loss * self.world.size, scale_wrt_gas=False)
-            losses.append(loss.detach())
+            parts.append(part_of_step(loss, logits, micro_batch, global_count))
         self._engine.step()
-        return torch.stack(losses).sum()
+        return torch.stack(parts).sum(dim=0)
 
     @torch.no_grad()
     def logits(self, features: Tensor, rows: Rows) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -36,12 +37,18 @@ def loss_sum(logits: Tensor, micro_batch: MicroBatch) -> Tensor:
     return (F.cross_entropy(logits, micro_batch.labels, reduction="none") * micro_batch.weights).sum()
 
 
+def part_of_step(loss: Tensor, logits: Tensor, micro_batch: MicroBatch, global_count: int) -> Tensor:
+    """What a micro-batch adds to a step's [loss, share of right answers]; `loss` is divided by the count already."""
+    right = torch.dot((logits.argmax(dim=1) == micro_batch.labels).float(), micro_batch.weights) / global_count
+    return torch.stack([loss.detach(), right.to(loss.dtype)])
+
+
 class Engine(Protocol):
     def prepare(self, suffix: Suffix, optimizer: OptimizerConfig) -> None:
         """Take over the suffix: place it, wrap it, make the optimizer of its trained parameters."""
 
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
-        """One optimizer step; returns this rank's part of the loss, a scalar.
+        """One optimizer step; returns this rank's part of [loss, share of right answers], both before the update.
 
         The loss is the weighted sum of the cross-entropies of all ranks' rows over `global_count`, however the
         global batch is cut into ranks and micro-batches.

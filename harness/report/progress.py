@@ -19,7 +19,7 @@ class Silent:
 
     def phase(self, name: str) -> None: ...
 
-    def progress(self, done: int, total: int, loss: float) -> None: ...
+    def progress(self, done: int, total: int, loss: float, accuracy: float) -> None: ...
 
     def warning(self, text: str) -> None: ...
 
@@ -39,7 +39,7 @@ class Lines(Silent):
     def phase(self, name: str) -> None:
         self.phase_started = self.last_line = time.monotonic()
 
-    def progress(self, done: int, total: int, loss: float) -> None:
+    def progress(self, done: int, total: int, loss: float, accuracy: float) -> None:
         now = time.monotonic()
         if now - self.last_line >= PLAIN_LINE_SECONDS:
             self.last_line = now
@@ -79,7 +79,7 @@ class Live(Silent):
     def phase(self, name: str) -> None:
         self.bar.update(self.task, description=escape(f"{self.title}: {name}"))
 
-    def progress(self, done: int, total: int, loss: float) -> None:
+    def progress(self, done: int, total: int, loss: float, accuracy: float) -> None:
         self.bar.update(self.task, completed=done, total=total, loss=f"loss {loss:.3f}")
 
     def warning(self, text: str) -> None:
