@@ -41,7 +41,7 @@ bench: setup
 		$(call option,REFERENCE,reference) $(call option,TUNE,tune) $(call option,EPOCHS,epochs) \
 		$(call option,PRECISION,precision) \
 		$(call option,CONFIG,config) $(call option,SET,set) \
-		$(call option,RESULTS,results) $(call option,CACHE,cache) $(if $(FORCE),--force)
+		$(call option,RESULTS,results) $(call option,CACHE,cache) $(if $(FORCE),--force) $(if $(SAVE),--save)
 
 test: setup
 	@$(BIN)/python -m pytest

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from harness import UserError, gate
+from harness import UserError, gate, kept
 from harness.config import ONE_MACHINE, Hosts
 from harness.gate_checks import alarms, compare
 from harness.killed import settle
@@ -28,9 +28,18 @@ from harness.tune import tuned
 
 
 def run_suite(
-    console: Console, suite: SuiteConfig, results: Path, cache: Path, force: bool, hosts: Hosts = ONE_MACHINE
+    console: Console,
+    suite: SuiteConfig,
+    results: Path,
+    cache: Path,
+    force: bool,
+    hosts: Hosts = ONE_MACHINE,
+    save: bool = False,
 ) -> int:
-    """Do a suite and print its table; returns the exit code: 0, or 1 where a run did not end well."""
+    """Do a suite and print its table; returns the exit code: 0, or 1 where a run did not end well.
+
+    save: keep what the best run trained, for `ftbench predict`.
+    """
     store = Store(results)
     store.check_writable()
     _settle(console, store)
@@ -53,8 +62,10 @@ def run_suite(
     try:
         if suite.tune:
             plan = tuned(suite, plan, lambda chosen: resolve(chosen, results, cache, hosts), sweep, best_rates)
-        plan = prepared(plan)
+        plan = prepared(kept.planned_to_keep(plan) if save else plan)
         launch(plan)
+        if save and hosts.node_rank == 0:
+            _keep_the_best(console, plan, store)
     except KeyboardInterrupt:
         interrupted = True
     records = _records_of(plan, store)
@@ -63,6 +74,12 @@ def run_suite(
         rows.save(results)
     _show(console, store, [*records, *swept], suite.reference, [rows] if plan.rows else [])
     missing = len(plan.runs) - len(records)
+    if save and not interrupted and (about := kept.installed(store)):
+        console.print(
+            f"Kept the classifier of [bold]{escape(about.run_id)}[/], the best by accuracy on the validation texts; "
+            '[bold]ftbench predict "a text"[/] uses it.',
+            highlight=False,
+        )
     if interrupted:
         console.print("[bold red]Interrupted.[/] The same command goes on with the runs that are missing.")
     elif missing:
@@ -71,6 +88,17 @@ def run_suite(
             "The same command, on every machine, goes on."
         )
     return int(interrupted or missing or any(record.status != "ok" for record in records))
+
+
+def _keep_the_best(console: Console, plan: Plan, store: Store) -> None:
+    best = kept.best_of(_records_of(plan, store))
+    if best is None:
+        return
+    if not kept.has(store, best.run_id):
+        console.print(f"{escape(best.run_id)}: done before and not kept, run again", highlight=False)
+        store.remove(best.run_id)
+        launch(plan)
+    kept.install(store, best.run_id)
 
 
 def _records_of(plan: Plan, store: Store) -> list[Record]:

@@ -26,7 +26,9 @@ Cache = Annotated[Path, typer.Option(help="folder for downloads and stored featu
 Model = Annotated[str | None, typer.Option(help="auto, mini, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or hf:NAME")]
 Reference = Annotated[str | None, typer.Option(help="the strategy that the others are compared with")]
 Weights = Annotated[str | None, typer.Option(help="auto, pretrained, random, or a path")]
+Classifier = Annotated[Path, typer.Option(help="the folder of the kept classifier")]
 RESULTS = Path("results")
+CLASSIFIER = RESULTS / "classifier"
 CACHE = user_cache_path("ftbench", appauthor=False)
 
 
@@ -58,6 +60,7 @@ def run(
     results: Results = RESULTS,
     cache: Cache = CACHE,
     force: Annotated[bool, typer.Option(help="run again what is done")] = False,
+    save: Annotated[bool, typer.Option("--save", help="keep the best classifier in RESULTS/classifier")] = False,
 ) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
     from harness import baselines, bench
@@ -84,7 +87,7 @@ def run(
     }
     suite = load_suite(config, options, split_assignments(assign or []))
     hosts = Hosts(node_rank=node_rank, rendezvous=rdzv, hostfile=hostfile)
-    raise typer.Exit(bench.run_suite(console, suite, results, cache, force, hosts))
+    raise typer.Exit(bench.run_suite(console, suite, results, cache, force, hosts, save))
 
 
 @app.command()
@@ -124,6 +127,32 @@ def check_weights(model: Model = "gpt2", weights: Weights = "pretrained", cache:
     from harness.report import catalogue
 
     raise typer.Exit(0 if catalogue.check_weights(console, model, weights, cache) else 1)
+
+
+@app.command()
+def predict(
+    texts: Annotated[list[str] | None, typer.Argument(help="texts; without any: a line each of the input")] = None,
+    file: Annotated[Path | None, typer.Option(help="a file of texts, one a line, instead of the input")] = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help='JSON lines in ({"text": ...}) and out')] = False,
+    classifier: Classifier = CLASSIFIER,
+    cache: Cache = CACHE,
+) -> None:
+    """Label and probability of texts, by the classifier that `ftbench run --save` has kept."""
+    from harness import answers
+
+    answers.predict(classifier, cache, texts or [], file, jsonl)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="where to write it")],
+    classifier: Classifier = CLASSIFIER,
+    cache: Cache = CACHE,
+) -> None:
+    """Write the kept classifier as a folder that transformers loads with GPT2ForSequenceClassification."""
+    from harness import answers
+
+    answers.export(console, classifier, cache, folder)
 
 
 def main() -> None:

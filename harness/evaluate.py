@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from scipy.special import log_softmax
 from sklearn.metrics import f1_score, roc_auc_score
+from torch import Tensor
 
 from harness.data.batches import batches_by_length, batches_in_order, tokens_at_once
-from harness.engine.protocol import Engine
 from harness.engine.world import World
 from harness.model.features import Features
+from harness.model.rows import Rows
 from harness.records import Metrics
 from harness.statistics import expected_calibration_error, wilson_interval
 
 
-def predict(engine: Engine, features: Features, world: World, batch_size: int | None = None) -> np.ndarray:
+class Scorer(Protocol):
+    """An engine, or whatever else gives logits."""
+
+    def logits(self, features: Tensor, rows: Rows) -> Tensor:
+        """[rows, classes] without gradient; every rank calls it equally often."""
+
+
+def predict(engine: Scorer, features: Features, world: World, batch_size: int | None = None) -> np.ndarray:
     """Logits [examples, classes] float64, in the examples' own order, on every rank.
 
     The batches are the same at any number of ranks, so that their bits don't depend on it: by length, or with
@@ -66,5 +76,5 @@ def _roc_auc(shares: np.ndarray, labels: np.ndarray) -> float | None:
     return float(np.mean([roc_auc_score(labels == column, shares[:, column]) for column in columns]))
 
 
-def _logits(engine: Engine, features: Features, numbers: np.ndarray) -> np.ndarray:
+def _logits(engine: Scorer, features: Features, numbers: np.ndarray) -> np.ndarray:
     return engine.logits(*features.batch(numbers)).double().cpu().numpy()

@@ -52,7 +52,8 @@ class PlannedRun(BaseModel):
     title: for people, the row's name or the strategy. name, source: of the strategy or baseline. identity: hash of all
     that determines the result. used: what of `config` it depends on, all of it for a strategy; choices,
     weights_sha256, readout and attention likewise. frozen_stages: of its prefix; None for a baseline. too_large: it ran
-    out of memory before. sweep_around: the common learning rate of the sweep that it is a point of.
+    out of memory before. keep: its trained parameters are written beside its record. sweep_around: the common learning
+    rate of the sweep that it is a point of.
     """
 
     run_id: str
@@ -69,6 +70,7 @@ class PlannedRun(BaseModel):
     attention: str | None
     frozen_stages: int | None
     too_large: bool = False
+    keep: bool = False
     sweep_around: float | None = None
 
 
@@ -111,7 +113,7 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path, hosts: Hosts = ONE_M
     runs: dict[str, PlannedRun] = {}  # a baseline is the same with every seed, a copied row the same as another
     rows = []
     # Once for all runs that share them: the network and other machines may be asked.
-    find = functools.cache(lambda model: _find_model(model, cache))
+    find = functools.cache(lambda model: find_model(model, cache))
     find_data = functools.cache(lambda data: resolve_data(data, cache))
     reach = functools.cache(lambda engine: check_hosts(engine, hosts))
     left_out: dict[str, None] = {}
@@ -141,7 +143,7 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path, hosts: Hosts = ONE_M
 Found = tuple[ModelConfig, Path | None, str | None, dict[str, str]]
 
 
-def _find_model(model: ModelConfig, cache: Path) -> Found | NotHere:
+def find_model(model: ModelConfig, cache: Path) -> Found | NotHere:
     """What is missing is returned, so that it is looked for once: an unreachable hub costs seconds."""
     try:
         resolved, path, choices = resolve_model(model, cache)

@@ -24,19 +24,18 @@ from harness.data.tokenizer import Tokenizer, load_tokenizer
 from harness.decide import effective_strategy
 from harness.declare import Strategy
 from harness.engine.factory import open_engine
-from harness.engine.protocol import Engine
+from harness.engine.protocol import Engine, trained_values
 from harness.engine.world import World
 from harness.evaluate import measure, predict, probabilities
 from harness.measure import clock as clocks
 from harness.measure import environment
 from harness.measure import memory as memories
 from harness.measure.communication import measure_communication
-from harness.model.backbone import Backbone
+from harness.model.assembly import Fill, assemble
 from harness.model.feature_store import FeatureReport, FeatureStore
 from harness.model.features import Features
 from harness.model.models import model_of
-from harness.model.split import Prefix, parameter_counts, split
-from harness.model.weights import Weights
+from harness.model.split import Prefix, parameter_counts
 from harness.plan import PlannedRun
 from harness.train import share_of, train
 
@@ -55,15 +54,20 @@ class Observer(Protocol):
 
 @dataclass
 class Outcome:
-    """What a run has measured so far: all of it where it ended well, the beginning where it failed."""
+    """What a run has measured so far: all of it where it ended well, the beginning where it failed.
+
+    trained: its trained parameters, where they are to be kept. pad_to: the tokens that every row was padded to.
+    """
 
     clock: clocks.Clock
     memory: memories.MemoryMeter
     facts: dict[str, Any] = field(default_factory=dict)
     curve: records.Curve = field(default_factory=records.Curve)
     test_shares: np.ndarray | None = None
+    trained: dict[str, torch.Tensor] = field(default_factory=dict)
     test: Examples | None = None
     classes: list[str] = field(default_factory=list)
+    pad_to: int | None = None
 
     @classmethod
     def begin(cls, world: World) -> Outcome:
@@ -85,22 +89,16 @@ def run(
         examples = encode_split(dataset.split, tokenizer, outcome.classes, strategy.input, model.context)
         facts["data"] = data_facts(dataset, examples)
 
-        torch.manual_seed(config.seed)
-        backbone, weights = model.empty(), model.weights(config.model, planned.weights_path)
-        if strategy.build:
-            weights.fill(backbone, backbone.stages())
-        prefix, suffix = split(backbone, strategy, len(outcome.classes), config.plain)
-        if not strategy.build:
-            weights.fill(backbone, suffix.names)
+        prefix, suffix, fill = assemble(config, strategy, model, planned.weights_path, len(outcome.classes))
         parameters, trainable = parameter_counts(prefix, suffix)
         facts["parameters"] = {"parameters": parameters, "trainable_parameters": trainable}
         engine = open_engine(config.engine, config.precision, world, fused=not config.plain)
         engine.prepare(suffix, config.optimizer)
 
     with phase("features", outcome, world, observer):
-        features, report = _open_features(planned, strategy, backbone, weights, prefix, examples, cache, world)
+        features, report = _open_features(planned, strategy, prefix, fill, suffix.width, examples, cache, world)
 
-    del weights  # with the stages of a hub's model that nobody has asked for
+    del fill  # with the stages of a hub's model that nobody has asked for
 
     with phase("train", outcome, world, observer):
         outcome.curve, facts["resumed_from_step"] = train(
@@ -120,6 +118,8 @@ def run(
     with phase("evaluate", outcome, world, observer):
         batch_size = config.training.batch_size if config.plain else None
         logits = {name: predict(engine, part, world, batch_size) for name, part in features.items()}
+    if planned.keep:
+        outcome.trained = trained_values(engine)
     facts["communication"] = _communication(engine, features["train"], examples["train"], config, world)
     engine.close()
     assert not any(parameter.requires_grad for parameter in prefix.parameters()), "the prefix was unfrozen in mid-run"
@@ -128,6 +128,7 @@ def run(
     facts["metrics"] = metrics_of(logits, examples, dataset) | {
         "train_batches": _metrics_of_batches(logits["train"], examples["train"], config, outcome.classes)
     }
+    outcome.pad_to = int(examples["test"].lengths[0]) if strategy.input.pad_to else None
     outcome.test, outcome.test_shares = examples["test"], probabilities(logits["test"])
 
 
@@ -190,9 +191,9 @@ def tokenizer_of(model: str, cache: Path) -> Tokenizer:
 def _open_features(
     planned: PlannedRun,
     strategy: Strategy,
-    backbone: Backbone,
-    weights: Weights,
     prefix: Prefix,
+    fill: Fill | None,
+    width: int,
     examples: dict[str, Examples],
     cache: Path,
     world: World,
@@ -206,17 +207,12 @@ def _open_features(
         precision=config.precision,
         recipe=None if strategy.build else _recipe(planned, strategy, prefix),
         code=strategies.load(config.strategy).sha256 if strategy.build else "",
-        load=functools.partial(
-            prefix.place,
-            world.device,
-            config.precision,
-            fill=None if strategy.build else lambda stage: weights.fill(backbone, [stage]),
-        ),
+        load=functools.partial(prefix.place, world.device, config.precision, fill=fill),
     )
     if config.plain:
         features = store.computed(prefix, examples, "the plain path recomputes it", longest_row(examples))
     else:
-        features = store.open(prefix, examples, backbone.hidden)
+        features = store.open(prefix, examples, width)
     return features, store.report
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from harness import records
+from harness import kept, records
 from harness.baselines.run import run_baseline
 from harness.checkpoint import Checkpoints
 from harness.engine.world import World, is_loss_of_a_rank
@@ -71,6 +71,8 @@ def execute(plan: Plan, world: World, observer: SuiteObserver) -> None:
             raise KeyboardInterrupt
         if record.status in ("failed", "oom") and world.size > 1 and not planned.source.is_baseline:
             raise RankLost(record.error)
+        if planned.keep and world.rank == 0:
+            kept.drop_all_but_the_best(store, [run.run_id for run in plan.runs])
         gc.collect()
         return_freed_memory()
         if world.device.type == "cuda":
@@ -108,7 +110,7 @@ def _isolated(planned: PlannedRun, plan: Plan, world: World, observer: Observer,
         status, error = ("oom" if is_oom else "failed"), _reason(problem)
     record = make_record(planned, group, outcome, status, error)
     if world.rank == 0 or status in ("failed", "oom"):
-        _write(store, record, outcome)
+        _write(store, planned, record, outcome)
         if status == "ok":
             checkpoints.remove()
     return record
@@ -142,10 +144,12 @@ def why_lost(kernel_kills_before: int) -> tuple[records.Status, str]:
     return "failed", "a rank was lost"
 
 
-def _write(store: Store, record: Record, outcome: Outcome) -> None:
+def _write(store: Store, planned: PlannedRun, record: Record, outcome: Outcome) -> None:
     """The files beside the record first: where a record stands, its run is complete."""
     if len(outcome.curve):
         store.write_curve(record.run_id, outcome.curve)
+    if outcome.trained and record.status == "ok":
+        kept.write(kept.folder_of(store, record.run_id), planned, outcome)
     if outcome.test is not None:
         frame = predictions_frame(outcome.test.index, outcome.test.labels, outcome.test_shares, outcome.classes)
         store.write_predictions(record.run_id, frame)

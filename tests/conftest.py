@@ -40,13 +40,13 @@ def store(tmp_path: Path) -> Store:
 def run_here(tmp_path: Path) -> Callable[..., list[Record]]:
     """Run a suite in this process: options as dotted keys; returns its records in order of strategy and seed."""
 
-    def run(results: str = "results", force: bool = False, **options: object) -> list[Record]:
+    def run(results: str = "results", force: bool = False, save: bool = False, **options: object) -> list[Record]:
         dotted = {key.replace("__", "."): value for key, value in options.items()}
         dotted = {"model.name": "mini", "data.name": "synthetic", "data.size": 400, **dotted}
         suite = load_suite(None, dotted, [])
         store = Store(tmp_path / results)
         before = {record.run_id for record in store.all()}
-        bench.run_suite(Console(quiet=True), suite, tmp_path / results, tmp_path / "cache", force)
+        bench.run_suite(Console(quiet=True), suite, tmp_path / results, tmp_path / "cache", force, save=save)
         order = [run.strategy for run in suite.runs()]
         new = [record for record in store.all() if record.run_id not in before]
         return sorted(new, key=lambda record: (order.index(record.config["strategy"]), record.seed))

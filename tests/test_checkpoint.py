@@ -171,7 +171,7 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(ftbench: Callable, t
     content = bytearray(tensors.read_bytes())
     content[len(content) // 2] ^= 1
     tensors.write_bytes(content)
-    steps_before = len(json.loads(checkpoints[-2].read_text())["losses"])
+    steps_before = len(json.loads(checkpoints[-2].read_text())["curve"]["losses"])
     done = ftbench("run", *LONG)
     assert "is damaged: skipped" in done.stdout
     assert _assert_same_end(tmp_path, undisturbed).resumed_from_step == steps_before

@@ -32,6 +32,10 @@ VOCABULARY = _mirrored("vocab.bpe", "1ce1664773c50f3e0cc8842619a93edc4624525b728
 ENCODER = _mirrored("encoder.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783")
 _PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 
+# In characters: of more than a million blanks in a row tiktoken's search makes a crash. No token is longer than 128
+# bytes, so what is cut off lies beyond 3,906 tokens, and rows end at 1,024.
+_LONGEST_TEXT = 500_000
+
 
 class Tokenizer(Protocol):
     """pad_token: what `pad_to` fills rows up with; None where the tokenizer knows none. beginning: the special tokens
@@ -72,7 +76,7 @@ class BytePairs(tiktoken.Encoding):
         return self.encode_single_token(END_OF_TEXT)
 
     def encode_rows(self, texts: list[str], special_tokens: bool) -> list[list[int]]:
-        return self.encode_ordinary_batch(texts)
+        return self.encode_ordinary_batch([text[:_LONGEST_TEXT] for text in texts])
 
     def cut(self, row: list[int], limit: int, special_tokens: bool) -> list[int]:
         return row[:limit]

@@ -69,3 +69,9 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what `prepare` took."""
+
+
+def trained_values(engine: Engine) -> dict[str, Tensor]:
+    """A copy of the suffix's trained parameters by name, on the CPU, on the first rank; every rank calls it."""
+    kind = "value/"
+    return {name.removeprefix(kind): value.clone() for name, value in engine.save().items() if name.startswith(kind)}

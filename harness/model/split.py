@@ -91,6 +91,11 @@ class Suffix(nn.Module):
         self.readout: Readout | None = readout
         self.plain = plain
 
+    @property
+    def width(self) -> int:
+        """Of the hidden states that it reads."""
+        return self.head.in_features
+
     def forward(self, features: Tensor, rows: Rows) -> Tensor:
         """features: what the prefix gave -> logits [rows, classes]."""
         hidden = read(list(self.stages), features, rows, self.readout, self.plain) if self.readout else features

@@ -1,0 +1,124 @@
+"""A kept classifier at work: texts in, labels and probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+import strategies
+from harness import UserError, kept
+from harness.config import Precision
+from harness.data.batches import Examples, encode_split
+from harness.data.fetch import assets_folder
+from harness.data.tokenizer import Tokenizer, load_tokenizer
+from harness.decide import NotHere, effective_strategy
+from harness.declare import Input, Strategy
+from harness.engine.precision import InPrecision
+from harness.engine.world import World
+from harness.evaluate import predict, probabilities
+from harness.kept import Kept
+from harness.model.assembly import assemble
+from harness.model.features import Computed
+from harness.model.models import model_of
+from harness.model.rows import Rows
+from harness.model.split import Prefix
+from harness.plan import find_model
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """labels: [texts]. shares: [texts, classes], the probability of each class. cut: how many texts were longer than a
+    row may be."""
+
+    labels: list[str]
+    shares: np.ndarray
+    cut: int
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """[texts], of the label that was given."""
+        return self.shares.max(axis=1)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    about: Kept
+    strategy: Strategy
+    tokenizer: Tokenizer
+    context: int
+    prefix: Prefix
+    suffix: nn.Module
+    device: torch.device
+
+    @classmethod
+    def load(cls, folder: Path, cache: Path, precision: Precision | None = None) -> Classifier:
+        """precision: None for the one that it was trained in.
+
+        Raises UserError where the folder holds no whole classifier, or what it stands on is not here."""
+        about = kept.read(folder)
+        tensors, config = kept.tensors_of(folder, about), about.config
+        _check_strategy(about)
+        weights_path = _weights_below(folder, about, cache)
+        model = model_of(config.model.name, cache)
+        strategy, tokenizer = (
+            effective_strategy(config, model),
+            load_tokenizer(config.model.name, cache, assets_folder()),
+        )
+        prefix, suffix, fill = assemble(config, strategy, model, weights_path, len(about.classes))
+        trained = {name: parameter for name, parameter in suffix.named_parameters() if parameter.requires_grad}
+        assert trained.keys() == tensors.keys(), "the file's hash was right: it was written for this very strategy"
+        for name, parameter in trained.items():
+            parameter.data = tensors[name]
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        prefix.place(device, precision or config.precision, fill)
+        suffix = InPrecision(suffix, precision or config.precision, device).eval()
+        return cls(about, strategy, tokenizer, model.context, prefix, suffix, device)
+
+    def predict(self, texts: Sequence[str]) -> Predictions:
+        """Raises UserError for a text that is empty or has no token of the model."""
+        examples = self.encode(texts)
+        logits = predict(self, Computed(self.prefix, examples, self.device), World(0, 1, self.device))
+        labels = [self.about.classes[choice] for choice in logits.argmax(axis=1)]
+        return Predictions(labels, probabilities(logits), examples.cut_texts)
+
+    def encode(self, texts: Sequence[str]) -> Examples:
+        """The texts as the rows that it was trained on."""
+        empty = [number for number, text in enumerate(texts, start=1) if not text.strip()]
+        if empty:
+            raise UserError(f"text {empty[0]} of {len(texts)} is empty: a classifier needs a text.")
+        frame = pd.DataFrame({"text": list(texts), "label": self.about.classes[0]})
+        rule = Input(self.about.pad_to)
+        return encode_split({"train": frame}, self.tokenizer, self.about.classes, rule, self.context)["train"]
+
+    @torch.no_grad()
+    def logits(self, features: Tensor, rows: Rows) -> Tensor:
+        """[rows, classes], as an engine's."""
+        return self.suffix(features, rows)
+
+
+def _check_strategy(about: Kept) -> None:
+    if strategies.load(about.config.strategy).sha256 != about.strategy_source.sha256:
+        raise UserError(
+            f"strategy {about.config.strategy!r} is not what the classifier was trained with (its code has changed): "
+            f"bring the file of sha256 {about.strategy_source.sha256[:12]} back, or train it again."
+        )
+
+
+def _weights_below(folder: Path, about: Kept, cache: Path) -> Path | None:
+    """The checkpoint that it was trained on; None for random weights, which are drawn again."""
+    found = find_model(about.config.model, cache)
+    if isinstance(found, NotHere):
+        raise found
+    _, path, sha256, _ = found
+    if sha256 != about.weights_sha256:
+        raise UserError(
+            f"the classifier {str(folder)!r} stands on weights of {about.config.model.name} with sha256 "
+            f"{about.weights_sha256}, those here have {sha256}: bring the file back, or train it again."
+        )
+    return path
