@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from harness.model.adapters import LoRALinear
 from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.weights import published_tensors
 from harness.serve import Classifier
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 BIAS_TOLERANCE = 1e-5
 
@@ -40,7 +44,7 @@ def write_folder(classifier: Classifier, folder: Path) -> None:
     model.load_state_dict(_tensors(classifier))
     try:
         model.save_pretrained(folder)
-        _tokenizer(classifier.tokenizer, shape.context).save_pretrained(folder)
+        library_tokenizer(classifier.tokenizer, shape.context).save_pretrained(folder)
     except OSError as error:
         raise UserError(f"{str(folder)!r} can't be written ({error.strerror}): name another.") from error
 
@@ -104,7 +108,7 @@ def _merge(module: nn.Module) -> None:
             _merge(child)
 
 
-def _tokenizer(tokenizer: BytePairs, context: int) -> object:
+def library_tokenizer(tokenizer: BytePairs, context: int) -> PreTrainedTokenizerFast:
     """The same byte pairs for `transformers`, whose merges are told by what each token is made of."""
     import tokenizers
     from transformers.convert_slow_tokenizer import bytes_to_unicode

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from harness.data.tokenizer import load_tokenizer
 from harness.engine.world import World
 from harness.evaluate import predict
-from harness.export import _tokenizer
+from harness.export import library_tokenizer
 from harness.model.features import Computed
 from harness.serve import Classifier
 from tests.conftest import assert_refused
@@ -100,7 +100,7 @@ def test_nothing_is_overwritten(run_here: Callable, export: Callable, tmp_path: 
 
 
 _OURS = load_tokenizer("mini", Path(), None)
-_LIBRARYS = _tokenizer(_OURS, 256)
+_LIBRARYS = library_tokenizer(_OURS, 256)
 
 
 @settings(max_examples=200, deadline=None)
