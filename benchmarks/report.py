@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-PEERS = {"plain": "plain path", "trainer": "Hugging Face Trainer"}
+PEERS = {"plain": "plain path", "trainer": "Hugging Face Trainer", "single": "single calls"}
 
 
 def main(path: Path) -> None:
