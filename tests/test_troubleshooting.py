@@ -27,7 +27,7 @@ COMPOSERS = {Path("harness/config_tree.py"): "explain", Path("harness/checkpoint
 # What is raised as it was composed elsewhere.
 WRAPPED = {"problem", "explain(error, RunConfig)", "f'{where}: {explain(error, Entry)}'", "f'{where}: {error}'"}
 # Shorter literals are glue, as in f"{where}: {error}".
-SHORTEST = 12
+SHORTEST = 8
 
 
 @cache
