@@ -44,9 +44,9 @@ READERS_FILES = {
     "path/to/mine.py": "from harness.declare import Strategy\n\nstrategy = Strategy()\n",
     "hosts.txt": "worker-1 slots=4\nworker-2 slots=4\n",
 }
-# Names in code spans that are no whole commands.
+# What stands in code spans without being a whole command.
 PARTS = {"make bench ...", "ftbench run"}
-# From tests/test_strategies.py and the like: entry points that no installed package has here.
+# Entry points of a package that is not installed here.
 READERS_STRATEGIES = {"norms_only"}
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
