@@ -45,7 +45,7 @@ READERS_FILES = {
     "hosts.txt": "worker-1 slots=4\nworker-2 slots=4\n",
 }
 # What stands in code spans without being a whole command.
-PARTS = {"make bench ...", "ftbench run"}
+PARTS = {"ftbench run"}
 # Entry points of a package that is not installed here.
 READERS_STRATEGIES = {"norms_only"}
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
