@@ -32,9 +32,6 @@ NOT_YET = (
     "ftbench report",
     "ftbench table --sort",
     "ftbench explain",
-    "ftbench predict",
-    "ftbench export",
-    "SAVE=1",
     "QUIET=1",
     "docs/report.png",
 )
