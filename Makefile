@@ -5,12 +5,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup bench gate gate-update test test-all perf mini lint
+.PHONY: help setup bench report gate gate-update test test-all perf mini lint
 
 help:
 	@echo "make setup                      create .venv and install what is pinned"
 	@echo "make bench STRATEGY=last_block  fine-tune, measure, print a table, write results/"
 	@echo "                                STRATEGY=all, a comma list, or a path to a .py file; more in the README"
+	@echo "make report                     tables, plots and a page (results/report.html) of what is in results/"
 	@echo "make test                       the tests that must be green everywhere (make test-all: the long ones too)"
 	@echo "make gate                       fail on a real regression against results/reference/gate (under 5 minutes)"
 	@echo "                                make gate-update REASON=\"why\" writes a new reference"
@@ -42,6 +43,9 @@ bench: setup
 		$(call option,PRECISION,precision) \
 		$(call option,CONFIG,config) $(call option,SET,set) \
 		$(call option,RESULTS,results) $(call option,CACHE,cache) $(if $(FORCE),--force) $(if $(SAVE),--save)
+
+report: setup
+	@$(BIN)/ftbench report $(call option,RESULTS,results) $(call option,REFERENCE,reference) $(call option,CACHE,cache)
 
 test: setup
 	@$(BIN)/python -m pytest

@@ -17,6 +17,7 @@ from harness.records import BASELINE, Record, Store, newest_of_each
 from harness.report.comparison import check_reference, groups
 from harness.report.files import write_tables
 from harness.report.gate import print_findings, write_findings
+from harness.report.page import write_report
 from harness.report.published import print_published
 from harness.report.scaling import print_scaling
 from harness.report.suites import KeptSuite, suites_in
@@ -107,13 +108,28 @@ def _records_of(plan: Plan, store: Store) -> list[Record]:
 
 def show_results(console: Console, results: Path, reference: str | None = None) -> None:
     store = Store(results)
+    records, suites = _kept(console, store, reference)
+    _show(console, store, newest_of_each(records), reference, suites)
+
+
+def make_report(console: Console, results: Path, cache: Path, reference: str | None = None) -> None:
+    store = Store(results)
+    records, _ = _kept(console, store, reference)
+    left_out = store.unreadable()
+    written = write_report(store, records, left_out, cache, reference)
+    _say_what_is_left_out(console, left_out)
+    for path in written:
+        console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+
+
+def _kept(console: Console, store: Store, reference: str | None) -> tuple[list[Record], list[KeptSuite]]:
+    """Raises UserError where no record can be read, or no row is called like the reference."""
     _settle(console, store)
-    records = store.all()
+    records, suites = store.all(), suites_in(store.results)
     if not records:
         raise nothing_to_show(store)
-    suites = suites_in(results)
     check_reference(groups(records, suites), reference)
-    _show(console, store, newest_of_each(records), reference, suites)
+    return records, suites
 
 
 def nothing_to_show(store: Store) -> UserError:
@@ -200,6 +216,10 @@ def _show(
             print_published(console, suite, store.all())
     if len(records) == 1:
         console.print("\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]", highlight=False)
-    for problem in store.unreadable():
-        console.print(f"[yellow]left out: {escape(problem)}[/]", highlight=False)
+    _say_what_is_left_out(console, store.unreadable())
     console.print(f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}.", highlight=False)
+
+
+def _say_what_is_left_out(console: Console, problems: list[str]) -> None:
+    for problem in problems:
+        console.print(f"[yellow]left out: {escape(problem)}[/]", highlight=False)

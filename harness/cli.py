@@ -99,6 +99,14 @@ def table(results: Results = RESULTS, reference: Reference = None) -> None:
 
 
 @app.command()
+def report(results: Results = RESULTS, reference: Reference = None, cache: Cache = CACHE) -> None:
+    """Tables, plots and a page (report.html) of the records in a results folder, written."""
+    from harness import bench
+
+    bench.make_report(console, results, cache, reference)
+
+
+@app.command()
 def gate(
     update: Annotated[str | None, typer.Option(help="write a new reference, for this reason")] = None,
     results: Results = RESULTS,

@@ -240,6 +240,18 @@ class Store:
         except (ValueError, UnicodeDecodeError) as error:
             raise UserError(f"{path} can't be read as predictions ({error}): move the folder away.") from error
 
+    def curve(self, run_id: str) -> pd.DataFrame | None:
+        """The columns step, loss and, where it was kept, accuracy of a run's training; None where there is no file."""
+        path = self.runs / run_id / "losses.csv"
+        if not path.exists():
+            return None
+        columns = {"step": int, "loss": float, "accuracy": float}
+        try:
+            frame = pd.read_csv(path, usecols=lambda name: name in columns, dtype=columns)
+            return frame.astype({"step": int, "loss": float})
+        except (ValueError, KeyError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} can't be read as losses ({error}): move the folder away.") from error
+
     def write_curve(self, run_id: str, curve: Curve) -> None:
         steps = range(1, len(curve) + 1)
         frame = pd.DataFrame({"step": steps, "loss": curve.losses, "accuracy": curve.accuracies})

@@ -119,20 +119,20 @@ def _by_conditions(records: list[Record]) -> list[Group]:
         if not record.strategy_source.is_baseline:
             alike.setdefault(json.dumps(_conditions(record), sort_keys=True), []).append(record)
     tables = list(alike.values())
-    baselines = [record for record in records if record.strategy_source.is_baseline]
+    ran = [record for record in records if record.strategy_source.is_baseline]
     # Where there is no strategy, the baseline that depends on most makes the table.
-    for record in sorted(baselines, key=lambda record: -len(record.config)):
+    for record in sorted(ran, key=lambda record: -len(record.config)):
         homes = [table for table in tables if _within(_conditions(record), _conditions(table[0]))]
         for table in homes:
             table.append(record)
         if not homes:
             tables.append([record])
-    return [Group(sorted(table, key=_place)) for table in tables]
-
-
-def _place(record: Record) -> tuple[bool, int]:
-    """Where a row stands, whenever it was done: built-in strategies as `ftbench list` shows them, then others."""
     known = [*strategies.names(), *baselines.NAMES]
+    return [Group(sorted(table, key=lambda record: _place(record, known))) for table in tables]
+
+
+def _place(record: Record, known: list[str]) -> tuple[bool, int]:
+    """Where a row stands, whenever it was done: built-in strategies as `ftbench list` shows them, then others."""
     return record.strategy_source.is_baseline, known.index(record.strategy) if record.strategy in known else len(known)
 
 
