@@ -144,6 +144,15 @@ def panels(count: int, height: float, columns: int, **shared: bool) -> tuple[Fig
     return figure, list(grid[:count])
 
 
+def name_axes(figure: Figure, found: Sequence[Axes], x: str, y: str) -> None:
+    """Once for all panels."""
+    if len(found) == 1:
+        found[0].set(xlabel=x, ylabel=y)
+    else:
+        figure.supxlabel(x, fontsize=9.5)
+        figure.supylabel(y, fontsize=9.5)
+
+
 def short(text: str, length: int = 26) -> str:
     """A name as a label: printable, and cut where it is long."""
     printable = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,8 +173,13 @@ def _sheet(group: Group, entries: list[Entry], titles: list[Column], written: li
 
 
 def _plain_sheet(caption: str, titles: Iterable[str], cells: Iterable[list[str]], left: int = 1) -> Sheet:
-    lines = [Line(first, [Cell(text) for text in rest]) for first, *rest in cells]
+    lines = [Line(first, [Cell(text, _leading_number(text)) for text in rest]) for first, *rest in cells]
     return Sheet(caption, list(titles), lines, left)
+
+
+def _leading_number(text: str) -> float | None:
+    found = re.match(r"\[?([+-]?[\d,]+(\.\d+)?)", text)
+    return float(found[1].replace(",", "")) if found else None
 
 
 def _highlights(titles: list[Column], written: list[Row]) -> list[tuple[str, str, str]]:

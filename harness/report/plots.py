@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from statistics import median, median_low
+from statistics import fmean, median
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
-from harness.records import Record, Store
+from harness.records import Memory, Store
 from harness.report.baselines import LENGTH_RULE
 from harness.report.comparison import Entry
 from harness.report.drawing import (
@@ -28,6 +29,7 @@ from harness.report.drawing import (
     Plot,
     key,
     log_where_wide,
+    name_axes,
     new_figure,
     panels,
     plain_numbers,
@@ -44,14 +46,17 @@ def row_plots(entries: list[Entry], looks: dict[str, Look], store: Store) -> Ite
     if not ended:
         return
     yield accuracy(ended, looks)
-    yield against(ended, looks, "time", "seconds from the data to the final evaluation (median over seeds)", _seconds)
-    if any(_megabytes(entry) is not None for entry in ended):
+    if any(entry.ok[0].memory for entry in ended):
+        yield memory([entry for entry in ended if entry.ok[0].memory])
+    if len(ended) > 1:
+        yield against(
+            ended, looks, "time", "seconds from the data to the final evaluation (median over seeds)", _seconds
+        )
+    if sum(_megabytes(entry) is not None for entry in ended) > 1:
         unit = "highest peak of memory above the start, MB (median over seeds)"
         yield against(ended, looks, "memory", unit, _megabytes)
     if any(_rates(entry) for entry in ended):
         yield throughput([entry for entry in ended if _rates(entry)])
-    if any(entry.ok[0].memory for entry in ended):
-        yield memory([entry for entry in ended if entry.ok[0].memory])
     counts = {entry.name: counted for entry in ended if (counted := confusion(entry, store)) is not None}
     if counts:
         yield confusions(counts)
@@ -92,6 +97,7 @@ def _rows(entries: list[Entry], extra: float = 0.9) -> tuple[Figure, Axes, list[
     axes.set_ylim(places[-1] + 0.6, -0.6)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     plain_numbers(axes.xaxis)
     return figure, axes, places
 
@@ -199,9 +205,8 @@ def _stack(
 
 
 def memory(entries: list[Entry]) -> Plot:
-    """Of each entry the run with the median peak, of it the rank with the highest."""
     figure, axes, places = _rows(entries, extra=1.1)
-    added = [_added_by_phase(_median_run(entry)) for entry in entries]
+    added = [_added_by_phase(entry) for entry in entries]
     phases = list(dict.fromkeys(name for one in added for name in one))
     colours = (SKY, GREEN, BLUE, RED, PINK)
     parts = {
@@ -217,21 +222,22 @@ def memory(entries: list[Entry]) -> Plot:
         "Memory by phase",
         "Peak memory above the start of the run by phase, in MB: "
         + "; ".join(f"{entry.name} {total:,.0f}" for entry, total in zip(entries, totals, strict=True)),
-        "A part is what a phase added to the highest peak before it, so a bar ends at the run's peak. The run with the "
-        "median peak over seeds, its rank with the highest.",
+        "A part is what a phase added to the highest peak before it, so a bar ends at the run's peak. Of several seeds "
+        "the one with the median peak, of its ranks the one with the highest.",
         figure,
     )
 
 
-def _median_run(entry: Entry) -> Record:
-    runs = [record for record in entry.ok if record.memory]
-    middle = median_low(record.memory.grown_bytes for record in runs)
-    return next(record for record in runs if record.memory.grown_bytes == middle)
+def _added_by_phase(entry: Entry) -> dict[str, float]:
+    """Bytes that each phase added, mean over the middle runs by peak: one, or two whose mean is the median."""
+    runs = sorted((record.memory for record in entry.ok if record.memory), key=lambda memory: memory.grown_bytes)
+    middle = [_added(memory) for memory in runs[(len(runs) - 1) // 2 : len(runs) // 2 + 1]]
+    return {name: fmean(added[name] for added in middle) for name in middle[0]}
 
 
-def _added_by_phase(record: Record) -> dict[str, int]:
+def _added(memory: Memory) -> dict[str, int]:
     """Bytes that each phase added to the highest peak before it, on the rank with the highest of all."""
-    rank = max(record.memory.by_rank, key=lambda rank: max(rank.phases.values()) - rank.at_start)
+    rank = max(memory.by_rank, key=lambda rank: max(rank.phases.values()) - rank.at_start)
     added, highest = {}, rank.at_start
     for name, peak in rank.phases.items():
         added[name] = max(peak - highest, 0)
@@ -257,8 +263,7 @@ def confusions(counts: dict[str, tuple[list[str], np.ndarray]]) -> Plot:
     figure, found = panels(len(counts), 1.55 + 0.12 * min(most, 20), columns=5)
     for axes, (name, (classes, matrix)) in zip(found, counts.items(), strict=True):
         _matrix(axes, name, classes, matrix)
-    figure.supxlabel("predicted class", fontsize=9.5)
-    figure.supylabel("class of the label", fontsize=9.5)
+    name_axes(figure, found, "predicted class", "class of the label")
     wrong = "; ".join(
         f"{name} {matrix.sum() - matrix.trace():,} of {matrix.sum():,}" for name, (_, matrix) in counts.items()
     )

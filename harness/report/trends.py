@@ -20,6 +20,7 @@ from harness.report.drawing import (
     Plot,
     key,
     log_where_wide,
+    name_axes,
     new_figure,
     panels,
     plain_numbers,
@@ -96,14 +97,9 @@ def _learning(
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         plain_numbers(axes.xaxis)
         plain_numbers(axes.yaxis)
-    figure.supxlabel("training step", fontsize=9.5)
-    figure.supylabel(unit, fontsize=9.5)
-    windows = sorted({course.window for course in found.values()})
-    over = (
-        "1 step (not smoothed)"
-        if windows == [1]
-        else f"{' to '.join(map(str, windows[:: max(len(windows) - 1, 1)]))} steps"
-    )
+    name_axes(figure, axes_of, "training step", unit)
+    widest = max(course.window for course in found.values())
+    smoothed = f"running means over {widest} steps" if widest > 1 else "not smoothed"
     ends = "; ".join(f"{entry} {course.mean[-1]:.3g}" for entry, course in found.items())
     dashed = f" Dashed: {reference}." if base is not None and len(found) > 1 else ""
     before = ", before the step's update" if name == "training_accuracy" else ""
@@ -111,8 +107,7 @@ def _learning(
         name,
         title,
         f"{title}, a panel for each of {len(found)} rows. At the end: {ends}.",
-        f"Line: mean over seeds; band: lowest to highest seed; both are running means over {over}. "
-        f"Of the texts of each batch{before}.{dashed}",
+        f"Line: mean over seeds; band: lowest to highest seed; {smoothed}. Of the texts of each batch{before}.{dashed}",
         figure,
     )
 
@@ -173,7 +168,7 @@ def scaling_plot(title: str, rows: Sequence[ScalingRow]) -> Plot:
         "ranks",
         "Throughput over ranks",
         f"{title}: examples a second by number of ranks. {told}.",
-        "Medians over seeds. Ranks that share cores can't be faster than these: the table has the efficiency per core.",
+        "Medians over seeds. Dotted: as if each rank were as fast as one alone, which none is where ranks share cores.",
         figure,
     )
 
@@ -209,7 +204,7 @@ def history(group: Group, records: list[Record]) -> tuple[list[str], list[Past]]
         if record.status == "ok" and configuration in names:
             of_name = runs.setdefault(names[configuration], {})
             of_name.setdefault(revision_of(record), {})[record.seed] = 100 * record.metrics.test.accuracy
-    runs = {name: of_name for name, of_name in runs.items() if len(of_name) > 1}
+    runs = {name: runs[name] for name in dict.fromkeys(names.values()) if len(runs.get(name, ())) > 1}
     seen = {revision for of_name in runs.values() for revision in of_name}
     revisions = [one for one in dict.fromkeys(map(revision_of, records)) if one in seen]
     return revisions, [_past(name, of_name, revisions) for name, of_name in runs.items()]
@@ -227,21 +222,23 @@ def _all_but_seed(record: Record) -> str:
 
 
 def history_plot(revisions: list[str], past: list[Past]) -> Plot:
-    figure, axes_of = panels(len(past), PANEL_HEIGHT, columns=4, sharex=True, sharey=True)
+    figure, axes_of = panels(len(past), PANEL_HEIGHT, columns=4, sharex=True)
     for axes, one in zip(axes_of, past, strict=True):
         axes.fill_between(one.revisions, one.low, one.high, color=BLUE, alpha=0.25, linewidth=0)
         axes.plot(one.revisions, one.mean, "o-", color=BLUE, markersize=4)
         axes.set_title(short(one.name), loc="left")
         _name_revisions(axes, revisions)
+        axes.set_ylim(min(*one.low, one.mean[0] - 1), max(*one.high, one.mean[0] + 1))
+        axes.margins(y=0.08)
         plain_numbers(axes.yaxis)
-    figure.supylabel("test accuracy, %", fontsize=9.5)
+    name_axes(figure, axes_of, "revision", "test accuracy, %")
     ends = "; ".join(f"{one.name} {one.mean[0]:.2f} to {one.mean[-1]:.2f}" for one in past)
     return Plot(
         "history",
         "Accuracy by revision of the code",
         f"Test accuracy in percent by revision, a panel for each of {len(past)} rows. First to last: {ends}.",
         f"All records, not only the newest: {len(revisions)} revisions in order of their first run. Line: mean over "
-        "seeds; band: lowest to highest seed.",
+        "seeds; band: lowest to highest seed. Each panel has a scale of its own.",
         figure,
     )
 

@@ -1,0 +1,408 @@
+"""The report: what the page tells, that no text of a user becomes part of it, and how a browser shows it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from harness import bench
+from harness.data.dataset import load_dataset
+from harness.records import Record, Store
+from harness.report.comparison import Group, compare
+from harness.report.mistakes import mistakes
+from harness.report.plots import confusion, pareto_front
+from harness.report.trends import courses, history
+from harness.suite_file import load_suite
+
+SCRIPT = "<script>alert(1)</script>"
+STRATEGIES = ["head_only", "last_block", "tfidf", "majority", "length_rule"]
+PLOTS = {"accuracy", "memory", "accuracy_time", "accuracy_memory", "throughput", "confusion", "loss"}
+
+
+class _Page(HTMLParser):
+    """tags: (name, attributes) of all. text: what is shown."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._hidden = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._hidden = tag if tag in ("script", "style") else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden = ""
+
+    def handle_data(self, data: str) -> None:
+        self.text += "" if self._hidden else data
+
+
+def _data_file(folder: Path) -> Path:
+    """160 messages that hold a script, some with the wrong label, of two classes of which one is named like a tag."""
+    lines = ["text,label"]
+    for number in range(160):
+        says = "buy now" if number % 2 else "see you"
+        lines.append(f"{SCRIPT} number {number} {says},{'<b>' if number % 2 != (number % 7 == 0) else 'ham'}")
+    path = folder / "texts.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with two tables, a damaged record and their report."""
+    folder = tmp_path_factory.mktemp("report")
+    results, cache = folder / "results", folder / "cache"
+    console = Console(quiet=True)
+    base = {"model.name": "mini", "training.epochs": 1, "seed": [0, 1]}
+    for options in (
+        {"data.name": str(_data_file(folder)), "strategy": STRATEGIES},
+        {"data.name": "synthetic", "data.size": 200, "strategy": ["head_only", "last_block"]},
+    ):
+        bench.run_suite(console, load_suite(None, base | options, []), results, cache, force=False)
+    damaged = results / "runs" / "a damaged <i>one" / "record.json"
+    damaged.parent.mkdir()
+    damaged.write_text("{}")
+    bench.make_report(console, results, cache)
+    return results
+
+
+@pytest.fixture(scope="module")
+def page(made: Path) -> _Page:
+    return _Page((made / "report.html").read_text())
+
+
+def test_the_page_holds_what_the_table_does(page: _Page, made: Path) -> None:
+    for line in (made / "table.md").read_text().splitlines():
+        if line.startswith("| ") and "---" not in line:
+            for cell in line.strip("| ").split(" | "):
+                assert cell.strip("* ").replace("&lt;", "<") in page.text
+        elif line.startswith("- ") and not line.startswith("- Left out"):
+            assert line[2:].replace("&lt;", "<").replace("\\|", "|") in page.text
+
+
+def test_texts_names_and_paths_are_shown_and_never_become_part_of_the_page(page: _Page) -> None:
+    assert f"{SCRIPT} number" in page.text
+    assert "a damaged <i>one" in page.text
+    names = [tag for tag, _ in page.tags]
+    assert names.count("script") == 1
+    assert not {"b", "i"} & set(names)
+
+
+def test_a_damaged_record_is_named_on_the_page_and_in_the_terminal(page: _Page, made: Path, run_cli: Callable) -> None:
+    assert "1 record left out" in page.text
+    code, out, told = run_cli("report", "--cache", str(made.parent / "cache"), results=made)
+    assert (code, told) == (0, "")
+    assert "left out:" in out
+    assert "a damaged <i>one" in out.replace("\n", "")
+    assert str(made / "report.html") in out
+    assert str(made / "plots" / "table1_accuracy.png") in out
+
+
+def test_a_folder_without_records_is_refused(run_cli: Callable, tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        code, out, told = run_cli("report", "--cache", str(tmp_path / "cache"), results=folder)
+        assert (code, out) == (2, "")
+        assert "no records below" in told
+        assert not (folder / "report.html").exists()
+
+
+def test_an_unknown_reference_is_refused(made: Path, run_cli: Callable) -> None:
+    code, _, told = run_cli("report", "--reference", "nobody", "--cache", str(made.parent / "cache"), results=made)
+    assert code == 2
+    assert "'nobody'" in told
+
+
+def test_every_plot_is_a_file_twice_and_a_picture_with_words(page: _Page, made: Path) -> None:
+    for number, shown in ((1, PLOTS), (2, PLOTS)):
+        for name in shown:
+            path = made / "plots" / f"table{number}_{name}"
+            assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+            root = ElementTree.parse(path.with_suffix(".svg")).getroot()
+            assert root.tag.endswith("svg")
+    pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(pictures) == len(list((made / "plots").glob("*.svg"))) == 2 * len(PLOTS)
+    for attributes in pictures:
+        assert attributes["role"] == "img"
+        assert len(attributes["aria-label"]) > 40
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    wanted = re.findall(r"(?:url\(|href=\")#([^\")]+)", (made / "report.html").read_text())
+    assert set(wanted) <= set(ids)
+
+
+def test_the_page_asks_for_nothing_from_anywhere(page: _Page) -> None:
+    for tag, attributes in page.tags:
+        assert tag not in ("img", "iframe", "object", "embed", "audio", "video", "base", "form")
+        for name, value in attributes.items():
+            if name in ("src", "srcset", "href", "xlink:href", "data", "action", "poster"):
+                assert value == "data:," or value.startswith("#")
+            elif not name.startswith("xmlns"):
+                assert not re.search(r"url\((?!#)|@import", value or "")
+
+
+def test_the_same_records_make_the_same_report(made: Path) -> None:
+    def written() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in [made / "report.html", *(made / "plots").iterdir()]}
+
+    stale = made / "plots" / "table9_accuracy.svg"
+    stale.write_text("of an earlier report")
+    (made / "plots" / "mine.svg").write_text("not the report's")
+    before = written()
+    bench.make_report(Console(quiet=True), made, made.parent / "cache")
+    assert written() == {name: content for name, content in before.items() if name != stale.name}
+    (made / "plots" / "mine.svg").unlink()
+
+
+def test_changed_texts_are_not_shown_and_the_page_says_why(made: Path, tmp_path: Path) -> None:
+    store = Store(made)
+    records = [record for record in store.all() if record.data.name == "texts.csv"]
+    (found,) = mistakes(compare(Group(records), store), tmp_path)
+    assert found.missing is None
+    entries = compare(Group(records), store)
+    for record in records:
+        record.data.sha256 = "0" * 64
+    (changed,) = mistakes(entries, tmp_path)
+    assert "sha256 differs" in changed.missing
+    assert all(one.text is None for one in changed.found)
+    path = Path(records[0].config["data"]["name"])
+    moved = path.rename(path.with_suffix(".moved"))
+    load_dataset.cache_clear()
+    (gone,) = mistakes(entries, tmp_path)
+    moved.rename(path)
+    assert "does not exist" in gone.missing
+
+
+# What the plots show
+
+
+def _synthetic(made: Path) -> tuple[list[Record], Store]:
+    store = Store(made)
+    return [record for record in store.all() if record.data.name == "synthetic"], store
+
+
+def test_mistakes_and_confusion_count_each_run(made: Path) -> None:
+    records, store = _synthetic(made)
+    entries = compare(Group(records), store)
+    frames = {record.run_id: store.predictions(record.run_id) for record in records}
+    for entry in entries:
+        classes, counts = confusion(entry, store)
+        of_entry = pd.concat([frames[record.run_id] for record in entry.ok])
+        expected = pd.crosstab(of_entry["label"], of_entry["predicted"]).reindex(index=classes, columns=classes)
+        assert (counts == expected.fillna(0).to_numpy()).all()
+    (found,) = mistakes(entries, made.parent / "cache")
+    assert (found.strategies, found.runs) == (2, 4)
+    wrong = pd.concat(frames.values())
+    wrong = wrong[wrong["label"] != wrong["predicted"]]["index"].value_counts()
+    assert found.found
+    for one in found.found:
+        assert one.runs == wrong[one.index]
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    points = [(1.0, 0.5), (2.0, 0.9), (3.0, 0.9), (2.5, 0.4), (4.0, 0.95)]
+    assert pareto_front(points) == [0, 1, 4]
+    assert pareto_front([(1.0, 0.5), (1.0, 0.5)]) == [0, 1]
+
+
+def test_curves_are_means_with_the_range_of_seeds(made: Path, tmp_path: Path) -> None:
+    records, store = _synthetic(made)
+    records = [record for record in records if record.strategy == "head_only"]
+    target = Store(tmp_path)
+    for record, loss in zip(records, (1.0, 3.0), strict=True):
+        target.write_losses(record.run_id, [loss] * 10)
+    (entry,) = compare(Group(records), store)
+    course = courses([entry], target)["loss"]["head_only"]
+    assert (course.low == 1).all()
+    assert (course.mean == 2).all()
+    assert (course.high == 3).all()
+    assert not courses([entry], target)["accuracy"], "nothing is drawn of what was not kept"
+    for record in records:
+        path = target.runs / record.run_id / "losses.csv"
+        pd.read_csv(path).assign(accuracy=0.75).to_csv(path, index=False)
+    assert (courses([entry], target)["accuracy"]["head_only"].mean == 0.75).all()
+
+
+def _at(record: Record, revision: str, accuracy: float) -> Record:
+    changed = record.model_copy(deep=True)
+    changed.environment["git"] = {"revision": revision, "modified": False}
+    changed.metrics.test.accuracy = accuracy
+    return changed
+
+
+def test_history_shows_configurations_of_several_revisions_in_order(made: Path) -> None:
+    records, _ = _synthetic(made)
+    head = [record for record in records if record.strategy == "head_only"]
+    block = [record for record in records if record.strategy == "last_block"]
+    group = Group([*head, *block])
+    old = [_at(record, "f" * 40, accuracy) for record, accuracy in zip(head, (0.5, 0.7), strict=True)]
+    new = [_at(record, "a" * 40, 0.9) for record in [*head, *block]]
+    revisions, (past,) = history(group, [*old, *new])
+    assert revisions == ["f" * 40, "a" * 40]
+    assert (past.name, past.mean) == ("head_only", pytest.approx([60, 90]))
+    assert (past.low[0], past.high[0]) == pytest.approx((50, 70))
+    assert history(group, new) == ([], [])
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("needs Debian's chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def opened(browser: Any, made: Path) -> Iterator[Callable[..., Any]]:
+    """Open the report; at the end there must have been no error and no request but for the file itself."""
+    told, requests, contexts = [], [], []
+
+    def open_(width: int = 1280, scheme: str = "light") -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        shown = context.new_page()
+        shown.on("console", lambda message: told.append(message.text))
+        shown.on("pageerror", lambda error: told.append(str(error)))
+        shown.on("dialog", lambda dialog: (told.append(dialog.message), dialog.dismiss()))
+        shown.on("request", lambda request: requests.append(request.url))
+        shown.goto((made / "report.html").as_uri())
+        return shown
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert told == []
+    assert set(requests) - {"data:,"} == {(made / "report.html").as_uri()}
+
+
+LAYOUTS = [(1280, "light"), (390, "light"), (1280, "dark"), (390, "dark")]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("width", "scheme"), LAYOUTS)
+def test_it_fits_and_all_is_drawn(opened: Callable, width: int, scheme: str) -> None:
+    shown = opened(width, scheme)
+    assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    boxes = [picture.bounding_box() for picture in shown.locator("svg").all()]
+    assert len(boxes) == 2 * len(PLOTS)
+    assert all(box["width"] > 250 and box["height"] > 50 for box in boxes)
+    drawn = shown.evaluate("[...document.querySelectorAll('svg')].map(s => s.getBBox().width)")
+    assert all(width > 250 for width in drawn)
+    assert shown.locator("td.message").first.inner_text().startswith(SCRIPT)
+    levels = shown.evaluate("[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(h => Number(h.tagName[1]))")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert shown.evaluate("document.documentElement.lang") == "en"
+    for picture in shown.get_by_role("img").all():
+        assert picture.get_attribute("aria-label")
+
+
+def _column(table: Any, number: int) -> list[str]:
+    return table.evaluate("(t, n) => [...t.tBodies[0].rows].map(r => r.cells[n].textContent)", number)
+
+
+@pytest.mark.long
+def test_a_column_sorts_by_click_and_by_keyboard(opened: Callable) -> None:
+    table = opened().locator("table").first
+    titles = table.locator("thead th").all_inner_texts()
+    number = next(n for n, title in enumerate(titles) if title.startswith("trained"))
+    head = table.locator("thead th").nth(number)
+    counts = [cell for cell in _column(table, number) if cell != "-"]
+    ordered = sorted(counts, key=lambda text: int(text.replace(",", "")))
+    assert ordered != sorted(counts), "as texts they stand in another order"
+
+    def sorted_now() -> list[str]:
+        cells = _column(table, number)
+        assert cells[len(ordered) :] == ["-"] * (len(cells) - len(ordered)), "what was not measured stands last"
+        return cells[: len(ordered)]
+
+    head.locator("button").click()
+    assert (head.get_attribute("aria-sort"), sorted_now()) == ("descending", ordered[::-1])
+    head.locator("button").press("Enter")
+    assert (head.get_attribute("aria-sort"), sorted_now()) == ("ascending", ordered)
+    name = table.locator("thead th").first
+    name.locator("button").press("Space")
+    assert name.get_attribute("aria-sort") == "ascending"
+    assert head.get_attribute("aria-sort") is None
+    assert _column(table, 0) == sorted(_column(table, 0))
+
+
+CONTRASTS = """() => {
+  const parsed = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+    .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, n) => sum + c * [0.2126, 0.7152, 0.0722][n], 0);
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = parsed(getComputedStyle(at).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const texts = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || ["SCRIPT", "STYLE"].includes(element.tagName)) continue;
+    const style = getComputedStyle(element), isPlot = element.closest("svg");
+    const [a, b] = [parsed(isPlot ? style.fill : style.color), behind(element)].map(light);
+    const what = isPlot ? "svg" : `${element.tagName}.${element.className}`;
+    texts.push([what, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)]);
+  }
+  return texts;
+}"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_what_is_behind_it(opened: Callable, scheme: str) -> None:
+    found = opened(scheme=scheme).evaluate(CONTRASTS)
+    kinds = {what.lower().partition(" ")[0] for what, _ in found}
+    assert {"h1.", "h2.", "td.", "td.best", "td.text", "li.", "a.", "figcaption.", "svg", "strong.failed"} <= kinds
+    assert not [(what, ratio) for what, ratio in found if ratio < 4.5]
+
+
+@pytest.mark.long
+def test_a_report_of_thousands_of_records_stays_small(made: Path, tmp_path: Path) -> None:
+    """20 strategies x 10 seeds x 10 revisions, with the losses and predictions of a run."""
+    records, source = _synthetic(made)
+    run, store, random = records[0], Store(tmp_path / "results"), np.random.default_rng(0)
+    predictions, losses = source.predictions(run.run_id), random.random(2000).tolist()
+    for revision in range(10):
+        for number in range(200):
+            strategy, seed = f"strategy_{number // 10}", number % 10
+            copy = run.model_copy(deep=True)
+            copy.run_id, copy.strategy, copy.seed = f"{revision}-{number}", strategy, seed
+            copy.config |= {"strategy": strategy, "seed": seed}
+            copy.finished_at = f"2026-01-{revision + 1:02d}"
+            copy.environment["git"] = {"revision": f"{revision:040x}", "modified": False}
+            store.write(copy)
+            store.write_predictions(copy.run_id, predictions)
+            store.write_losses(copy.run_id, losses)
+    bench.make_report(Console(quiet=True), store.results, made.parent / "cache")
+    assert json.loads((store.results / "comparison.json").read_text())[0]["rows"][19]
+    assert (store.results / "report.html").stat().st_size < 5e6
+    assert (store.results / "plots" / "table1_history.svg").exists()
