@@ -19,7 +19,7 @@ from rich.console import Console
 
 from harness import bench
 from harness.data.dataset import load_dataset
-from harness.records import Record, Store
+from harness.records import Curve, Record, Store
 from harness.report.comparison import Group, compare
 from harness.report.mistakes import mistakes
 from harness.report.plots import confusion, pareto_front
@@ -28,7 +28,8 @@ from harness.suite_file import load_suite
 
 SCRIPT = "<script>alert(1)</script>"
 STRATEGIES = ["head_only", "last_block", "tfidf", "majority", "length_rule"]
-PLOTS = {"accuracy", "memory", "accuracy_time", "accuracy_memory", "throughput", "confusion", "loss"}
+PLOTS = {"accuracy", "memory", "accuracy_time", "accuracy_memory", "throughput", "confusion"}
+PLOTS |= {"loss", "training_accuracy"}
 
 
 class _Page(HTMLParser):
@@ -225,17 +226,18 @@ def test_curves_are_means_with_the_range_of_seeds(made: Path, tmp_path: Path) ->
     records = [record for record in records if record.strategy == "head_only"]
     target = Store(tmp_path)
     for record, loss in zip(records, (1.0, 3.0), strict=True):
-        target.write_losses(record.run_id, [loss] * 10)
+        target.write_curve(record.run_id, Curve(losses=[loss] * 10, accuracies=[loss / 4] * 10))
     (entry,) = compare(Group(records), store)
     course = courses([entry], target)["loss"]["head_only"]
     assert (course.low == 1).all()
     assert (course.mean == 2).all()
     assert (course.high == 3).all()
-    assert not courses([entry], target)["accuracy"], "nothing is drawn of what was not kept"
+    assert (courses([entry], target)["accuracy"]["head_only"].mean == 0.5).all()
     for record in records:
         path = target.runs / record.run_id / "losses.csv"
-        pd.read_csv(path).assign(accuracy=0.75).to_csv(path, index=False)
-    assert (courses([entry], target)["accuracy"]["head_only"].mean == 0.75).all()
+        pd.read_csv(path).drop(columns="accuracy").to_csv(path, index=False)
+    assert list(courses([entry], target)["loss"]) == ["head_only"]
+    assert not courses([entry], target)["accuracy"], "nothing is drawn of what was not kept"
 
 
 def _at(record: Record, revision: str, accuracy: float) -> Record:
@@ -390,7 +392,8 @@ def test_a_report_of_thousands_of_records_stays_small(made: Path, tmp_path: Path
     """20 strategies x 10 seeds x 10 revisions, with the losses and predictions of a run."""
     records, source = _synthetic(made)
     run, store, random = records[0], Store(tmp_path / "results"), np.random.default_rng(0)
-    predictions, losses = source.predictions(run.run_id), random.random(2000).tolist()
+    predictions = source.predictions(run.run_id)
+    curve = Curve(losses=random.random(2000).tolist(), accuracies=random.random(2000).tolist())
     for revision in range(10):
         for number in range(200):
             strategy, seed = f"strategy_{number // 10}", number % 10
@@ -401,7 +404,7 @@ def test_a_report_of_thousands_of_records_stays_small(made: Path, tmp_path: Path
             copy.environment["git"] = {"revision": f"{revision:040x}", "modified": False}
             store.write(copy)
             store.write_predictions(copy.run_id, predictions)
-            store.write_losses(copy.run_id, losses)
+            store.write_curve(copy.run_id, curve)
     bench.make_report(Console(quiet=True), store.results, made.parent / "cache")
     assert json.loads((store.results / "comparison.json").read_text())[0]["rows"][19]
     assert (store.results / "report.html").stat().st_size < 5e6

@@ -14,7 +14,7 @@ from harness.data.fetch import write_atomically
 from harness.records import Record, Store, newest_of_each
 from harness.report import published
 from harness.report.comparison import Entry, Group, compare, groups, reference_of
-from harness.report.drawing import Plot, draw, style
+from harness.report.drawing import Plot, draw, short, style
 from harness.report.files import write_tables
 from harness.report.mistakes import Mistakes, mistakes
 from harness.report.plots import looks_of, row_plots
@@ -189,7 +189,7 @@ def _highlights(titles: list[Column], written: list[Row]) -> list[tuple[str, str
         best = [row for row in written if row.best[number]]
         if best:
             more = f" and {len(best) - 1} more" if len(best) > 1 else ""
-            found.append((told, best[0].name + more, best[0].cells[number]))
+            found.append((told, short(best[0].name) + more, best[0].cells[number]))
     return found
 
 

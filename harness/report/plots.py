@@ -97,7 +97,7 @@ def _rows(entries: list[Entry], extra: float = 0.9) -> tuple[Figure, Axes, list[
     axes.set_ylim(places[-1] + 0.6, -0.6)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     plain_numbers(axes.xaxis)
     return figure, axes, places
 
@@ -180,7 +180,7 @@ def throughput(entries: list[Entry]) -> Plot:
     parts = {"real tokens": (real, BLUE, ""), "padding": (padding, ORANGE, "////")}
     _stack(figure, axes, places, parts)
     _beside(axes, places, [f"{one:,.0f}" for one in real])
-    axes.set_xlabel("tokens a second in training (at the right: real tokens)")
+    axes.set_xlabel("tokens a second (right: real ones)")
     return Plot(
         "throughput",
         "Throughput",
@@ -216,7 +216,7 @@ def memory(entries: list[Entry]) -> Plot:
     _stack(figure, axes, places, parts)
     totals = [sum(one.values()) / 1e6 for one in added]
     _beside(axes, places, [f"{total:,.0f}" for total in totals])
-    axes.set_xlabel("memory above the start of the run, MB (at the right: the peak)")
+    axes.set_xlabel("MB above the start (right: the peak)")
     return Plot(
         "memory",
         "Memory by phase",

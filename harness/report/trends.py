@@ -52,7 +52,7 @@ def courses(entries: list[Entry], store: Store) -> dict[str, dict[str, Course]]:
     """`loss` and, where it was kept, `accuracy`; of each by name of the entry."""
     found: dict[str, dict[str, Course]] = {"loss": {}, "accuracy": {}}
     for entry in entries:
-        frames = [frame for record in entry.ok if (frame := store.losses(record.run_id)) is not None and len(frame)]
+        frames = [frame for record in entry.ok if (frame := store.curve(record.run_id)) is not None and len(frame)]
         for what, of_entry in found.items():
             told = [frame.set_index("step")[what] for frame in frames if what in frame]
             if told:
@@ -102,12 +102,12 @@ def _learning(
     smoothed = f"running means over {widest} steps" if widest > 1 else "not smoothed"
     ends = "; ".join(f"{entry} {course.mean[-1]:.3g}" for entry, course in found.items())
     dashed = f" Dashed: {reference}." if base is not None and len(found) > 1 else ""
-    before = ", before the step's update" if name == "training_accuracy" else ""
     return Plot(
         name,
         title,
         f"{title}, a panel for each of {len(found)} rows. At the end: {ends}.",
-        f"Line: mean over seeds; band: lowest to highest seed; {smoothed}. Of the texts of each batch{before}.{dashed}",
+        f"Line: mean over seeds; band: lowest to highest seed; {smoothed}. Of the "
+        f"texts of each batch, before the step's update.{dashed}",
         figure,
     )
 
