@@ -14,15 +14,17 @@ from harness.killed import settle
 from harness.launch import launch
 from harness.plan import Plan, resolve
 from harness.records import BASELINE, Record, Store, newest_of_each
+from harness.report.columns import last_line
 from harness.report.comparison import check_reference, groups
 from harness.report.files import write_tables
+from harness.report.formats import format_named
 from harness.report.gate import print_findings, write_findings
-from harness.report.page import write_report
 from harness.report.published import print_published
 from harness.report.scaling import print_scaling
+from harness.report.sheet import WHOLE, View, sheets
 from harness.report.suites import KeptSuite, suites_in
 from harness.report.sweep import best_rates
-from harness.report.table import last_line, print_table
+from harness.report.table import print_table
 from harness.suite import prepare_store
 from harness.suite_file import SuiteConfig
 from harness.tune import tuned
@@ -106,13 +108,24 @@ def _records_of(plan: Plan, store: Store) -> list[Record]:
     return [record for planned in plan.runs if (record := store.read(planned.run_id))]
 
 
-def show_results(console: Console, results: Path, reference: str | None = None) -> None:
-    store = Store(results)
-    records, suites = _kept(console, store, reference)
-    _show(console, store, newest_of_each(records), reference, suites)
+def show_results(
+    console: Console, results: Path, reference: str | None = None, view: View = WHOLE, form: str | None = None
+) -> None:
+    """Print the tables and write their files; with a `form` print them in it, and nothing else."""
+    formatted = format_named(form) if form else None
+    store, aside = Store(results), Console(stderr=True) if form else console
+    records, suites = _kept(aside, store, reference)
+    if formatted:
+        shown = sheets(groups(newest_of_each(records), suites), store, reference, view)
+        console.out(formatted(shown).rstrip(), highlight=False)
+        _say_what_is_left_out(aside, store.unreadable())
+    else:
+        _show(console, store, newest_of_each(records), reference, suites, view)
 
 
 def make_report(console: Console, results: Path, cache: Path, reference: str | None = None) -> None:
+    from harness.report.page import write_report  # with matplotlib, which takes a while and serves nothing else
+
     store = Store(results)
     records, _ = _kept(console, store, reference)
     left_out = store.unreadable()
@@ -205,11 +218,16 @@ def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
 
 
 def _show(
-    console: Console, store: Store, records: list[Record], reference: str | None, suites: list[KeptSuite]
+    console: Console,
+    store: Store,
+    records: list[Record],
+    reference: str | None,
+    suites: list[KeptSuite],
+    view: View = WHOLE,
 ) -> None:
     written = write_tables(store, reference)
     if records:
-        print_table(console, groups(newest_of_each(records), suites), store, reference)
+        print_table(console, groups(newest_of_each(records), suites), store, reference, view)
         print_scaling(console, newest_of_each(store.all()), records)
     for suite in suites:
         if suite.is_published:

@@ -91,11 +91,22 @@ def run(
 
 
 @app.command()
-def table(results: Results = RESULTS, reference: Reference = None) -> None:
+def table(
+    results: Results = RESULTS,
+    reference: Reference = None,
+    sort: Annotated[str | None, typer.Option(help="the best of this column first, such as test or time")] = None,
+    columns: Annotated[str | None, typer.Option(help="these, in this order, such as test,verdict,time")] = None,
+    contains: Annotated[str, typer.Option("--filter", help="rows whose name contains this")] = "",
+    form: Annotated[
+        str | None, typer.Option("--format", help="markdown, csv, latex or json: print that and nothing else")
+    ] = None,
+) -> None:
     """The comparison table of the records in a results folder, printed and written."""
     from harness import bench
+    from harness.report.sheet import View
 
-    bench.show_results(console, results, reference)
+    view = View(sort, tuple(columns.split(",")) if columns else None, contains)
+    bench.show_results(console, results, reference, view, form)
 
 
 @app.command()

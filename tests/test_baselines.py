@@ -27,9 +27,9 @@ from harness.data.tokenizer import load_tokenizer
 from harness.model.gpt2 import SHAPES
 from harness.model.models import GPT2Model
 from harness.records import SCHEMA_FILE, Record, Store
+from harness.report.columns import rows
 from harness.report.comparison import Group, compare, groups
 from harness.report.files import comparison, markdown
-from harness.report.table import rows
 from tests.conftest import predicted_by
 
 ALL = list(baselines.NAMES)

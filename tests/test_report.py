@@ -16,10 +16,11 @@ from rich.console import Console
 
 from harness import bench
 from harness.records import Record, Store, newest_of_each
+from harness.report.columns import columns, rows
 from harness.report.comparison import Group, compare, groups
 from harness.report.files import comparison, markdown, summary, write_tables
 from harness.report.scaling import scaling, scaling_markdown
-from harness.report.table import columns, print_table, rows
+from harness.report.table import print_table
 from harness.statistics import accuracy_interval, mcnemar, paired_difference
 from harness.suite_file import load_suite
 

@@ -1,4 +1,4 @@
-"""The comparison table as files: Markdown, CSV and JSON, from the same columns and rows as the terminal's."""
+"""The comparison table as files, from the same columns and rows as the terminal's."""
 
 from __future__ import annotations
 
@@ -12,39 +12,21 @@ from filelock import FileLock
 
 from harness.data.fetch import write_atomically
 from harness.records import Record, Store, newest_of_each
+from harness.report import formats
+from harness.report.columns import columns, last_line
 from harness.report.comparison import Entry, Group, compare, groups
 from harness.report.markdown import cell, markdown_table
+from harness.report.notes import heading, notes
 from harness.report.published import TITLES, cells, judged, published_comparison, title
 from harness.report.published import notes as notes_on_published
 from harness.report.scaling import scaling_markdown
+from harness.report.sheet import sheets
 from harness.report.suites import KeptSuite, suites_in
-from harness.report.sweep import curves, sweep_markdown, sweep_notes
-from harness.report.table import Row, columns, heading, last_line, notes, rows
+from harness.report.sweep import curves, sweep_notes
 
 
 def markdown(groups: list[Group], store: Store, reference: str | None = None) -> str:
-    return "\n".join(_markdown_group(group, store, reference) for group in groups)
-
-
-def _markdown_group(group: Group, store: Store, reference: str | None) -> str:
-    entries = compare(group, store, reference)
-    titles = ["row" if group.suite else "strategy", *(cell(column.title) for column in columns(entries))]
-    table = markdown_table(titles, [_markdown_row(row) for row in rows(entries)])
-    told = [*notes(entries), *sweep_notes(group.records), *group.told]
-    lines = [
-        f"### {cell(heading(group))}",
-        "",
-        *table,
-        *sweep_markdown(group.records),
-        "",
-        *(f"- {cell(one)}" for one in told),
-    ]
-    return "\n".join([*lines, ""])
-
-
-def _markdown_row(row: Row) -> list[str]:
-    name = cell(row.name) + (f" ({cell(row.failure)})" if row.failure else "")
-    return [name, *(f"**{text}**" if best else cell(text) for text, best in zip(row.cells, row.best, strict=True))]
+    return formats.markdown(sheets(groups, store, reference))
 
 
 def summary(records: list[Record]) -> pd.DataFrame:
@@ -105,7 +87,7 @@ def _markdown_suite(suite: KeptSuite, records: list[Record]) -> str:
 
 
 def write_tables(store: Store, reference: str | None = None) -> list[Path]:
-    """table.md, summary.csv and comparison.json from the newest record of each configuration.
+    """table.md, table.tex, summary.csv and comparison.json from the newest record of each configuration.
 
     Several commands that share the results folder do it one after the other: the last one has read all records.
     """
@@ -113,11 +95,13 @@ def write_tables(store: Store, reference: str | None = None) -> list[Path]:
         records, suites = store.all(), suites_in(store.results)
         kept = newest_of_each(records)
         tables, published = groups(kept, suites), [suite for suite in suites if suite.is_published]
+        shown = sheets(tables, store, reference)
         data = comparison(tables, store, reference) + [published_comparison(suite, records) for suite in published]
-        texts = [markdown(tables, store, reference), scaling_markdown(kept)]
+        texts = [formats.markdown(shown), scaling_markdown(kept)]
         left_out = "".join(f"- Left out: {cell(problem)}\n" for problem in store.unreadable())
         files = {
             "table.md": "".join(texts) + "\n".join(_markdown_suite(suite, records) for suite in published) + left_out,
+            "table.tex": formats.latex(shown),
             "summary.csv": summary(kept).to_csv(index=False),
             "comparison.json": json.dumps(data, indent=2) + "\n",
         }

@@ -15,7 +15,7 @@ from rich.table import Table
 from harness.records import Record
 from harness.report.markdown import cell, markdown_table
 from harness.report.names import row_name
-from harness.report.table import engine_name
+from harness.report.notes import engine_name
 
 NOTE = (
     "efficiency: examples per second and core (on GPUs: and GPU), against one rank. exchanged: bytes that a rank hands "
