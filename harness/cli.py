@@ -140,6 +140,19 @@ def list_strategies(
     catalogue.print_strategies(console, model, classes, cache)
 
 
+@app.command()
+def explain(
+    strategy: Annotated[str, typer.Argument(help="a name, a path to a .py file, or a baseline")],
+    model: Annotated[str, typer.Option(help="the model whose blocks are shown")] = "gpt2",
+    classes: Annotated[int, typer.Option(min=2, help="classes of the head")] = 2,
+    cache: Cache = CACHE,
+) -> None:
+    """What a strategy trains, stores and reads, as a picture of the model's blocks."""
+    from harness.report.explain import print_explanation
+
+    print_explanation(console, strategy, model, classes, cache)
+
+
 @app.command("check-weights")
 def check_weights(model: Model = "gpt2", weights: Weights = "pretrained", cache: Cache = CACHE) -> None:
     """Let the model continue a text (`Every effort moves you`), and say whether the pretrained one answers so."""

@@ -230,15 +230,16 @@ def frozen_stages(strategy: Strategy, model: Model, classes: int) -> int:
 
     Raises UserError where it names a stage that the backbone does not have.
     """
-    return 0 if strategy.build else len(_split_without_tensors(strategy, model, classes)[0].stages)
+    return 0 if strategy.build else len(split_without_tensors(strategy, model, classes)[0].stages)
 
 
 def trainable_parameters(strategy: Strategy, model: Model, classes: int) -> int:
     """How many parameters a strategy trains, without allocating any."""
-    prefix, suffix = _split_without_tensors(strategy, model, classes)
+    prefix, suffix = split_without_tensors(strategy, model, classes)
     return sum(p.numel() for p in [*prefix.parameters(), *suffix.parameters()] if p.requires_grad)
 
 
-def _split_without_tensors(strategy: Strategy, model: Model, classes: int) -> tuple[Prefix, Suffix]:
+def split_without_tensors(strategy: Strategy, model: Model, classes: int) -> tuple[Prefix, Suffix]:
+    """The cut, with parameters that have shapes only."""
     with torch.device("meta"):
         return split(model.empty(), strategy, classes)

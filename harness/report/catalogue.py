@@ -19,16 +19,12 @@ from harness.decide import resolve_model, trainable_parameters
 from harness.declare import AttentionKind, Strategy
 from harness.model.continuation import GPT2_PROOF, MINI_PROOF, continue_greedily
 from harness.model.gpt2 import SHAPES
-from harness.model.models import model_of
+from harness.model.models import Model, model_of
 
 
 def print_strategies(console: Console, name: str, classes: int, cache: Path) -> None:
     """Tables of every strategy that `strategies.load` knows, and of the baselines."""
-    if name not in SHAPES and not is_hub(name):
-        raise UserError(f"unknown model {name!r}: expected hf:... or one of {', '.join(SHAPES)}.")
-    if is_hub(name):
-        resolve_model(ModelConfig(name=name, weights="random"), cache)  # is it there, and can it be used?
-    model = model_of(name, cache)
+    model = usable_model(name, cache)
     table = Table(box=box.SIMPLE_HEAD, title=f"Strategies on {escape(name)}, {classes} classes", title_style="bold")
     table.add_column("strategy", style="cyan", no_wrap=True)
     table.add_column("trained", justify="right", no_wrap=True)
@@ -43,6 +39,15 @@ def print_strategies(console: Console, name: str, classes: int, cache: Path) -> 
     console.print(table)
     console.print(_baselines())
     console.print("Run one with [bold]make bench STRATEGY=name[/]; add your own with STRATEGY=path/to/file.py.")
+
+
+def usable_model(name: str, cache: Path) -> Model:
+    """Raises UserError for a model that is unknown, not there or not usable."""
+    if name not in SHAPES and not is_hub(name):
+        raise UserError(f"unknown model {name!r}: expected hf:... or one of {', '.join(SHAPES)}.")
+    if is_hub(name):
+        resolve_model(ModelConfig(name=name, weights="random"), cache)  # is it there, and can it be used?
+    return model_of(name, cache)
 
 
 def _baselines() -> Table:

@@ -1,0 +1,238 @@
+"""What `ftbench explain` prints: what a strategy trains and reads, as a picture of the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+import strategies
+from harness import UserError, baselines
+from harness.config import ModelConfig
+from harness.data.fetch import NotAvailable, assets_folder
+from harness.data.tokenizer import load_tokenizer
+from harness.decide import check_padding, split_without_tensors
+from harness.declare import PadTo, Strategy
+from harness.model.adapters import LoRALinear
+from harness.model.attention import Attended
+from harness.model.backbone import Block
+from harness.model.models import Model
+from harness.model.rows import Rows
+from harness.model.split import Prefix, Suffix, parameter_counts, split
+from harness.report.catalogue import usable_model
+
+SENTENCE = "You won a prize, call now"
+PADDING = "[pad]"
+SHOWN_PADDING = 3
+MARKS = {"trained": "■", "frozen": "□", "adapted (LoRA)": "▣", "trained, adapted (LoRA)": "▣", "partly trained": "◧"}
+STYLES = {"trained": "bold green", "frozen": "cyan"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A stage, or a run of equal ones, in the picture. state: a key of MARKS. trained: of its parameters.
+
+    once: whether its output is computed once for each text and stored. tokens: those that it computes.
+    """
+
+    name: str
+    state: str
+    parameters: int
+    trained: int
+    once: bool
+    tokens: str
+
+
+def print_explanation(console: Console, name: str, model_name: str, classes: int, cache: Path) -> None:
+    """Raises UserError for a strategy or model that there is not, or a strategy that does not fit the model."""
+    if name in baselines.NAMES:
+        console.print(_baseline(name), highlight=False)
+        return
+    entry = strategies.load(name, also_known=baselines.NAMES)
+    model = usable_model(model_name, cache)
+    strategy = entry.strategy.on(model.attention)
+    check_padding(strategy, model_name, cache)
+    prefix, suffix = _cut(entry.name, strategy, model_name, model, classes)
+    console.print(f"[bold]{escape(entry.name)}[/] on {escape(model_name)}, {classes} classes", highlight=False)
+    for line in filter(None, [entry.description, "" if entry.origin == "built in" else entry.origin]):
+        console.print(escape(line), highlight=False)
+    console.print(_picture(lines(prefix, suffix)))
+    for note in _notes(strategy, prefix, suffix):
+        console.print(f"  {escape(note)}", highlight=False)
+    console.print()
+    console.print(_tokens(strategy, model_name, cache), highlight=False)
+
+
+def _baseline(name: str) -> RenderableType:
+    baseline = baselines.load(name)
+    return Group(
+        f"[bold]{name}[/], a baseline: it needs no training loop.",
+        escape(baseline.description),
+        f"It depends on {', '.join(baseline.uses)}.",
+    )
+
+
+def _cut(name: str, strategy: Strategy, model_name: str, model: Model, classes: int) -> tuple[Prefix, Suffix]:
+    """Code of a strategy's own may look at parameters, so it gets some: random ones, which tell as much."""
+    if not strategy.build:
+        return split_without_tensors(strategy, model, classes)
+    backbone = model.empty()
+    model.weights(ModelConfig(name=model_name, weights="random"), None).fill(backbone, backbone.stages())
+    try:
+        return split(backbone, strategy, classes)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a stranger's code does
+        raise UserError(f"strategy {name!r} can't be built on {model_name}: {type(error).__name__}: {error}") from error
+
+
+def lines(prefix: Prefix, suffix: Suffix) -> list[Line]:
+    """The picture from the head down to the embeddings; neighbouring blocks that are alike are one line."""
+    readout = prefix.readout or suffix.readout
+    # Where the answer is read in the prefix, the suffix is the head alone.
+    reading = prefix.stages if prefix.readout else suffix.stages
+    below = [] if prefix.readout else list(prefix.stages)
+    tops = [number for number, stage in enumerate(reading) if isinstance(stage, Block)]
+    top = tops[-1] if tops and readout != "mean" else len(reading)
+    tokens = ["all"] * (len(below) + top)
+    if top < len(reading):
+        tokens += ["the read one; keys, values: all"] + ["the read one"] * (len(reading) - top - 1)
+    stages = dict(zip((*prefix.names, *suffix.names), (*prefix.stages, *suffix.stages), strict=True))
+    once = [prefix.cacheable and number < len(prefix.names) for number in range(len(stages))]
+    found = [_line(*named, *where) for named, where in zip(stages.items(), zip(once, tokens, strict=True), strict=True)]
+    head = _line("head", suffix.head, False, "their mean" if readout == "mean" else "the read one")
+    return list(_folded([head, *(line for line in reversed(found) if line.parameters)]))
+
+
+def _line(name: str, stage: nn.Module, once: bool, tokens: str) -> Line:
+    adapters = [module for module in stage.modules() if isinstance(module, LoRALinear)]
+    added = {id(parameter) for adapter in adapters for parameter in (adapter.down, adapter.up)}
+    own = [parameter for parameter in stage.parameters() if id(parameter) not in added]
+    trained_own = sum(parameter.requires_grad for parameter in own)
+    state = "partly trained" if trained_own else "frozen"
+    if own and trained_own == len(own):
+        state = "trained"
+    if adapters:
+        state = "adapted (LoRA)" if state == "frozen" else "trained, adapted (LoRA)"
+    return Line(
+        name=name,
+        state=state,
+        parameters=sum(parameter.numel() for parameter in stage.parameters()),
+        trained=sum(parameter.numel() for parameter in stage.parameters() if parameter.requires_grad),
+        once=once,
+        tokens=tokens,
+    )
+
+
+def _folded(found: list[Line]) -> Iterator[Line]:
+    """found: from the top down."""
+    kinds = groupby(
+        found, key=lambda line: replace(line, name="block" if line.name.startswith("block.") else line.name)
+    )
+    for kind, group in kinds:
+        alike = list(group)
+        name = alike[0].name if len(alike) == 1 else f"{alike[-1].name} to {alike[0].name}"
+        total, trained = (len(alike) * count for count in (kind.parameters, kind.trained))
+        yield replace(kind, name=name, parameters=total, trained=trained)
+
+
+def _picture(found: list[Line]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("stage", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("parameters", justify="right")
+    table.add_column("computed", no_wrap=True)
+    table.add_column("at tokens")
+    for number, line in enumerate(found):
+        if line.once and not found[number - 1].once:
+            table.add_section()
+        style = STYLES.get(line.state, "yellow")
+        partly = 0 < line.trained < line.parameters
+        counted = f"{line.trained:,} of {line.parameters:,}" if partly else f"{line.parameters:,}"
+        state = f"[{style}]{MARKS[line.state]} {line.state}[/]"
+        table.add_row(line.name, state, counted, "once" if line.once else "each step", line.tokens)
+    return table
+
+
+def _notes(strategy: Strategy, prefix: Prefix, suffix: Suffix) -> list[str]:
+    parameters, trained = parameter_counts(prefix, suffix)
+    told = [f"Trained: {trained:,} of {parameters:,} parameters ({trained / parameters:.2%})."]
+    told += [
+        f"Adapted: every Linear gets a low-rank update of rank {adapter.rank}, scaled by {adapter.alpha:g}."
+        for adapter in strategy.adapt
+    ]
+    if not prefix.names:
+        told.append("Once: nothing. Below the first trained parameter is no block whose output could be stored.")
+    elif not prefix.cacheable:
+        told.append("Once: nothing. The strategy says that its frozen part may not be stored.")
+    else:
+        what = "the vector that is read is" if prefix.readout else "the hidden states of all tokens are"
+        told.append(
+            f"Once: what lies below {prefix.boundary} never changes, so for each text {what} stored, and taken from "
+            "there in every step."
+        )
+    return told
+
+
+def _tokens(strategy: Strategy, model_name: str, cache: Path) -> RenderableType:
+    """A row of the example, with what is read and what that sees."""
+    row, told = _example(strategy.input.pad_to, model_name, cache)
+    row, padding = _padded(row, strategy.input.pad_to)
+    count, causal = len(row), strategy.attention == "causal"
+    read_at = {"first": [0], "last": [count - 1], "mean": list(range(count))}[strategy.readout]
+    seen = _seen(count, read_at[-1], causal)
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_row("tokens", *(Text(token, "dim" if token == PADDING else "") for token in row))
+    table.add_row("read", *(Text("▲" if number in read_at else "", "bold green") for number in range(count)))
+    if strategy.readout != "mean":
+        table.add_row("it sees", *("●" if one else "·" for one in seen))
+    return Group(table, *(f"  {line}" for line in [*_reading(strategy, padding), *told]))
+
+
+def _example(pad_to: PadTo | None, model_name: str, cache: Path) -> tuple[list[str], list[str]]:
+    """Its tokens, cut where `pad_to` does, and what is to be said of them."""
+    limit = pad_to if isinstance(pad_to, int) else None
+    try:
+        tokenizer = load_tokenizer(model_name, cache, assets_folder())
+    except NotAvailable as problem:
+        return SENTENCE.split()[:limit], [f"Words stand for tokens here: {problem}."]
+    (ids,) = tokenizer.encode_rows([SENTENCE], special_tokens=True)
+    ids = tokenizer.cut(ids, limit or len(ids), special_tokens=True)
+    return [tokenizer.decode([one]).strip() or "_" for one in ids], []
+
+
+def _padded(row: list[str], pad_to: PadTo | None) -> tuple[list[str], bool]:
+    """The row filled up, with little of its padding shown, and whether there is any."""
+    missing = SHOWN_PADDING if pad_to == "longest" else max(0, (pad_to or 0) - len(row))
+    shown = [PADDING] * missing if missing <= SHOWN_PADDING else [PADDING, "...", PADDING]
+    return [*row, *shown], missing > 0
+
+
+def _seen(count: int, read_at: int, causal: bool) -> list[bool]:
+    rows = Rows.packed(np.array([count]))
+    return Attended(rows, causal, torch.tensor([read_at])).mask()[0, 0, 0].tolist()
+
+
+def _reading(strategy: Strategy, padding: bool) -> list[str]:
+    padded = ", padding included" if padding else ""
+    what = {
+        "first": "the first token",
+        "last": "the last position of the padded row" if padding else "the last token",
+        "mean": f"the mean over all tokens{padded}",
+    }[strategy.readout]
+    sees = "itself and the tokens before it" if strategy.attention == "causal" else f"every token{padded}"
+    lines = [f"Read: {what}. Attention is {strategy.attention}: a token sees {sees}."]
+    if strategy.input.pad_to:
+        to = "the longest training text" if strategy.input.pad_to == "longest" else f"{strategy.input.pad_to} tokens"
+        lines.append(f"Padding: rows are filled up to {to}, and the padding is attended to like text.")
+    return lines
