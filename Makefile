@@ -42,7 +42,8 @@ bench: setup
 		$(call option,REFERENCE,reference) $(call option,TUNE,tune) $(call option,EPOCHS,epochs) \
 		$(call option,PRECISION,precision) \
 		$(call option,CONFIG,config) $(call option,SET,set) \
-		$(call option,RESULTS,results) $(call option,CACHE,cache) $(if $(FORCE),--force) $(if $(SAVE),--save)
+		$(call option,RESULTS,results) $(call option,CACHE,cache) \
+		$(if $(FORCE),--force) $(if $(SAVE),--save) $(if $(QUIET),--quiet)
 
 report: setup
 	@$(BIN)/ftbench report $(call option,RESULTS,results) $(call option,REFERENCE,reference) $(call option,CACHE,cache)

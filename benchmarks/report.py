@@ -20,6 +20,7 @@ def main(path: Path) -> None:
     infos = [entry["extra_info"] for entry in content["benchmarks"]]
     processor = content["machine_info"]["cpu"].get("brand_raw", "unknown processor")
     tables = [_speed(infos, processor), _phases(infos), *(_growth(info) for info in infos if "rows" in info)]
+    tables += [_observers(info) for info in infos if "observers" in info]
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(*tables, *_ceilings(infos), sep="\n")
     console.print(f"Wrote {path} and {_write_markdown(path.with_suffix('.md'), tables, _ceilings(infos))}.")
@@ -90,10 +91,19 @@ def _growth(info: dict[str, Any]) -> Table:
     return table
 
 
+def _observers(info: dict[str, Any]) -> Table:
+    table = _table(f"What telling of a run costs ({info['run']})", *("observer", "rounds", "seconds", "CPU seconds"))
+    for name, costs in info["observers"].items():
+        table.add_row(name, str(info["rounds"]), *(f"{share:+.2%}" for share in (costs["wall"], costs["processor"])))
+    return table
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title)
     for column in columns:
-        table.add_column(column, justify="left" if column in ("strategy", "against", "phase", "value") else "right")
+        table.add_column(
+            column, justify="left" if column in ("strategy", "against", "phase", "value", "observer") else "right"
+        )
     return table
 
 

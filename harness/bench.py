@@ -38,10 +38,11 @@ def run_suite(
     force: bool,
     hosts: Hosts = ONE_MACHINE,
     save: bool = False,
+    quiet: bool = False,
 ) -> int:
     """Do a suite and print its table; returns the exit code: 0, or 1 where a run did not end well.
 
-    save: keep what the best run trained, for `ftbench predict`.
+    save: keep what the best run trained, for `ftbench predict`. quiet: print nothing but the table and what went wrong.
     """
     store = Store(results)
     store.check_writable()
@@ -49,9 +50,15 @@ def run_suite(
 
     swept: list[Record] = []
 
+    def resolved(part: SuiteConfig) -> Plan:
+        return resolve(part, results, cache, hosts).model_copy(update={"quiet": quiet})
+
     def prepared(part: Plan) -> Plan:
         part, finished = prepare_store(part, store, force)
-        _say_what_runs(console, part, finished)
+        for told in part.left_out:
+            console.print(f"[yellow]{escape(told)}[/]", highlight=False)
+        if not quiet:
+            _say_what_runs(console, part, finished)
         return part
 
     def sweep(part: Plan) -> list[Record]:
@@ -60,11 +67,11 @@ def run_suite(
         swept.extend(_records_of(part, store))
         return swept
 
-    plan = resolve(suite, results, cache, hosts)
+    plan = resolved(suite)
     interrupted = False
     try:
         if suite.tune:
-            plan = tuned(suite, plan, lambda chosen: resolve(chosen, results, cache, hosts), sweep, best_rates)
+            plan = tuned(suite, plan, resolved, sweep, best_rates)
         plan = prepared(kept.planned_to_keep(plan) if save else plan)
         launch(plan)
         if save and hosts.node_rank == 0:
@@ -75,7 +82,7 @@ def run_suite(
     rows = KeptSuite(name=suite.name, source=suite.source, rows=plan.rows)
     if plan.rows:
         rows.save(results)
-    _show(console, store, [*records, *swept], suite.reference, [rows] if plan.rows else [])
+    _show(console, store, [*records, *swept], suite.reference, [rows] if plan.rows else [], quiet=quiet)
     missing = len(plan.runs) - len(records)
     if save and not interrupted and (about := kept.installed(store)):
         console.print(
@@ -188,8 +195,6 @@ def _settle(console: Console, store: Store) -> None:
 
 
 def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
-    for told in plan.left_out:
-        console.print(f"[yellow]{escape(told)}[/]", highlight=False)
     chosen = {
         "model": lambda config: config.model.name,
         "weights": lambda config: config.model.weights,
@@ -224,6 +229,7 @@ def _show(
     reference: str | None,
     suites: list[KeptSuite],
     view: View = WHOLE,
+    quiet: bool = False,
 ) -> None:
     written = write_tables(store, reference)
     if records:
@@ -232,10 +238,12 @@ def _show(
     for suite in suites:
         if suite.is_published:
             print_published(console, suite, store.all())
-    if len(records) == 1:
+    if len(records) == 1 and not quiet:
         console.print("\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]", highlight=False)
     _say_what_is_left_out(console, store.unreadable())
-    console.print(f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}.", highlight=False)
+    if not quiet:
+        told = f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}."
+        console.print(told, highlight=False)
 
 
 def _say_what_is_left_out(console: Console, problems: list[str]) -> None:

@@ -61,6 +61,7 @@ def run(
     cache: Cache = CACHE,
     force: Annotated[bool, typer.Option(help="run again what is done")] = False,
     save: Annotated[bool, typer.Option("--save", help="keep the best classifier in RESULTS/classifier")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print the table and what went wrong, no progress")] = False,
 ) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
     from harness import baselines, bench
@@ -87,7 +88,7 @@ def run(
     }
     suite = load_suite(config, options, split_assignments(assign or []))
     hosts = Hosts(node_rank=node_rank, rendezvous=rdzv, hostfile=hostfile)
-    raise typer.Exit(bench.run_suite(console, suite, results, cache, force, hosts, save))
+    raise typer.Exit(bench.run_suite(console, suite, results, cache, force, hosts, save, quiet))
 
 
 @app.command()

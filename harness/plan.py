@@ -86,7 +86,7 @@ class PlannedRow(BaseModel):
 
 class Plan(BaseModel):
     """runs: as tables show them. rows: of the suite's file; none where it lists none. left_out: why baselines that this
-    model can't give are not among them."""
+    model can't give are not among them. quiet: print no progress."""
 
     runs: list[PlannedRun]
     rows: list[PlannedRow] = []
@@ -94,6 +94,7 @@ class Plan(BaseModel):
     results: Path
     cache: Path
     hosts: Hosts = ONE_MACHINE
+    quiet: bool = False
 
     def in_order(self) -> list[PlannedRun]:
         """The runs as they are done. A longer prefix goes on from the stored features of a shorter one, which comes

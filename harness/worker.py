@@ -18,7 +18,8 @@ def work(plan: Plan) -> None:
     listen()
     keep_freed_memory()
     world = connect(plan.runs[0].config.engine.timeout_seconds)
-    execute(plan, world, observer_for(world.rank))
+    with observer_for(plan, world) as observer:
+        execute(plan, world, observer)
     disconnect()
 
 

@@ -43,7 +43,7 @@ def test_a_record_says_what_ran_and_follows_its_schema(run_here: Callable, tmp_p
     )
     assert set(record.memory.by_rank[0].phases) == {"prepare", "features", "train", "evaluate"}
     assert record.memory.peak_bytes >= record.memory.by_rank[0].at_start > 1e7
-    files = {"runs", "table.md", "table.tex", "summary.csv", "comparison.json"}
+    files = {"runs", "events.log", "table.md", "table.tex", "summary.csv", "comparison.json"}
     assert {path.name for path in (tmp_path / "results").glob("[!.]*")} == files
 
 

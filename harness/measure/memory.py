@@ -41,6 +41,11 @@ def anonymous_bytes() -> int:
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
+def held_bytes(device: torch.device) -> int:
+    """What this process holds now, by `definition`."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else anonymous_bytes()
+
+
 def kernel_kills() -> int:
     """How many processes of this machine the kernel has killed for want of memory since it started; 0 where it does not
     tell. A rank that is killed so can't say it itself: whoever notices that it is gone compares two counts."""
@@ -78,8 +83,7 @@ class MemoryMeter:
     kernel_kills_before: int = field(default_factory=kernel_kills)
 
     def __post_init__(self) -> None:
-        on_gpu = self.device.type == "cuda"
-        self.at_start = torch.cuda.memory_allocated(self.device) if on_gpu else anonymous_bytes()
+        self.at_start = held_bytes(self.device)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

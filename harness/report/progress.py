@@ -1,105 +1,130 @@
-"""Who watches a suite: a live line in a terminal, plain lines where there is none, nobody on the other ranks."""
+"""Who watches a suite: a live view in a terminal, plain lines where there is none, a log beside the records; nobody on
+the other ranks."""
 
 from __future__ import annotations
 
+import datetime
 import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from harness.plan import PlannedRun
-from harness.records import Record
+from harness.engine.world import World
+from harness.plan import Plan, PlannedRun
+from harness.records import Record, Store
+from harness.report.live import Live
+from harness.report.watching import Silent, Watching, ending
 
-PLAIN_LINE_SECONDS = 15.0
-
-
-class Silent:
-    def run_started(self, planned: PlannedRun, number: int, total: int) -> None: ...
-
-    def phase(self, name: str) -> None: ...
-
-    def progress(self, done: int, total: int, loss: float, accuracy: float) -> None: ...
-
-    def warning(self, text: str) -> None: ...
-
-    def run_finished(self, record: Record) -> None: ...
+LOG = "events.log"
 
 
-class Lines(Silent):
+class Lines(Watching):
     """A line when a run starts and ends, and one in between every few seconds."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(
+        self, console: Console, runs: Sequence[PlannedRun], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(runs, clock)
         self.console = console
 
     def run_started(self, planned: PlannedRun, number: int, total: int) -> None:
-        self.title = f"[{number}/{total}] {planned.title}, seed {planned.config.seed}"
-        self._print(f"{self.title}: started")
+        super().run_started(planned, number, total)
+        self.still_going("started")
 
-    def phase(self, name: str) -> None:
-        self.phase_started = self.last_line = time.monotonic()
-
-    def progress(self, done: int, total: int, loss: float, accuracy: float) -> None:
-        now = time.monotonic()
-        if now - self.last_line >= PLAIN_LINE_SECONDS:
-            self.last_line = now
-            left = (now - self.phase_started) / done * (total - done)
-            self._print(f"{self.title}: step {done} of {total}, loss {loss:.3f}, about {left:.0f} s left")
+    def still_going(self, text: str) -> None:
+        self.console.print(escape(f"{self.title}: {text}"), highlight=False, soft_wrap=True)
 
     def warning(self, text: str) -> None:
-        self._print(f"{self.title}: {text}")
+        self.still_going(text)
 
     def run_finished(self, record: Record) -> None:
-        self._print(f"{self.title}: {_ending(record)}")
-
-    def _print(self, line: str) -> None:
-        self.console.print(escape(line), highlight=False, soft_wrap=True)
+        super().run_finished(record)
+        self.still_going(ending(record))
 
 
-class Live(Silent):
-    """One bar that is redrawn in place, and a line that stays when a run ends."""
+class EventLog(Watching):
+    """A line for each event at the end of a file: time, run id, event and what there is to say, with tabs between."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, path: Path, runs: Sequence[PlannedRun], clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(runs, clock)
+        self.path = path
 
     def run_started(self, planned: PlannedRun, number: int, total: int) -> None:
-        self.title = f"[{number}/{total}] {planned.title}, seed {planned.config.seed}"
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-        )
-        self.task = self.bar.add_task(escape(self.title), total=None, loss="")
-        self.bar.start()
+        super().run_started(planned, number, total)
+        self._write("started", self.title)
 
     def phase(self, name: str) -> None:
-        self.bar.update(self.task, description=escape(f"{self.title}: {name}"))
+        super().phase(name)
+        self._write("phase", name)
 
-    def progress(self, done: int, total: int, loss: float, accuracy: float) -> None:
-        self.bar.update(self.task, completed=done, total=total, loss=f"loss {loss:.3f}")
+    def still_going(self, text: str) -> None:
+        self._write("progress", text)
 
     def warning(self, text: str) -> None:
-        self.console.print(f"[yellow]{escape(f'{self.title}: {text}')}[/]", highlight=False)
+        self._write("warning", text)
 
     def run_finished(self, record: Record) -> None:
-        self.bar.stop()
-        style = "green" if record.status == "ok" else "bold red"
-        self.console.print(f"[{style}]{escape(f'{self.title}: {_ending(record)}')}[/]", highlight=False)
+        self._write("finished", f"{record.status}, {ending(record)}" if record.metrics else ending(record))
+        super().run_finished(record)
+
+    def _write(self, event: str, text: str) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        told = " ".join(text.split())
+        with self.path.open("a", encoding="utf-8") as log:  # one write: commands that share it don't mix their lines
+            log.write(f"{now}\t{self.planned.run_id}\t{event}\t{told}\n")
 
 
-def observer_for(rank: int) -> Silent:
-    if rank:
+class Several(Silent):
+    """Tells each of `observers`."""
+
+    def __init__(self, observers: Sequence[Silent]) -> None:
+        self._observers = observers
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        for observer in self._observers:
+            self._open.enter_context(observer)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def run_started(self, planned: PlannedRun, number: int, total: int) -> None:
+        for observer in self._observers:
+            observer.run_started(planned, number, total)
+
+    def phase(self, name: str) -> None:
+        for observer in self._observers:
+            observer.phase(name)
+
+    def progress(self, done: int, total: int, loss: float, accuracy: float | None = None) -> None:
+        for observer in self._observers:
+            observer.progress(done, total, loss, accuracy)
+
+    def warning(self, text: str) -> None:
+        for observer in self._observers:
+            observer.warning(text)
+
+    def run_finished(self, record: Record) -> None:
+        for observer in self._observers:
+            observer.run_finished(record)
+
+
+def observer_for(plan: Plan, world: World) -> Silent:
+    """Of the rank that this is: the first one tells."""
+    if world.rank:
         return Silent()
-    console = Console()
-    return Live(console) if console.is_terminal else Lines(console)
-
-
-def _ending(record: Record) -> str:
-    if record.metrics is None:
-        return f"{record.status}: {(record.error or '').splitlines()[-1]}"
-    test = record.metrics.test
-    return f"test {100 * test.accuracy:.2f}% ({test.correct} of {test.total}), {record.seconds.total:.1f} s"
+    store, console = Store(plan.results), Console()
+    runs = [run for run in plan.in_order() if not store.has(run.run_id)]
+    log = EventLog(plan.results / LOG, runs)
+    if plan.quiet:
+        return log
+    shown = Live(console, runs, len(plan.runs), world.device) if console.is_terminal else Lines(console, runs)
+    return Several([log, shown])

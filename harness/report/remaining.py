@@ -1,0 +1,123 @@
+"""How much time is left of a run and of its suite, from what was seen so far.
+
+It has no clock: whoever uses it says what time it is, in seconds from any beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+# The speed of training is that of the last minute: a shared machine's drifts.
+WINDOW_SECONDS = 60.0
+POINT_EVERY_SECONDS = 1.0
+# Where no run has been evaluated yet. Measured on the embedded model: 0.3 (last_block) to 0.8 (lora).
+EVALUATION_IN_EPOCHS = 0.4
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A run that ended well. seconds: since the end of the one before. evaluation_in_epochs: None where training had no
+    steps."""
+
+    title: str
+    seconds: float
+    evaluation: float
+    evaluation_in_epochs: float | None
+
+
+class Remaining:
+    """Told of every event of a suite's runs, it says how many seconds are left; None while nobody can know.
+
+    Events and questions may come from two threads.
+    """
+
+    def __init__(self, waiting: Sequence[str]) -> None:
+        """waiting: the titles of the runs to come; runs with the same title take about as long."""
+        self.waiting = list(waiting)
+        self._done: list[_Done] = []
+        self._title: str | None = None
+        self._ended: float | None = None
+
+    def run_started(self, title: str, epochs: int, now: float) -> None:
+        self.waiting.remove(title)
+        self._title, self._epochs = title, epochs
+        self._started = now if self._ended is None else self._ended  # what lies between two runs is the next one's
+        self._enter("", now)
+
+    def phase_started(self, name: str, now: float) -> None:
+        epoch = self._epoch_seconds() if name == "evaluate" else None
+        self._enter(name, now)
+        self._trained_epoch = epoch
+
+    def _enter(self, phase: str, now: float) -> None:
+        self._phase, self._phase_started = phase, now
+        self._points: list[tuple[float, int]] = []
+        self._latest, self._steps = (now, 0), 0
+        self._trained_epoch: float | None = None
+
+    def progress(self, done: int, steps: int, now: float) -> None:
+        """`done` of `steps` training steps are done, maybe some of them before the run went on from a checkpoint."""
+        points = self._points or [(now, done)]  # what came before the first call is warm-up
+        if now - points[-1][0] >= POINT_EVERY_SECONDS:
+            points = [*points, (now, done)]
+        recent = [point for point in points if now - point[0] <= WINDOW_SECONDS]
+        self._latest, self._steps = (now, done), steps
+        self._points = recent if len(recent) > 2 else points[-3:]
+
+    def run_finished(self, ok: bool, now: float) -> None:
+        assert self._title is not None
+        if ok:
+            evaluation = now - self._phase_started
+            in_epochs = evaluation / self._trained_epoch if self._trained_epoch else None
+            self._done.append(_Done(self._title, now - self._started, evaluation, in_epochs))
+        self._title, self._ended = None, now
+
+    def steps_per_second(self) -> float | None:
+        points, (now, done) = self._points, self._latest
+        if not points or now == points[0][0]:
+            return None
+        return (done - points[0][1]) / (now - points[0][0])
+
+    def of_run(self, now: float) -> float | None:
+        """Of the run that is under way; 0 between runs."""
+        if self._title is None:
+            return 0.0
+        rate, evaluation = self.steps_per_second(), self._evaluation()
+        if self._phase == "evaluate" and evaluation is not None:
+            return max(0.0, evaluation - (now - self._phase_started))
+        if rate and evaluation is not None:
+            at, done = self._latest
+            return max(0.0, (self._steps - done) / rate - (now - at)) + evaluation
+        whole = self._usual(self._title)
+        return None if whole is None else max(0.0, whole - (now - self._started))
+
+    def of_suite(self, now: float) -> float | None:
+        left = self.of_run(now)
+        if left is None:
+            return None
+        as_this = now - self._started + left if self._title is not None else None
+        times = [self._usual(title) for title in self.waiting]
+        known = [as_this if seconds is None else seconds for seconds in times]
+        return None if None in known else left + sum(known)
+
+    def _usual(self, title: str) -> float | None:
+        """Seconds of a whole run: the median of those with this title, else the mean of all that ended well."""
+        same = [run.seconds for run in self._done if run.title == title]
+        if same:
+            return median(same)
+        return fmean(run.seconds for run in self._done) if self._done else None
+
+    def _evaluation(self) -> float | None:
+        """In seconds: as in runs with this title, else in proportion to this run's training as in others."""
+        same = [run.evaluation for run in self._done if run.title == self._title]
+        if same:
+            return median(same)
+        epoch = self._epoch_seconds() or self._trained_epoch
+        others = [run.evaluation_in_epochs for run in self._done if run.evaluation_in_epochs is not None]
+        return epoch and epoch * (fmean(others) if others else EVALUATION_IN_EPOCHS)
+
+    def _epoch_seconds(self) -> float | None:
+        rate = self.steps_per_second()
+        return self._steps / self._epochs / rate if rate and self._epochs else None
