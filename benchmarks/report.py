@@ -92,9 +92,10 @@ def _growth(info: dict[str, Any]) -> Table:
 
 
 def _observers(info: dict[str, Any]) -> Table:
-    table = _table(f"What telling of a run costs ({info['run']})", *("observer", "rounds", "seconds", "CPU seconds"))
+    table = _table(f"What telling of a run costs ({info['run']})", *("observer", "more seconds", "more CPU seconds"))
     for name, costs in info["observers"].items():
-        table.add_row(name, str(info["rounds"]), *(f"{share:+.2%}" for share in (costs["wall"], costs["processor"])))
+        table.add_row(name, f"{costs['seconds']:+.2%}", f"{costs['processor']:+.2%}")
+    table.add_row("live, by itself", "", f"{info['own_share']:+.2%}")
     return table
 
 
