@@ -110,13 +110,13 @@ class Remaining:
         return fmean(run.seconds for run in self._done) if self._done else None
 
     def _evaluation(self) -> float | None:
-        """In seconds: as in runs with this title, else in proportion to this run's training as in others."""
-        same = [run.evaluation for run in self._done if run.title == self._title]
-        if same:
-            return median(same)
+        """Seconds of this run's, in proportion to its training: as in runs with this title, else as in others."""
         epoch = self._epoch_seconds() or self._trained_epoch
-        others = [run.evaluation_in_epochs for run in self._done if run.evaluation_in_epochs is not None]
-        return epoch and epoch * (fmean(others) if others else EVALUATION_IN_EPOCHS)
+        same = [run for run in self._done if run.title == self._title]
+        shares = [run.evaluation_in_epochs for run in same or self._done if run.evaluation_in_epochs is not None]
+        if epoch:  # the machine's speed may be another than it was
+            return epoch * (median(shares) if shares else EVALUATION_IN_EPOCHS)
+        return median(run.evaluation for run in same) if same else None
 
     def _epoch_seconds(self) -> float | None:
         rate = self.steps_per_second()
