@@ -83,13 +83,18 @@ def run_suite(
     if plan.rows:
         rows.save(results)
     _show(console, store, [*records, *swept], suite.reference, [rows] if plan.rows else [], quiet=quiet)
-    missing = len(plan.runs) - len(records)
     if save and not interrupted and (about := kept.installed(store)):
         console.print(
             f"Kept the classifier of [bold]{escape(about.run_id)}[/], the best by accuracy on the validation texts; "
             '[bold]ftbench predict "a text"[/] uses it.',
             highlight=False,
         )
+    missing = len(plan.runs) - len(records)
+    _say_what_is_missing(console, missing, interrupted)
+    return int(interrupted or missing or any(record.status != "ok" for record in records))
+
+
+def _say_what_is_missing(console: Console, missing: int, interrupted: bool) -> None:
     if interrupted:
         console.print("[bold red]Interrupted.[/] The same command goes on with the runs that are missing.")
     elif missing:
@@ -97,7 +102,6 @@ def run_suite(
             f"[bold red]{missing} run(s) did not end: the other machines were lost.[/] "
             "The same command, on every machine, goes on."
         )
-    return int(interrupted or missing or any(record.status != "ok" for record in records))
 
 
 def _keep_the_best(console: Console, plan: Plan, store: Store) -> None:

@@ -18,8 +18,10 @@ from harness import bench
 from harness.records import Record, Store, newest_of_each
 from harness.report.columns import columns, rows
 from harness.report.comparison import Group, compare, groups
-from harness.report.files import comparison, markdown, summary, write_tables
+from harness.report.files import comparison, summary, write_tables
+from harness.report.formats import markdown
 from harness.report.scaling import scaling, scaling_markdown
+from harness.report.sheet import sheets
 from harness.report.table import print_table
 from harness.statistics import accuracy_interval, mcnemar, paired_difference
 from harness.suite_file import load_suite
@@ -50,7 +52,7 @@ def test_the_best_of_each_column_is_marked(three: list[Record], store: Store) ->
     trained, time = 1, -1
     assert (head_only.best[trained], last_block.best[trained]) == (True, False)
     assert head_only.best[time] != last_block.best[time]
-    assert f"**{head_only.cells[trained]}**" in markdown(groups(three[:2]), store)
+    assert f"**{head_only.cells[trained]}**" in markdown(sheets(groups(three[:2]), store))
     assert not any(rows(compare(Group(three[:1]), store))[0].best), "one row alone wins nothing"
 
 
@@ -60,8 +62,8 @@ def test_a_time_that_leaves_out_stored_work_is_marked_and_wins_nothing(run_here,
     assert not first.cells[-1].endswith("*")
     assert second.cells[-1].endswith("s*")
     assert (first.best[-1], second.best[-1]) == (True, False)
-    assert "what another run had stored of its frozen part" in markdown(groups([computed, reused]), store)
-    assert "had stored" not in markdown(groups([computed]), store)
+    assert "what another run had stored of its frozen part" in markdown(sheets(groups([computed, reused]), store))
+    assert "had stored" not in markdown(sheets(groups([computed]), store))
 
 
 def test_a_failed_cell_shows_why_and_keeps_what_was_measured(three: list[Record], store: Store) -> None:
@@ -69,7 +71,7 @@ def test_a_failed_cell_shows_why_and_keeps_what_was_measured(three: list[Record]
     assert failed.failure.startswith("diverged: the loss of step")
     assert _cells(three[2:], store)[0]["test loss"] == "-"
     assert not any(rows(compare(Group(three), store))[2].best)
-    for text in (_printed(three, 160, store), markdown(groups(three), store)):
+    for text in (_printed(three, 160, store), markdown(sheets(groups(three), store))):
         assert failed.failure in text
     lines = summary(three)
     assert lines["status"].tolist() == ["ok", "ok", "diverged"]
@@ -98,9 +100,9 @@ def test_whatever_the_terminal_numbers_are_whole(three: list[Record], store: Sto
 
 
 def test_runs_under_other_conditions_stand_in_another_table(three: list[Record], store: Store) -> None:
-    assert len(comparison(groups(three[:2]), store)) == 1
-    assert len(comparison(groups(three), store)) == 2
-    assert markdown(groups(three), store).count("### ") == 2
+    assert len(comparison(sheets(groups(three[:2]), store))) == 1
+    assert len(comparison(sheets(groups(three), store))) == 2
+    assert markdown(sheets(groups(three), store)).count("### ") == 2
 
 
 def test_only_the_newest_record_of_a_configuration_is_shown(run_here, store: Store) -> None:
@@ -245,14 +247,14 @@ def test_comparison_json_holds_the_evidence(suite: list[Record], store: Store) -
     assert [found["difference"], *found["interval"], found["p"], found["corrected_p"]] == pytest.approx(
         [float(x) for x in (expected.estimate, expected.low, expected.high, expected.p, expected.p)]
     )
-    (turned,) = comparison(groups(suite), store, "head_only")
+    (turned,) = comparison(sheets(groups(suite), store, "head_only"))
     assert turned["rows"][1]["evidence"]["verdict"] == "better"
     assert turned["rows"][1]["evidence"]["difference"] == pytest.approx(-found["difference"])
 
 
 def test_what_would_settle_an_open_row_is_told(suite: list[Record], store: Store) -> None:
     alike = [_predicting(record, store, np.arange(80) % 10 > record.seed % 2) for record in suite]
-    text = markdown(groups(alike), store)
+    text = markdown(sheets(groups(alike), store))
     assert "no evidence" in text
     assert "head_only none was seen" in text
     random = np.random.default_rng(3)
@@ -260,7 +262,7 @@ def test_what_would_settle_an_open_row_is_told(suite: list[Record], store: Store
     evidence = compare(Group(near), store)[0].evidence
     assert evidence.verdict == "no evidence"
     assert evidence.seeds_needed > 3
-    assert f"head_only {evidence.seeds_needed} seeds" in markdown(groups(near), store)
+    assert f"head_only {evidence.seeds_needed} seeds" in markdown(sheets(groups(near), store))
 
 
 def test_a_failed_seed_is_counted_and_told(suite: list[Record], store: Store) -> None:
@@ -269,11 +271,11 @@ def test_a_failed_seed_is_counted_and_told(suite: list[Record], store: Store) ->
     head_only = compare(Group(records), store)[0]
     assert head_only.evidence.seeds == [0, 2]
     assert _cells(records, store)[0]["seeds"] == "2 of 3"
-    for text in (_printed(records, 120, store), markdown(groups(records), store)):
+    for text in (_printed(records, 120, store), markdown(sheets(groups(records), store))):
         assert "seed 1 oom: out of memory" in text
         assert "Not in the values: 1 of 3 seeds of head_only" in text
         assert "Compared on 2 seeds only, which ended well for both: head_only" in text
-    (table,) = comparison(groups(records), store)
+    (table,) = comparison(sheets(groups(records), store))
     assert table["rows"][0]["failed_seeds"] == {1: "oom"}
 
 
@@ -282,7 +284,7 @@ def test_one_seed_is_judged_as_a_pair_of_models(suite: list[Record], store: Stor
     evidence = compare(Group(ones), store)[0].evidence
     expected = mcnemar(*(_right(ones, store, name)[0] for name in ("head_only", "last_block")))
     assert (evidence.p, evidence.verdict, evidence.seeds_needed) == (pytest.approx(float(expected.p)), "worse", None)
-    text = markdown(groups(ones), store)
+    text = markdown(sheets(groups(ones), store))
     assert "very pairs of trained models (McNemar's test), not on the strategies" in text
     assert "how results vary from seed to seed is not in it" in text
 
@@ -298,7 +300,7 @@ def test_rows_on_other_messages_are_not_compared(suite: list[Record], store: Sto
         groups(suite), store
     )
     (store.runs / suite[0].run_id / "predictions.csv").unlink()
-    assert f"{suite[0].run_id} has no predictions.csv" in markdown(groups(suite), store)
+    assert f"{suite[0].run_id} has no predictions.csv" in markdown(sheets(groups(suite), store))
 
 
 def test_the_reference_must_be_among_the_rows(suite: list[Record], run_cli) -> None:

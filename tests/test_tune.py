@@ -13,7 +13,8 @@ from rich.console import Console
 from harness import bench
 from harness.records import Record, Store
 from harness.report.comparison import compare, groups
-from harness.report.files import markdown
+from harness.report.formats import markdown
+from harness.report.sheet import sheets
 from harness.report.sweep import best_rates
 from harness.suite_file import load_suite
 from harness.tune import GRID, SWEPT_SEEDS
@@ -75,7 +76,7 @@ def test_validation_chooses_and_every_seed_runs_at_both_rates(swept: list[Record
         if best != common:
             assert len(entries[f"{strategy} (lr {best:g})"].records) == SWEPT_SEEDS + 1
     assert len(entries) <= 5, "the other rates are in the curve only"
-    told = markdown(groups(store.all()), store)
+    told = markdown(sheets(groups(store.all()), store))
     assert "never by test" in told
     assert told.count("### ") == 1, "one table"
     (table,) = json.loads((store.results / "comparison.json").read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,15 @@ from filelock import FileLock
 from harness.data.fetch import write_atomically
 from harness.records import Record, Store, newest_of_each
 from harness.report import formats
-from harness.report.columns import columns, last_line
-from harness.report.comparison import Entry, Group, compare, groups
+from harness.report.columns import last_line
+from harness.report.comparison import groups
 from harness.report.markdown import cell, markdown_table
-from harness.report.notes import heading, notes
 from harness.report.published import TITLES, cells, judged, published_comparison, title
 from harness.report.published import notes as notes_on_published
 from harness.report.scaling import scaling_markdown
-from harness.report.sheet import sheets
+from harness.report.sheet import Sheet, sheets
 from harness.report.suites import KeptSuite, suites_in
-from harness.report.sweep import curves, sweep_notes
-
-
-def markdown(groups: list[Group], store: Store, reference: str | None = None) -> str:
-    return formats.markdown(sheets(groups, store, reference))
+from harness.report.sweep import curves
 
 
 def summary(records: list[Record]) -> pd.DataFrame:
@@ -52,17 +48,17 @@ def summary(records: list[Record]) -> pd.DataFrame:
     )
 
 
-def comparison(groups: list[Group], store: Store, reference: str | None = None) -> list[dict[str, Any]]:
+def comparison(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
     """Each table as data: its heading, its notes, and for each row the values that are compared."""
-    return [_comparison_group(group, compare(group, store, reference)) for group in groups]
+    return [_comparison(sheet) for sheet in sheets]
 
 
-def _comparison_group(group: Group, entries: list[Entry]) -> dict[str, Any]:
-    numeric = [column for column in columns(entries) if column.best]
+def _comparison(sheet: Sheet) -> dict[str, Any]:
+    numeric = [column for column in sheet.columns if column.best]
     return {
-        "conditions": heading(group),
-        "notes": [*notes(entries), *sweep_notes(group.records), *group.told],
-        "learning_rates": [asdict(curve) for curve in curves(group.records)],
+        "conditions": sheet.heading,
+        "notes": sheet.notes,
+        "learning_rates": [asdict(curve) for curve in curves(sheet.records)],
         "rows": [
             {
                 "name": entry.name,
@@ -74,7 +70,7 @@ def _comparison_group(group: Group, entries: list[Entry]) -> dict[str, Any]:
                 "test_deviation": entry.deviation,
                 "evidence": asdict(entry.evidence) if entry.evidence else None,
             }
-            for entry in entries
+            for entry in sheet.entries
         ],
     }
 
@@ -94,9 +90,9 @@ def write_tables(store: Store, reference: str | None = None) -> list[Path]:
     with FileLock(store.results / ".tables.lock"):
         records, suites = store.all(), suites_in(store.results)
         kept = newest_of_each(records)
-        tables, published = groups(kept, suites), [suite for suite in suites if suite.is_published]
-        shown = sheets(tables, store, reference)
-        data = comparison(tables, store, reference) + [published_comparison(suite, records) for suite in published]
+        published = [suite for suite in suites if suite.is_published]
+        shown = sheets(groups(kept, suites), store, reference)
+        data = comparison(shown) + [published_comparison(suite, records) for suite in published]
         texts = [formats.markdown(shown), scaling_markdown(kept)]
         left_out = "".join(f"- Left out: {cell(problem)}\n" for problem in store.unreadable())
         files = {

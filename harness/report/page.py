@@ -13,15 +13,16 @@ from markupsafe import Markup
 from harness.data.fetch import write_atomically
 from harness.records import Record, Store, newest_of_each
 from harness.report import published
-from harness.report.comparison import Entry, Group, compare, groups, reference_of
+from harness.report.columns import Column, Row
+from harness.report.comparison import Group, groups, reference_of
 from harness.report.drawing import Plot, draw, short, style
 from harness.report.files import write_tables
 from harness.report.mistakes import Mistakes, mistakes
 from harness.report.plots import looks_of, row_plots
 from harness.report.scaling import NOTE, TITLES, scaling
+from harness.report.sheet import Sheet, sheets
 from harness.report.suites import KeptSuite, suites_in
-from harness.report.sweep import curves, sweep_notes, sweep_rows
-from harness.report.table import Column, Row, columns, heading, notes, rows
+from harness.report.sweep import curves, sweep_rows
 from harness.report.trends import course_plots, history, history_plot, scaling_plot, sweep_plot
 
 HIGHLIGHTS = {
@@ -50,7 +51,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Grid:
     """A table as the page shows it; the first `left` columns hold text."""
 
     caption: str
@@ -70,7 +71,7 @@ class Section:
     """highlights: what wins a column, its name and its value."""
 
     heading: str
-    sheets: list[Sheet]
+    grids: list[Grid]
     notes: list[str]
     pictures: list[Picture]
     highlights: list[tuple[str, str, str]] = ()
@@ -134,12 +135,11 @@ def _compared(
     cache: Path,
     studio: Studio,
 ) -> Section:
-    entries = compare(group, store, reference)
-    swept, titles, looks = curves(group.records), columns(entries), looks_of(entries)
-    written = rows(entries)
-    sheets = [_sheet(group, entries, titles, written)]
+    (sheet,) = sheets([group], store, reference)
+    entries, swept, looks = sheet.entries, curves(group.records), looks_of(sheet.entries)
+    grids = [_grid(sheet)]
     if swept:
-        sheets.append(_plain_sheet("Validation accuracy over the learning rate", *sweep_rows(swept)))
+        grids.append(_plain_grid("Validation accuracy over the learning rate", *sweep_rows(swept)))
 
     def plots() -> Iterable[Plot]:
         yield from row_plots(entries, looks, store)
@@ -151,30 +151,30 @@ def _compared(
             yield history_plot(revisions, past)
 
     return Section(
-        heading=heading(group),
-        sheets=sheets,
-        notes=[*notes(entries), *sweep_notes(group.records), *group.told],
+        heading=sheet.heading,
+        grids=grids,
+        notes=sheet.notes,
         pictures=studio.pictures(f"table{number}", plots()),
-        highlights=_highlights(titles, written),
+        highlights=_highlights(sheet.columns, sheet.rows),
         mistakes=mistakes(entries, cache),
     )
 
 
-def _sheet(group: Group, entries: list[Entry], titles: list[Column], written: list[Row]) -> Sheet:
+def _grid(sheet: Sheet) -> Grid:
     # What is the same for all rows, such as a verdict's, is no number to sort by.
-    numeric = [len({column.value(entry) for entry in entries} - {None, 0}) > 0 for column in titles]
+    numeric = [len({column.value(entry) for entry in sheet.entries} - {None, 0}) > 0 for column in sheet.columns]
     lines = []
-    for entry, row in zip(entries, written, strict=True):
-        values = [column.value(entry) if sorts else None for column, sorts in zip(titles, numeric, strict=True)]
+    for entry, row in zip(sheet.entries, sheet.rows, strict=True):
+        values = [column.value(entry) if sorts else None for column, sorts in zip(sheet.columns, numeric, strict=True)]
         cells = [Cell(*cell) for cell in zip(row.cells, values, row.best, strict=True)]
         lines.append(Line(row.name, cells, row.failure, entry.is_baseline))
-    name = "row" if group.suite else "strategy"
-    return Sheet(f"Comparison: {heading(group)}", [name, *(column.title for column in titles)], lines)
+    titles = [sheet.first_title, *(column.title for column in sheet.columns)]
+    return Grid(f"Comparison: {sheet.heading}", titles, lines)
 
 
-def _plain_sheet(caption: str, titles: Iterable[str], cells: Iterable[list[str]], left: int = 1) -> Sheet:
+def _plain_grid(caption: str, titles: Iterable[str], cells: Iterable[list[str]], left: int = 1) -> Grid:
     lines = [Line(first, [Cell(text, _leading_number(text)) for text in rest]) for first, *rest in cells]
-    return Sheet(caption, list(titles), lines, left)
+    return Grid(caption, list(titles), lines, left)
 
 
 def _leading_number(text: str) -> float | None:
@@ -196,13 +196,13 @@ def _highlights(titles: list[Column], written: list[Row]) -> list[tuple[str, str
 def _scaled(records: list[Record], studio: Studio) -> Iterable[Section]:
     for number, (title, found) in enumerate(scaling(records).items(), start=1):
         pictures = studio.pictures(f"scaling{number}", [scaling_plot(title, found)])
-        yield Section(title, [_plain_sheet(title, TITLES, [row.cells() for row in found])], [NOTE], pictures)
+        yield Section(title, [_plain_grid(title, TITLES, [row.cells() for row in found])], [NOTE], pictures)
 
 
 def _published(suite: KeptSuite, records: list[Record]) -> Section:
     lines = published.judged(suite, records)
-    sheet = _plain_sheet(published.title(suite), published.TITLES, map(published.cells, lines), left=2)
-    return Section(published.title(suite), [sheet], published.notes(lines), [])
+    grid = _plain_grid(published.title(suite), published.TITLES, map(published.cells, lines), left=2)
+    return Section(published.title(suite), [grid], published.notes(lines), [])
 
 
 def _html(sections: list[Section], records: list[Record], left_out: list[str]) -> str:

@@ -104,7 +104,7 @@ class Several(Silent):
         for observer in self._observers:
             observer.phase(name)
 
-    def progress(self, done: int, total: int, loss: float, accuracy: float | None = None) -> None:
+    def progress(self, done: int, total: int, loss: float, accuracy: float) -> None:
         for observer in self._observers:
             observer.progress(done, total, loss, accuracy)
 

@@ -28,7 +28,7 @@ class Silent:
 
     def phase(self, name: str) -> None: ...
 
-    def progress(self, done: int, total: int, loss: float, accuracy: float | None = None) -> None:
+    def progress(self, done: int, total: int, loss: float, accuracy: float) -> None:
         """done: of `total` training steps. loss: of the last step. accuracy: of the last steps, as a share of 1."""
 
     def warning(self, text: str) -> None: ...
@@ -62,14 +62,14 @@ class Watching(Silent):
     def _reset(self, now: float) -> None:
         self.done, self.steps, self.measured, self._last_told = 0, None, [], now
 
-    def progress(self, done: int, total: int, loss: float, accuracy: float | None = None) -> None:
+    def progress(self, done: int, total: int, loss: float, accuracy: float) -> None:
         now = self.clock()
         self.remaining.progress(done, total, now)
         self.done, self.steps = done, total
         rate = self.remaining.steps_per_second()
         self.measured = [
             f"loss {loss:.3f}",
-            *([f"accuracy {accuracy:.0%}"] if accuracy is not None else []),
+            f"accuracy {accuracy:.0%}",
             *([f"{rate * self.planned.config.training.batch_size:,.0f} examples/s"] if rate else []),
         ]
         if now - self._last_told >= LINE_SECONDS:
