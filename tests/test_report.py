@@ -297,7 +297,7 @@ def test_rows_on_other_messages_are_not_compared(suite: list[Record], store: Sto
     assert head_only.evidence is None
     assert head_only.interval is not None
     assert "Not compared: head_only, since it was tested on other messages than last_block" in markdown(
-        groups(suite), store
+        sheets(groups(suite), store)
     )
     (store.runs / suite[0].run_id / "predictions.csv").unlink()
     assert f"{suite[0].run_id} has no predictions.csv" in markdown(sheets(groups(suite), store))
