@@ -19,7 +19,7 @@ from rich.console import Console
 from harness.plan import Plan, resolve
 from harness.report.live import Live, duration
 from harness.report.progress import LOG, EventLog, Lines
-from harness.report.remaining import Remaining
+from harness.report.remaining import WINDOW_STEPS, Remaining
 from harness.suite_file import load_suite
 from tests.conftest import ROOT, command
 
@@ -80,7 +80,7 @@ def test_a_machine_that_slows_down_is_noticed_within_the_window() -> None:
     steps[150:] *= 3
     suite = Simulated(["a"])
     told = suite.run("a", steps, evaluation=60.0)
-    within = 150 + int(60 / 1.5) + 5
+    within = 150 + WINDOW_STEPS + 5
     assert max(_errors(told, since=within)) < 0.2
 
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-# The speed of training is that of the last minute: a shared machine's drifts.
-WINDOW_SECONDS = 60.0
-POINT_EVERY_SECONDS = 1.0
+# The speed is that of the last seconds, since a shared machine's drifts, but of enough steps for texts of all lengths.
+WINDOW_SECONDS, WINDOW_STEPS = 20.0, 40
+POINT_EVERY_SECONDS = 0.5
 # Where no run has been evaluated yet. Measured on the embedded model: 0.3 (last_block) to 0.8 (lora).
 EVALUATION_IN_EPOCHS = 0.4
 
@@ -62,9 +62,9 @@ class Remaining:
         points = self._points or [(now, done)]  # what came before the first call is warm-up
         if now - points[-1][0] >= POINT_EVERY_SECONDS:
             points = [*points, (now, done)]
-        recent = [point for point in points if now - point[0] <= WINDOW_SECONDS]
+        recent = [(at, then) for at, then in points if now - at <= WINDOW_SECONDS or done - then <= WINDOW_STEPS]
         self._latest, self._steps = (now, done), steps
-        self._points = recent if len(recent) > 2 else points[-3:]
+        self._points = recent
 
     def run_finished(self, ok: bool, now: float) -> None:
         assert self._title is not None
