@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_docs import BLOCK, is_left_alone, name_of
+from tests.test_docs import BLOCK, name_of
 from tools import draw_figures, record_reference
 
 ALL_PAGES = [page for page in ROOT.rglob("*.md") if not {".venv", ".git", "shared"} & set(page.parts)]
@@ -27,7 +27,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"`[^`]*`", "", BLOCK.sub("", page.read_text(encoding="utf-8")))
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if re.match(r"\w+:", target) or is_left_alone(name_of((page.parent / target).resolve())):
+        if re.match(r"\w+:", target):
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page

@@ -25,13 +25,6 @@ from harness import UserError, baselines, bench, cli
 from harness.suite_file import SuiteConfig
 from tests.conftest import ROOT
 
-# Documents may be ahead of what is built: a command or link that holds one of these is left alone.
-# Take an entry out when its part is there.
-NOT_YET = (
-    "ftbench table --sort",
-    "ftbench explain",
-    "QUIET=1",
-)
 # What the reader is to bring, or to put in place of a name in capitals: made for a test, so that the rest is checked.
 READERS_FILES = {
     "reviews.csv": "text,label\n" + "".join(f"text number {n},{'good' if n % 2 else 'bad'}\n" for n in range(40)),
@@ -75,13 +68,8 @@ def commands() -> dict[str, str]:
     return found
 
 
-def is_left_alone(text: str) -> bool:
-    return any(part in text for part in NOT_YET)
-
-
 def checked(command: str) -> object:
-    marks = [pytest.mark.skip(reason="not built yet")] if is_left_alone(command) else []
-    return pytest.param(command, id=command, marks=marks)
+    return pytest.param(command, id=command)
 
 
 @pytest.fixture
@@ -233,7 +221,27 @@ def test_a_quick_command_runs_as_it_is_written(folder: Path, run_cli: Callable) 
     assert (code, "head_only" in out, "tfidf" in out) == (0, True, True)
 
 
-@pytest.mark.parametrize("command", ["ftbench list", "ftbench list --model mini", "ftbench check-weights --model mini"])
+def test_the_next_steps_lead_to_a_report_and_a_prediction(folder: Path) -> None:
+    steps = [
+        "make bench MODEL=mini DATA=synthetic STRATEGY=last_block,first_token SAVE=1",
+        "make report",
+        'ftbench predict "free prize, call now"',
+        "ftbench export my_classifier",
+        "ftbench table --sort test --format markdown",
+    ]
+    assert not set(steps) - set(commands())
+    told = [typed(step, folder) for step in steps]
+    assert "ftbench predict" in told[0]
+    assert (folder / "results" / "report.html").exists()
+    assert told[2].split("\t")[0] in ("ham", "spam")
+    assert (folder / "my_classifier" / "config.json").exists()
+    assert told[4].index("last_block") < told[4].index("first_token")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["ftbench explain last_block", "ftbench list", "ftbench list --model mini", "ftbench check-weights --model mini"],
+)
 def test_commands_that_only_look(command: str, run_cli: Callable) -> None:
     assert command in commands()
     code, out, _ = run_cli(*shlex.split(command)[1:], results=None)
@@ -242,7 +250,7 @@ def test_commands_that_only_look(command: str, run_cli: Callable) -> None:
 
 @pytest.mark.long
 def test_every_command_on_the_embedded_model_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = [command for command in commands() if not is_left_alone(command) and command.startswith("make bench")]
+    own = [command for command in commands() if command.startswith("make bench")]
     with monkeypatch.context() as patched:
         quick = [command for command in own if is_quick(check(command, folder, patched))]
     assert quick
