@@ -12,7 +12,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-PEERS = {"plain": "plain path", "trainer": "Hugging Face Trainer", "single": "single calls"}
+PEERS = {
+    "plain": "plain path",
+    "trainer": "Hugging Face Trainer",
+    "single": "single calls",
+    "library": "single calls of transformers",
+}
 
 
 def main(path: Path) -> None:

@@ -256,7 +256,7 @@ def test_what_would_settle_an_open_row_is_told(suite: list[Record], store: Store
     alike = [_predicting(record, store, np.arange(80) % 10 > record.seed % 2) for record in suite]
     text = markdown(sheets(groups(alike), store))
     assert "no evidence" in text
-    assert "head_only none was seen" in text
+    assert "No difference at all was seen: head_only." in text
     random = np.random.default_rng(3)
     near = [_predicting(one, store, random.random(80) < NEAR[one.strategy]) for one in suite]
     evidence = compare(Group(near), store)[0].evidence

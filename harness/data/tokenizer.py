@@ -76,7 +76,7 @@ class BytePairs(tiktoken.Encoding):
         return self.encode_single_token(END_OF_TEXT)
 
     def encode_rows(self, texts: list[str], special_tokens: bool) -> list[list[int]]:
-        return self.encode_ordinary_batch([text[:_LONGEST_TEXT] for text in texts])
+        return [self.encode_ordinary(text[:_LONGEST_TEXT]) for text in texts]
 
     def cut(self, row: list[int], limit: int, special_tokens: bool) -> list[int]:
         return row[:limit]

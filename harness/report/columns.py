@@ -24,9 +24,9 @@ def _competes(entry: Entry) -> bool:
 class Column:
     """title; value: what is compared, None where it was not measured; show: how it is written; best: which wins.
 
-    rank: columns with the highest are left out first where a terminal is too narrow. competes: whether an entry's
-    value may win. interval: 95%, of the value. place: where an entry stands when rows are sorted, the smallest first,
-    None last; by default as `best` says.
+    rank: columns with the highest are left out first where a terminal is too narrow. is_whole: whether the value is all
+    that there is of it; a winner whose value is not is no winner. interval: 95%, of the value. place: where an entry
+    stands when rows are sorted, the smallest first, None last; by default as `best` says.
     """
 
     title: str
@@ -34,7 +34,7 @@ class Column:
     show: Callable[[Entry], str]
     best: Callable[[Sequence[float]], float] | None
     rank: int
-    competes: Callable[[Entry], bool] = _competes
+    is_whole: Callable[[Entry], bool] = lambda entry: True
     interval: Callable[[Entry], tuple[float, float] | None] | None = None
     place: Callable[[Entry], float | None] | None = None
 
@@ -196,7 +196,7 @@ def columns(entries: list[Entry]) -> list[Column]:
             lambda entry: f"{_SECONDS(entry):.1f} s" + ("*" if reused(entry) else ""),
             min,
             3,
-            competes=lambda entry: _competes(entry) and not reused(entry),
+            is_whole=lambda entry: not reused(entry),
         ),
     ]
 
@@ -219,7 +219,7 @@ def rows(entries: list[Entry]) -> list[Row]:
 def _winner(column: Column, entries: list[Entry]) -> float | None:
     if not column.best:
         return None
-    values = [column.value(entry) for entry in entries if column.competes(entry)]
+    values = [column.value(entry) for entry in entries if _competes(entry)]
     measured = [value for value in values if value is not None]
     return column.best(measured) if measured else None
 
@@ -229,7 +229,7 @@ def _row(entry: Entry, shown: list[Column], winners: list[float | None], marked:
     for column, winner in zip(shown, winners, strict=True):
         value = column.value(entry)
         cells.append("-" if value is None else column.show(entry))
-        best.append(winner is not None and value == winner and column.competes(entry))
+        best.append(winner is not None and value == winner and _competes(entry) and column.is_whole(entry))
     return Row(entry.name + (f" {MARK}" if marked else ""), cells, best, _failure(entry))
 
 

@@ -57,6 +57,10 @@ def _verdict_notes(entries: list[Entry]) -> list[str]:
         if entry not in pairs and len(entry.evidence.seeds) < _most_seeds(entries)
     ]
     open_rows = [entry for entry in compared if entry not in pairs and entry.evidence.verdict == "no evidence"]
+    alike = [entry for entry in open_rows if not entry.evidence.difference]
+    if alike:
+        lines.append(f"no difference at all was seen: {', '.join(entry.name for entry in alike)}.")
+    open_rows = [entry for entry in open_rows if entry not in alike]
     if open_rows:
         told = "; ".join(f"{entry.name} {_what_settles(entry)}" for entry in open_rows)
         lines.append(f"needed to show a difference as large as seen (80% power): {told}.")
@@ -71,8 +75,6 @@ def _what_settles(entry: Entry) -> str:
     evidence = entry.evidence
     seeds = f"{evidence.seeds_needed:,} seeds" if evidence.seeds_needed else ""
     messages = f"{evidence.messages_needed:,} test messages" if evidence.messages_needed else ""
-    if not evidence.difference:
-        return "none was seen"
     if not seeds and not messages:
         return f"more than {MOST_SEEDS:,} seeds, or more of both seeds and messages"
     return " or ".join(filter(None, (seeds, messages)))
