@@ -85,6 +85,7 @@ class Live(Watching):
         super().run_finished(record)
         style = "green" if record.status == "ok" else "bold red"
         self.console.print(f"[{style}]{escape(f'{self.title}: {ending(record)}')}[/]", highlight=False)
+        self._display.refresh()
 
 
 def _that_fit(facts: Sequence[str], width: int) -> str:
