@@ -120,23 +120,25 @@ def test_a_group_that_lost_a_rank_starts_again_and_goes_on(tmp_path: Path, undis
     assert _assert_same_end(tmp_path, undisturbed).resumed_from_step >= 40
 
 
-def _kill_at_random(folder: Path, undisturbed: tuple[Path, Record], number: int) -> None:
+@pytest.mark.long
+@pytest.mark.parametrize("number", range(100))
+def test_a_hundred_random_kills(tmp_path: Path, undisturbed: tuple[Path, Record], number: int) -> None:
     """SIGKILL of a random rank at a random moment: start-up, features, or soon after one of the 14 checkpoints."""
     chance = random.Random(number)
     engine = chance.choice(["ddp", "zero 0", "zero 1", "zero 2", "zero 3"])
     after_step = chance.choice([0, 0, 0, 0, *range(40, 600, 40)])
-    process = _start(folder, *ENGINES[engine])
-    while not (victims := workers_of(process)) or _last_checkpoint(folder) < after_step:
+    process = _start(tmp_path, *ENGINES[engine])
+    while not (victims := workers_of(process)) or _last_checkpoint(tmp_path) < after_step:
         assert process.poll() is None, "ended before it was killed"
         time.sleep(0.02)
     time.sleep(chance.uniform(0, 1) if after_step else chance.uniform(0, 12))
-    step = _last_checkpoint(folder)
+    step = _last_checkpoint(tmp_path)
     with suppress(psutil.NoSuchProcess):  # it had just ended well
         chance.choice(victims).kill()
-    had_record = bool(list((folder / "results").glob("runs/*/record.json")))
+    had_record = bool(list((tmp_path / "results").glob("runs/*/record.json")))
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    record = _assert_same_end(folder, undisturbed)
+    record = _assert_same_end(tmp_path, undisturbed)
     print(f"kill {number}: {engine}, after step {step}, record {had_record}, from {record.resumed_from_step}")
     if step and not had_record:
         assert record.resumed_from_step >= step
@@ -146,17 +148,6 @@ def _last_checkpoint(folder: Path) -> int:
     """Its step; 0 before the first."""
     found = (folder / "results").glob("runs/*/checkpoints/step-*.json")
     return max((int(path.stem.removeprefix("step-")) for path in found), default=0)
-
-
-@pytest.mark.parametrize("number", range(1))
-def test_a_random_kill(tmp_path: Path, undisturbed, number: int) -> None:
-    _kill_at_random(tmp_path, undisturbed, number)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("number", range(1, 100))
-def test_a_hundred_random_kills(tmp_path: Path, undisturbed, number: int) -> None:
-    _kill_at_random(tmp_path, undisturbed, number)
 
 
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(ftbench: Callable, tmp_path: Path, undisturbed) -> None:

@@ -213,14 +213,6 @@ def typed(command: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
-def test_a_quick_command_runs_as_it_is_written(folder: Path, run_cli: Callable) -> None:
-    command = "make bench MODEL=mini DATA=synthetic STRATEGY=head_only,tfidf"
-    assert command in commands()
-    typed(f"{command} CACHE=cache", folder)
-    code, out, _ = run_cli("table", results=folder / "results")
-    assert (code, "head_only" in out, "tfidf" in out) == (0, True, True)
-
-
 def test_the_next_steps_lead_to_a_report_and_a_prediction(folder: Path) -> None:
     steps = [
         "make bench MODEL=mini DATA=synthetic STRATEGY=last_block,first_token SAVE=1",

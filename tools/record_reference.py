@@ -20,7 +20,8 @@ HEADER = f"""# The record of a run
 Fractions are between 0 and 1, sizes in bytes. [Measuring](measuring.md) says how each figure is taken.
 
 Beside it lie `predictions.csv`, the test texts (index in the source, label, predicted class and the probability of each
-class), and `losses.csv`, of each training step the loss of its batch in nats and the share of it that was answered right.
+class), and `losses.csv`, of each training step the loss of its batch in nats and the share of it that was answered
+right.
 """
 
 
