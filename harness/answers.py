@@ -10,8 +10,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from harness import UserError
+from harness import UserError, kept
+from harness.config import Precision
 from harness.export import write_folder
+from harness.report.names import printable
 from harness.serve import Classifier, Predictions
 
 USAGE = 'expected `ftbench predict "a text"`, --file FILE, or lines from a pipe'
@@ -20,7 +22,7 @@ USAGE = 'expected `ftbench predict "a text"`, --file FILE, or lines from a pipe'
 def predict(folder: Path, cache: Path, texts: list[str], file: Path | None, jsonl: bool) -> None:
     """Print one line for each text: label, probability and the text; with `jsonl` a JSON object."""
     texts = texts_of(texts, file, jsonl)
-    predictions = Classifier.load(folder, cache).predict(texts)
+    predictions = _loaded(folder, cache).predict(texts)
     if predictions.cut:
         print(f"{predictions.cut} of {len(texts)} texts were longer than a row may be, and were cut.", file=sys.stderr)
     for line in _lines(texts, predictions, jsonl):
@@ -28,11 +30,18 @@ def predict(folder: Path, cache: Path, texts: list[str], file: Path | None, json
 
 
 def export(console: Console, folder: Path, cache: Path, target: Path) -> None:
-    write_folder(Classifier.load(folder, cache, "fp32"), target)
+    write_folder(_loaded(folder, cache, "fp32"), target)
     console.print(
         f"Wrote {escape(str(target))}: transformers' GPT2ForSequenceClassification.from_pretrained loads it.",
         highlight=False,
     )
+
+
+def _loaded(folder: Path, cache: Path, precision: Precision | None = None) -> Classifier:
+    about = kept.read(folder)
+    if about.strategy_source.is_outside:
+        print(f"strategy {about.strategy} {about.strategy_source.told}", file=sys.stderr)
+    return Classifier.load(folder, cache, precision)
 
 
 def texts_of(given: list[str], file: Path | None, jsonl: bool) -> list[str]:
@@ -61,8 +70,8 @@ def _text(name: str, number: int, line: str, jsonl: bool) -> str:
     if jsonl:
         try:
             parsed = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f'{name}, line {number}: no JSON ({error.msg}); expected {{"text": "..."}}.') from error
+        except ValueError as error:  # of numbers with thousands of digits, too
+            raise UserError(f'{name}, line {number}: no JSON ({error}); expected {{"text": "..."}}.') from error
         text = parsed.get("text") if isinstance(parsed, dict) else None
         if not isinstance(text, str):
             raise UserError(f'{name}, line {number}: no text in it; expected {{"text": "..."}}.')
@@ -98,4 +107,7 @@ def _lines(texts: list[str], predictions: Predictions, jsonl: bool) -> list[str]
             json.dumps({"text": text, "label": label, "probability": probability}, ensure_ascii=False)
             for text, label, probability in answers
         ]
-    return [f"{label}\t{probability:.4f}\t{' '.join(text.split())}" for text, label, probability in answers]
+    return [
+        f"{printable(label)}\t{probability:.4f}\t{printable(' '.join(text.split()))}"
+        for text, label, probability in answers
+    ]

@@ -13,7 +13,7 @@ from harness.gate_checks import alarms, compare
 from harness.killed import settle
 from harness.launch import launch
 from harness.plan import Plan, resolve
-from harness.records import BASELINE, Record, Store, newest_of_each
+from harness.records import Record, Store, newest_of_each
 from harness.report.columns import last_line
 from harness.report.comparison import check_reference, groups
 from harness.report.files import write_tables
@@ -55,8 +55,7 @@ def run_suite(
 
     def prepared(part: Plan) -> Plan:
         part, finished = prepare_store(part, store, force)
-        for told in part.left_out:
-            console.print(f"[yellow]{escape(told)}[/]", highlight=False)
+        _warn(console, part)
         if not quiet:
             _say_what_runs(console, part, finished)
         return part
@@ -74,8 +73,6 @@ def run_suite(
             plan = tuned(suite, plan, resolved, sweep, best_rates)
         plan = prepared(kept.planned_to_keep(plan) if save else plan)
         launch(plan)
-        if save and hosts.node_rank == 0:
-            _keep_the_best(console, plan, store)
     except KeyboardInterrupt:
         interrupted = True
     records = _records_of(plan, store)
@@ -83,15 +80,19 @@ def run_suite(
     if plan.rows:
         rows.save(results)
     _show(console, store, [*records, *swept], suite.reference, [rows] if plan.rows else [], quiet=quiet)
-    if save and not interrupted and (about := kept.installed(store)):
-        console.print(
-            f"Kept the classifier of [bold]{escape(about.run_id)}[/], the best by accuracy on the validation texts; "
-            '[bold]ftbench predict "a text"[/] uses it.',
-            highlight=False,
-        )
+    if save and not interrupted and hosts.node_rank == 0:
+        _keep_the_best(console, store, records)
     missing = len(plan.runs) - len(records)
     _say_what_is_missing(console, missing, interrupted)
     return int(interrupted or missing or any(record.status != "ok" for record in records))
+
+
+def _warn(console: Console, plan: Plan) -> None:
+    outside = {
+        f"strategy {planned.name} {source.told}": None for planned in plan.runs if (source := planned.source).is_outside
+    }
+    for told in (*plan.left_out, *outside):
+        console.print(f"[yellow]{escape(told)}[/]", highlight=False)
 
 
 def _say_what_is_missing(console: Console, missing: int, interrupted: bool) -> None:
@@ -104,15 +105,17 @@ def _say_what_is_missing(console: Console, missing: int, interrupted: bool) -> N
         )
 
 
-def _keep_the_best(console: Console, plan: Plan, store: Store) -> None:
-    best = kept.best_of(_records_of(plan, store))
-    if best is None:
+def _keep_the_best(console: Console, store: Store, records: list[Record]) -> None:
+    installed = kept.install(store, records)
+    if installed is None:
         return
-    if not kept.has(store, best.run_id):
-        console.print(f"{escape(best.run_id)}: done before and not kept, run again", highlight=False)
-        store.remove(best.run_id)
-        launch(plan)
-    kept.install(store, best.run_id)
+    best, folder = installed
+    console.print(
+        f"Kept the classifier of [bold]{escape(best.run_id)}[/], the best by accuracy on the validation texts; "
+        f'ask it: [bold]ftbench predict "a text" --classifier {escape(str(folder))}[/]',
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _records_of(plan: Plan, store: Store) -> list[Record]:
@@ -214,14 +217,6 @@ def _say_what_runs(console: Console, plan: Plan, finished: list[str]) -> None:
     for reason in skipped:
         names = ", ".join(row.name for row in plan.rows if row.skipped == reason)
         console.print(f"[yellow]skipped: {escape(names)}[/] [dim]({escape(reason)})[/]", highlight=False)
-    for planned in {planned.config.strategy: planned for planned in plan.runs}.values():
-        source = planned.source
-        if source.origin not in ("built in", BASELINE):
-            console.print(
-                f"[yellow]strategy {escape(planned.name)} runs code from outside the harness: {escape(source.origin)} "
-                f"(sha256 {source.sha256[:12]})[/]",
-                highlight=False,
-            )
     for run_id in finished:
         console.print(f"{escape(run_id)}: done before, not run again (FORCE=1 does)", highlight=False)
 

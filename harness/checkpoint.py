@@ -24,7 +24,7 @@ from harness.data.fetch import write_atomically
 from harness.engine.protocol import Engine, MicroBatch
 from harness.engine.world import World
 from harness.model.weights import file_sha256
-from harness.records import Curve
+from harness.records import TrainingCurve
 
 KEPT = 2
 
@@ -33,7 +33,7 @@ class Manifest(BaseModel):
     """curve: of every step so far; its length is the data position. seconds: of training so far."""
 
     sha256: str
-    curve: Curve
+    curve: TrainingCurve
     seconds: float
     config: dict[str, Any]
 
@@ -54,7 +54,7 @@ class Checkpoints:
     def due(self, step: int) -> bool:
         return self.every_steps is not None and step % self.every_steps == 0
 
-    def save(self, engine: Engine, world: World, curve: Curve, seconds: float) -> None:
+    def save(self, engine: Engine, world: World, curve: TrainingCurve, seconds: float) -> None:
         """Every rank must call it; the first writes.
 
         Raises UserError where the file can't be written: those before it stay.
@@ -101,7 +101,7 @@ class Checkpoints:
                     "move its folder away, or run the configuration that it is of."
                 )
 
-    def _write(self, tensors: dict[str, Tensor], curve: Curve, seconds: float) -> str | None:
+    def _write(self, tensors: dict[str, Tensor], curve: TrainingCurve, seconds: float) -> str | None:
         path = self._tensors(len(curve))
         partial = path.with_suffix(".partial")
         try:

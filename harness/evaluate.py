@@ -24,7 +24,7 @@ class Scorer(Protocol):
         """[rows, classes] without gradient; every rank calls it equally often."""
 
 
-def predict(engine: Scorer, features: Features, world: World, batch_size: int | None = None) -> np.ndarray:
+def predict(scorer: Scorer, features: Features, world: World, batch_size: int | None = None) -> np.ndarray:
     """Logits [examples, classes] float64, in the examples' own order, on every rank.
 
     The batches are the same at any number of ranks, so that their bits don't depend on it: by length, or with
@@ -38,7 +38,7 @@ def predict(engine: Scorer, features: Features, world: World, batch_size: int | 
     # Every rank runs equally many batches: sharded engines exchange parameters in each forward pass.
     rounds = -(-len(batches) // world.size)
     mine = [(round_ * world.size + world.rank) % len(batches) for round_ in range(rounds)]
-    results = [(number, _logits(engine, features, batches[number])) for number in mine]
+    results = [(number, _logits(scorer, features, batches[number])) for number in mine]
     gathered = {number: logits for rank in world.gather(results) for number, logits in rank}
     logits = np.empty((count, gathered[0].shape[1]))
     for number, numbers in enumerate(batches):
@@ -76,5 +76,5 @@ def _roc_auc(shares: np.ndarray, labels: np.ndarray) -> float | None:
     return float(np.mean([roc_auc_score(labels == column, shares[:, column]) for column in columns]))
 
 
-def _logits(engine: Scorer, features: Features, numbers: np.ndarray) -> np.ndarray:
-    return engine.logits(*features.batch(numbers)).double().cpu().numpy()
+def _logits(scorer: Scorer, features: Features, numbers: np.ndarray) -> np.ndarray:
+    return scorer.logits(*features.batch(numbers)).double().cpu().numpy()

@@ -36,7 +36,7 @@ def write_folder(classifier: Classifier, folder: Path) -> None:
         n_embd=shape.hidden,
         n_layer=shape.blocks,
         n_head=shape.heads,
-        pad_token_id=classifier.tokenizer.pad_token,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), classifier.tokenizer.pad_token),
         id2label=dict(enumerate(about.classes)),
         label2id={name: number for number, name in enumerate(about.classes)},
     )
@@ -125,8 +125,12 @@ def library_tokenizer(tokenizer: BytePairs, context: int) -> PreTrainedTokenizer
     pairs = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
     pairs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     pairs.decoder = tokenizers.decoders.ByteLevel()
-    fast = library().PreTrainedTokenizerFast
-    return fast(tokenizer_object=pairs, pad_token=END_OF_TEXT, eos_token=END_OF_TEXT, model_max_length=context)
+    return library().PreTrainedTokenizerFast(
+        tokenizer_object=pairs,
+        **dict.fromkeys(("pad_token", "bos_token", "eos_token"), END_OF_TEXT),
+        model_max_length=context,
+        split_special_tokens=True,  # what looks like one in a text is text
+    )
 
 
 def _parts(ranks: dict[bytes, int], token: bytes) -> list[bytes]:

@@ -7,10 +7,11 @@ says on which weights, found again by their hash, they stand.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,18 +20,19 @@ from torch import Tensor
 from harness import UserError
 from harness.config import RunConfig
 from harness.data.fetch import write_atomically
+from harness.engine.world import World
 from harness.model.weights import file_sha256
 from harness.plan import Plan, PlannedRun
 from harness.records import Record, Store, StrategySource
 from harness.run import Outcome
 
-MANIFEST, TENSORS = "classifier.json", "model.safetensors"
+FOLDER, MANIFEST, TENSORS = "classifier", "classifier.json", "model.safetensors"
 TRAIN_ONE = "`make bench SAVE=1` trains and keeps one"
 
 
 class Kept(BaseModel):
     """sha256: of the file of tensors. pad_to: the tokens that every row is padded to, where the strategy pads.
-    weights_sha256: of the weights below and around what was trained; None for random ones."""
+    weights_sha256: of the weights below and around what was trained; None for random ones of a GPT-2."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -65,20 +67,40 @@ def best_of(records: Sequence[Record]) -> Record | None:
 
 def folder_of(store: Store, run_id: str) -> Path:
     """Where a run leaves its classifier, until it is known which one is the best."""
-    return store.runs / run_id / "classifier"
+    return store.runs / run_id / FOLDER
 
 
-def write(folder: Path, planned: PlannedRun, outcome: Outcome) -> None:
-    """Raises UserError where the disk does not take it."""
-    metrics = outcome.facts["metrics"]
+def keep(store: Store, planned: PlannedRun, outcome: Outcome, world: World) -> None:
+    """Write what a run has trained beside its record. Every rank must call it; the first writes.
+
+    Raises UserError, on every rank, where the disk does not take it.
+    """
+    problem = _write(folder_of(store, planned.run_id), planned, outcome) if world.rank == 0 else None
+    problem = next(filter(None, world.gather(problem)), None)
+    if problem:
+        raise UserError(problem)
+
+
+def _write(folder: Path, planned: PlannedRun, outcome: Outcome) -> str | None:
+    """Returns what went wrong."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MANIFEST).unlink(missing_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in outcome.trained.items()}, folder / TENSORS)
+        _write_tensors(folder, outcome)
+        write_atomically(folder / MANIFEST, _about(folder, planned, outcome).model_dump_json(indent=2) + "\n")
     except (OSError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise UserError(f"the classifier {str(folder)!r} can't be written ({error}): free space.") from error
-    kept = Kept(
+        return f"the classifier {str(folder)!r} can't be written ({error}): free space, or name another RESULTS folder."
+    return None
+
+
+def _write_tensors(folder: Path, outcome: Outcome) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in outcome.trained.items()}, folder / TENSORS)
+
+
+def _about(folder: Path, planned: PlannedRun, outcome: Outcome) -> Kept:
+    metrics = outcome.facts["metrics"]
+    return Kept(
         run_id=planned.run_id,
         strategy=planned.name,
         strategy_source=planned.source,
@@ -91,15 +113,14 @@ def write(folder: Path, planned: PlannedRun, outcome: Outcome) -> None:
         test_accuracy=metrics["test"].accuracy,
         sha256=file_sha256(folder / TENSORS),
     )
-    write_atomically(folder / MANIFEST, kept.model_dump_json(indent=2) + "\n")
 
 
 def drop_all_but_the_best(store: Store, run_ids: Sequence[str]) -> None:
     """Of the classifiers that these runs have left, so that a suite of any length needs room for two."""
     folders = [folder_of(store, run_id) for run_id in run_ids]
-    found = sorted((folder for folder in folders if (folder / MANIFEST).exists()), key=lambda one: read(one).quality)
-    for folder in found[:-1]:
-        shutil.rmtree(folder)
+    found = [folder for folder in folders if (folder / MANIFEST).exists()]
+    best = max(found, key=lambda folder: read(folder).quality, default=None)
+    _remove(folder for folder in found if folder != best)
 
 
 def planned_to_keep(plan: Plan) -> Plan:
@@ -110,25 +131,44 @@ def planned_to_keep(plan: Plan) -> Plan:
     return plan.model_copy(update={"runs": runs})
 
 
-def has(store: Store, run_id: str) -> bool:
-    """Whether the classifier of a run is kept, be it as that of its results."""
-    installed_one = installed(store)
-    of_results = installed_one is not None and installed_one.run_id == run_id
-    return of_results or (folder_of(store, run_id) / MANIFEST).exists()
+def to_do_again(store: Store, earlier: Sequence[Record]) -> Record | None:
+    """Of runs that ended before, the best one where its classifier is not kept; no other can be the best of all."""
+    best = best_of(earlier)
+    return None if best is None or _is_kept(store, best.run_id) else best
 
 
-def install(store: Store, run_id: str) -> None:
-    """Make the classifier of a run that of its results."""
-    place, folder = store.results / "classifier", folder_of(store, run_id)
-    if folder.exists():
-        if place.exists():
-            shutil.rmtree(place)
-        folder.replace(place)
+def _is_kept(store: Store, run_id: str) -> bool:
+    return (folder_of(store, run_id) / MANIFEST).exists() or _installed(store) == run_id
 
 
-def installed(store: Store) -> Kept | None:
-    place = store.results / "classifier"
-    return read(place) if (place / MANIFEST).exists() else None
+def _installed(store: Store) -> str | None:
+    """The run whose classifier is that of its results; None where there is none, or one that can't be read."""
+    try:
+        return read(store.results / FOLDER).run_id
+    except UserError:  # it will be replaced
+        return None
+
+
+def install(store: Store, records: Sequence[Record]) -> tuple[Record, Path] | None:
+    """Make the classifier of the best run that of its results, and remove what the other runs have left.
+
+    Returns that run and the folder; None where no run ended well.
+    """
+    best, place = best_of([record for record in records if _is_kept(store, record.run_id)]), store.results / FOLDER
+    if best is None:
+        return None
+    with FileLock(store.results / ".classifier.lock"):
+        folder = folder_of(store, best.run_id)
+        if folder.exists():
+            _remove([place] if place.exists() else [])
+            folder.replace(place)
+    _remove(folder for record in records if (folder := folder_of(store, record.run_id)).is_dir())
+    return best, place
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder)
 
 
 def read(folder: Path) -> Kept:

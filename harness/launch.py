@@ -47,7 +47,7 @@ def launch(plan: Plan) -> None:
     listen()
     store = Store(plan.results)
     if engine.nodes > 1 and not plan.hosts.hostfile and _pending(plan, store):
-        meet(engine, plan.hosts, runs=", ".join(run.run_id for run in plan.runs))
+        meet(engine, plan.hosts, runs=", ".join(run.run_id + " (kept)" * run.keep for run in plan.runs))
     while pending := _pending(plan, store):
         kills_before = kernel_kills()
         try:

@@ -163,6 +163,15 @@ class StrategySource(Part):
     def is_baseline(self) -> bool:
         return self.origin == BASELINE
 
+    @property
+    def is_outside(self) -> bool:
+        return self.origin not in ("built in", BASELINE)
+
+    @property
+    def told(self) -> str:
+        """What a reader must know of code from outside."""
+        return f"runs code from outside the harness: {self.origin} (sha256 {self.sha256[:12]})"
+
 
 class Record(Part):
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -196,7 +205,7 @@ class Record(Part):
     error: str | None = None
 
 
-class Curve(Part):
+class TrainingCurve(Part):
     """Of each training step, over all ranks: the mean loss of its batch and the share of it that was answered right,
     both before the step's update."""
 
@@ -252,7 +261,7 @@ class Store:
         except (ValueError, KeyError, UnicodeDecodeError) as error:
             raise UserError(f"{path} can't be read as losses ({error}): move the folder away.") from error
 
-    def write_curve(self, run_id: str, curve: Curve) -> None:
+    def write_curve(self, run_id: str, curve: TrainingCurve) -> None:
         steps = range(1, len(curve) + 1)
         frame = pd.DataFrame({"step": steps, "loss": curve.losses, "accuracy": curve.accuracies})
         write_atomically(self.runs / run_id / "losses.csv", frame.to_csv(index=False))

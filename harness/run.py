@@ -24,7 +24,7 @@ from harness.data.tokenizer import Tokenizer, load_tokenizer
 from harness.decide import effective_strategy
 from harness.declare import Strategy
 from harness.engine.factory import open_engine
-from harness.engine.protocol import Engine, trained_values
+from harness.engine.protocol import Engine
 from harness.engine.world import World
 from harness.evaluate import measure, predict, probabilities
 from harness.measure import clock as clocks
@@ -62,7 +62,7 @@ class Outcome:
     clock: clocks.Clock
     memory: memories.MemoryMeter
     facts: dict[str, Any] = field(default_factory=dict)
-    curve: records.Curve = field(default_factory=records.Curve)
+    curve: records.TrainingCurve = field(default_factory=records.TrainingCurve)
     test_shares: np.ndarray | None = None
     trained: dict[str, torch.Tensor] = field(default_factory=dict)
     test: Examples | None = None
@@ -119,7 +119,7 @@ def run(
         batch_size = config.training.batch_size if config.plain else None
         logits = {name: predict(engine, part, world, batch_size) for name, part in features.items()}
     if planned.keep:
-        outcome.trained = trained_values(engine)
+        outcome.trained = engine.values()
     facts["communication"] = _communication(engine, features["train"], examples["train"], config, world)
     engine.close()
     assert not any(parameter.requires_grad for parameter in prefix.parameters()), "the prefix was unfrozen in mid-run"

@@ -28,6 +28,7 @@ from harness.model.features import Computed
 from harness.model.models import model_of
 from harness.model.rows import Rows
 from harness.model.split import Prefix
+from harness.model.weights import file_sha256
 from harness.plan import find_model
 
 
@@ -103,7 +104,10 @@ class Classifier:
 
 
 def _check_strategy(about: Kept) -> None:
-    if strategies.load(about.config.strategy).sha256 != about.strategy_source.sha256:
+    """A file is looked at before its code runs."""
+    file = Path(about.config.strategy)
+    found = file_sha256(file) if file.is_file() else strategies.load(about.config.strategy).sha256
+    if found != about.strategy_source.sha256:
         raise UserError(
             f"strategy {about.config.strategy!r} is not what the classifier was trained with (its code has changed): "
             f"bring the file of sha256 {about.strategy_source.sha256[:12]} back, or train it again."

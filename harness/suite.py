@@ -37,21 +37,24 @@ class RankLost(Exception):
 def prepare_store(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str]]:
     """The plan with ids for all of its runs, and the ids of those that have ended well before and need not run.
 
-    With `force` every run gets an id of its own. What failed or was interrupted before loses its record, and runs.
+    With `force` every run gets an id of its own. What failed or was interrupted before loses its record, and runs;
+    and where the best is to be kept, what may be the best and was not kept.
     """
     if force:
         anew = [run.model_copy(update={"run_id": _free_id(run.run_id, store)}) for run in plan.runs]
         return plan.model_copy(update={"runs": anew}), []
     earlier = [record for planned in plan.runs if (record := store.read(planned.run_id))]
+    ok = [record for record in earlier if record.status == "ok"]
+    again = kept.to_do_again(store, ok) if any(planned.keep for planned in plan.runs) else None
     for record in earlier:
         # Each of several machines does, before they meet: else one that comes first takes the run for done.
-        if record.status != "ok":
+        if record.status != "ok" or record is again:
             store.remove(record.run_id)
     for planned in plan.runs:
         checkpoints_of(planned, store).check_configuration()
     too_large = {record.run_id for record in earlier if record.status == "oom"}
     runs = [run.model_copy(update={"too_large": run.run_id in too_large}) for run in plan.runs]
-    finished = [record.run_id for record in earlier if record.status == "ok"]
+    finished = [record.run_id for record in ok if record is not again]
     return plan.model_copy(update={"runs": runs}), finished
 
 
@@ -95,6 +98,8 @@ def _isolated(planned: PlannedRun, plan: Plan, world: World, observer: Observer,
                 run_baseline(planned, plan.cache, group, observer, outcome)
             else:
                 run(planned, plan.cache, checkpoints, group, observer, outcome)
+                if planned.keep:
+                    kept.keep(store, planned, outcome, group)
     except Diverged as diverged:
         status, error, outcome.curve = "diverged", str(diverged), diverged.curve
     except KeyboardInterrupt:
@@ -110,7 +115,7 @@ def _isolated(planned: PlannedRun, plan: Plan, world: World, observer: Observer,
         status, error = ("oom" if is_oom else "failed"), _reason(problem)
     record = make_record(planned, group, outcome, status, error)
     if world.rank == 0 or status in ("failed", "oom"):
-        _write(store, planned, record, outcome)
+        _write(store, record, outcome)
         if status == "ok":
             checkpoints.remove()
     return record
@@ -144,12 +149,10 @@ def why_lost(kernel_kills_before: int) -> tuple[records.Status, str]:
     return "failed", "a rank was lost"
 
 
-def _write(store: Store, planned: PlannedRun, record: Record, outcome: Outcome) -> None:
+def _write(store: Store, record: Record, outcome: Outcome) -> None:
     """The files beside the record first: where a record stands, its run is complete."""
     if len(outcome.curve):
         store.write_curve(record.run_id, outcome.curve)
-    if outcome.trained and record.status == "ok":
-        kept.write(kept.folder_of(store, record.run_id), planned, outcome)
     if outcome.test is not None:
         frame = predictions_frame(outcome.test.index, outcome.test.labels, outcome.test_shares, outcome.classes)
         store.write_predictions(record.run_id, frame)

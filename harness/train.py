@@ -16,7 +16,7 @@ from harness.engine.protocol import Engine, MicroBatch
 from harness.engine.world import World
 from harness.measure.clock import Clock, Step
 from harness.model.features import Features
-from harness.records import Curve
+from harness.records import TrainingCurve
 from harness.stop import postponed
 
 # Several ranks exchange losses, and whether one was asked to stop, this often: seldom enough not to matter, often
@@ -27,7 +27,7 @@ EXCHANGE_EVERY_STEPS = 5
 class Diverged(Exception):
     """The loss of a step is not finite. `curve` ends with it."""
 
-    def __init__(self, curve: Curve) -> None:
+    def __init__(self, curve: TrainingCurve) -> None:
         super().__init__(f"the loss of step {len(curve)} is {curve.losses[-1]}")
         self.curve = curve
 
@@ -42,7 +42,7 @@ def train(
     clock: Clock,
     checkpoints: Checkpoints,
     on_progress: Callable[[int, int, float, float], None],
-) -> tuple[Curve, int | None]:
+) -> tuple[TrainingCurve, int | None]:
     """Train on every epoch's batches; go on from the last checkpoint where there is one.
 
     Returns the curve and the step that it went on from. on_progress receives steps done, steps in all, the last loss,
@@ -60,7 +60,7 @@ def train(
             if batches
             else None
         )
-        curve, earlier_seconds = (began.curve, began.seconds) if began else (Curve(), 0.0)
+        curve, earlier_seconds = (began.curve, began.seconds) if began else (TrainingCurve(), 0.0)
         resumed_from, started = len(curve) or None, clock.now()
         pending: list[torch.Tensor] = []
         for done, batch in enumerate(batches[len(curve) :], start=len(curve) + 1):
@@ -117,7 +117,7 @@ def _measured(seconds: float, examples: Examples, counted: np.ndarray, features:
     )
 
 
-def _stop_if_diverged(curve: Curve, since: int) -> None:
+def _stop_if_diverged(curve: TrainingCurve, since: int) -> None:
     for step in range(since, len(curve)):
         if not math.isfinite(curve.losses[step]):
-            raise Diverged(Curve(losses=curve.losses[: step + 1], accuracies=curve.accuracies[: step + 1]))
+            raise Diverged(TrainingCurve(losses=curve.losses[: step + 1], accuracies=curve.accuracies[: step + 1]))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.data.tokenizer import load_tokenizer
@@ -26,6 +26,8 @@ TEXTS = [
     "ok",
     "URGENT call 0906 now\n\nor  never " * 5,
     "naïve 汉字 \u2028 🎉",
+    "before<|endoftext|>after",
+    "far too long " * 300,
 ]
 EXPRESSIBLE = ["head_only", "last_block", "last_two_blocks", "full", "lora"]
 
@@ -43,7 +45,7 @@ def _library_logits(folder: Path, texts: list[str]) -> np.ndarray:
     model = transformers.GPT2ForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
-        return model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.numpy()
+        return model(**tokenizer(texts, padding=True, truncation=True, return_tensors="pt")).logits.numpy()
 
 
 def _own_logits(tmp_path: Path, texts: list[str]) -> np.ndarray:
@@ -105,6 +107,6 @@ _LIBRARYS = library_tokenizer(_OURS, 256)
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60))
+@example("before<|endoftext|>after")
 def test_its_tokenizer_cuts_texts_alike(text: str) -> None:
-    if "<|endoftext|>" not in text:
-        assert _LIBRARYS(text)["input_ids"] == _OURS.encode_rows([text], special_tokens=True)[0]
+    assert _LIBRARYS(text)["input_ids"] == _OURS.encode_rows([text], special_tokens=True)[0]

@@ -19,10 +19,12 @@ from rich.console import Console
 
 from harness import bench
 from harness.data.dataset import load_dataset
-from harness.records import Curve, Record, Store
-from harness.report.comparison import Group, compare
+from harness.records import Record, Store, TrainingCurve
+from harness.report.comparison import Group, compare, groups
 from harness.report.mistakes import mistakes
+from harness.report.page import _highlights, _plain_grid
 from harness.report.plots import confusion, pareto_front
+from harness.report.sheet import sheets
 from harness.report.trends import courses, history
 from harness.suite_file import load_suite
 
@@ -95,6 +97,18 @@ def test_the_page_holds_what_the_table_does(page: _Page, made: Path) -> None:
                 assert cell.strip("* ").replace("&lt;", "<") in page.text
         elif line.startswith("- ") and not line.startswith("- Left out"):
             assert line[2:].replace("&lt;", "<").replace("\\|", "|") in page.text
+
+
+def test_a_cell_sorts_by_its_number_where_it_is_one() -> None:
+    texts = ["1,200", "[97.33]", "9.5 s", "+0.47 [-1.1, 2.0]", "75%", "355M, last block", "0,1,2", "worse", "-"]
+    (line,) = _plain_grid("caption", ["name", *texts], [["row", *texts]]).lines
+    assert [cell.value for cell in line.cells] == [1200, 97.33, 9.5, 0.47, 75, None, None, None, None]
+
+
+def test_a_baseline_that_is_best_is_named_as_such(run_here: Callable, store: Store) -> None:
+    run_here(strategy=["first_token", "tfidf"], data__size=1000, training__epochs=0)
+    (sheet,) = sheets(groups(store.all()), store)
+    assert ("Highest test accuracy", "tfidf") in [told[:2] for told in _highlights(sheet)]
 
 
 def test_texts_names_and_paths_are_shown_and_never_become_part_of_the_page(page: _Page) -> None:
@@ -226,7 +240,7 @@ def test_curves_are_means_with_the_range_of_seeds(made: Path, tmp_path: Path) ->
     records = [record for record in records if record.strategy == "head_only"]
     target = Store(tmp_path)
     for record, loss in zip(records, (1.0, 3.0), strict=True):
-        target.write_curve(record.run_id, Curve(losses=[loss] * 10, accuracies=[loss / 4] * 10))
+        target.write_curve(record.run_id, TrainingCurve(losses=[loss] * 10, accuracies=[loss / 4] * 10))
     (entry,) = compare(Group(records), store)
     course = courses([entry], target)["loss"]["head_only"]
     assert (course.low == 1).all()
@@ -393,7 +407,7 @@ def test_a_report_of_thousands_of_records_stays_small(made: Path, tmp_path: Path
     records, source = _synthetic(made)
     run, store, random = records[0], Store(tmp_path / "results"), np.random.default_rng(0)
     predictions = source.predictions(run.run_id)
-    curve = Curve(losses=random.random(2000).tolist(), accuracies=random.random(2000).tolist())
+    curve = TrainingCurve(losses=random.random(2000).tolist(), accuracies=random.random(2000).tolist())
     for revision in range(10):
         for number in range(200):
             strategy, seed = f"strategy_{number // 10}", number % 10

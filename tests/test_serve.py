@@ -98,6 +98,49 @@ def test_a_run_that_was_done_before_is_kept_too(run_here: Callable, tmp_path: Pa
     assert kept.read(tmp_path / "results" / "classifier") == about
 
 
+def test_of_equals_the_first_is_kept(run_here: Callable, tmp_path: Path) -> None:
+    first, second = run_here(strategy=["last_block", "first_token"], readout="last", save=True, **SMALL)
+    assert first.metrics == second.metrics
+    assert kept.read(tmp_path / "results" / "classifier").run_id == first.run_id
+
+
+def test_a_damaged_classifier_makes_room_for_a_new_one(run_here: Callable, trained: Path) -> None:
+    about = kept.read(trained)
+    (trained / "classifier.json").write_text("{}")
+    run_here(strategy=["last_block"], save=True, **SMALL)
+    assert kept.read(trained) == about
+
+
+def test_where_no_run_ended_well_the_classifier_before_stays(run_here: Callable, trained: Path) -> None:
+    about = kept.read(trained)
+    (record,) = run_here(strategy=["full"], save=True, optimizer__learning_rate=1e30, **SMALL)
+    assert record.status == "diverged"
+    assert kept.read(trained) == about
+
+
+def test_a_classifier_that_cannot_be_written_is_a_failed_run(run_here: Callable, tmp_path: Path) -> None:
+    (record,) = run_here(strategy=["last_block"], **SMALL)
+    (tmp_path / "results" / "runs" / record.run_id / "classifier").write_text("in the way")
+    run_here(strategy=["last_block", "head_only"], save=True, **SMALL)
+    failed, finished = sorted(Store(tmp_path / "results").all(), key=lambda one: one.status)
+    assert (failed.run_id, failed.status, finished.status) == (record.run_id, "failed", "ok")
+    assert "can't be written" in failed.error
+    assert kept.read(tmp_path / "results" / "classifier").run_id == finished.run_id
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("stage", "epochs"), [(0, 1), (2, 0), (3, 0), (3, 1)])
+def test_what_deepspeed_has_trained(ftbench: Callable, tmp_path: Path, stage: int, epochs: int) -> None:
+    options = ["--model", "mini", "--data", "synthetic", "--epochs", str(epochs), "--set", f"data.size={SIZE}"]
+    options += ["--nproc", "2", "--engine", "deepspeed", "--zero", str(stage)]
+    done = ftbench("run", "--save", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = Store(tmp_path / "results").all()
+    recorded = pd.read_csv(tmp_path / "results" / "runs" / record.run_id / "predictions.csv")
+    classifier = Classifier.load(tmp_path / "results" / "classifier", tmp_path / "cache")
+    assert classifier.predict(_test_texts()).labels == recorded["predicted"].tolist()
+
+
 def test_texts_from_anywhere(predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["you have won a prize", "see you at home\u2028tonight"]
     code, out, _ = predict(*texts)
@@ -134,6 +177,7 @@ def test_an_empty_text(refused_text: Callable, blank: str) -> None:
         (b"hello\ncaf\xe9", [], "line 2: not UTF-8"),
         (b'{"text": "hello"}\nhello', ["--jsonl"], "line 2: no JSON"),
         (b'{"text": 3}', ["--jsonl"], "line 1: no text in it"),
+        (b'{"text": ' + b"1" * 5000 + b"}", ["--jsonl"], "line 1: no JSON"),
         (b"[1]", ["--jsonl"], "line 1: no text in it"),
         (b'{"text": "\\ud800"}', ["--jsonl"], "not UTF-8"),
     ],
@@ -180,19 +224,25 @@ def test_a_classifier_may_move_but_must_be_whole(predict: Callable, refused_text
     assert "make bench SAVE=1" in refused_text("hello", classifier=tmp_path / "nowhere")
 
 
-def test_what_it_stands_on_must_be_the_same(run_here: Callable, refused_text: Callable, tmp_path: Path) -> None:
+def test_what_it_stands_on_must_be_the_same(run_here: Callable, predict: Callable, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         '"""Mine."""\nfrom harness.declare import Strategy\nstrategy = Strategy(trainable=("final_norm",))\n'
     )
     run_here(strategy=[str(tmp_path / "mine.py")], save=True, **SMALL)
     folder = tmp_path / "results" / "classifier"
     about = json.loads((folder / "classifier.json").read_text())
+    code, _, told = predict("hello", classifier=folder)
+    assert (code, "mine runs code from outside the harness" in told) == (0, True)
     (folder / "classifier.json").write_text(json.dumps({**about, "weights_sha256": "0" * 64}))
-    assert "stands on weights of mini with sha256 000" in refused_text("hello", classifier=folder)
+    code, out, told = predict("hello", classifier=folder)
+    assert_refused(code, out, told.split("\n", 1)[1])
+    assert "stands on weights of mini with sha256 000" in told
     (folder / "classifier.json").write_text(json.dumps(about))
     with (tmp_path / "mine.py").open("a") as file:
-        file.write("# changed\n")
-    assert "its code has changed" in refused_text("hello", classifier=folder)
+        file.write("raise SystemExit('ran')\n")
+    code, out, told = predict("hello", classifier=folder)
+    assert_refused(code, out, told.split("\n", 1)[1])
+    assert "its code has changed" in told, "and was not run"
 
 
 def test_baselines_alone_leave_nothing_to_keep(refused: Callable) -> None:

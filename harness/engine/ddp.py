@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.config import OptimizerConfig, Precision
-from harness.engine.optimizer import adamw, load_whole_state, trained_parameters, whole_state
+from harness.engine.optimizer import adamw, copied, load_whole_state, trained_parameters, whole_state
 from harness.engine.precision import InPrecision
 from harness.engine.protocol import MicroBatch, loss_sum, part_of_step
 from harness.engine.world import World
@@ -54,6 +54,9 @@ class DDPEngine:
     def logits(self, features: Tensor, rows: Rows) -> Tensor:
         self._suffix.eval()
         return self._suffix(features, rows)
+
+    def values(self) -> dict[str, Tensor]:
+        return {} if self.world.rank else copied(self._named)
 
     def save(self) -> dict[str, Tensor]:
         return {} if self.world.rank else whole_state(self._named, self._optimizer)

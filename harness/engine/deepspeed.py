@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from harness.config import EngineConfig, OptimizerConfig, Precision
-from harness.engine.optimizer import MOMENTS, adamw, load_whole_state, trained_parameters, whole_state
+from harness.engine.optimizer import MOMENTS, adamw, copied, load_whole_state, trained_parameters, whole_state
 from harness.engine.precision import InPrecision
 from harness.engine.protocol import MicroBatch, loss_sum, part_of_step
 from harness.engine.world import World
@@ -66,15 +66,23 @@ class DeepSpeedEngine:
         self._engine.eval()
         return self._engine(features, rows)
 
+    def values(self) -> dict[str, Tensor]:
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        if not self.config.zero_stage:
+            return {} if self.world.rank else copied(self._named)
+        whole = {name: safe_get_full_fp32_param(parameter) for name, parameter in self._named.items()}
+        return {} if self.world.rank else {name: value.detach().cpu().clone() for name, value in whole.items()}
+
     def save(self) -> dict[str, Tensor]:
-        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+        from deepspeed.utils import safe_get_full_optimizer_state
 
         if not self.config.zero_stage:
             return {} if self.world.rank else whole_state(self._named, self._engine.basic_optimizer)
         state = {"optimizer_steps": torch.tensor(float(self._steps()[0]))}
+        state |= {f"value/{name}": value for name, value in self.values().items()}
         for name, parameter in self._named.items():
             whole = {f"{key}/{name}": safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
-            whole[f"value/{name}"] = safe_get_full_fp32_param(parameter)
             if self.world.rank == 0:
                 state |= {key: tensor.detach().cpu().clone() for key, tensor in whole.items()}
         return state

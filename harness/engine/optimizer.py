@@ -29,6 +29,11 @@ def whole_state(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
     return moments | values | {"optimizer_steps": torch.tensor(steps)}
 
 
+def copied(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """What `Engine.values` gives, where each rank holds all."""
+    return {name: parameter.detach().cpu().clone() for name, parameter in named.items()}
+
+
 def load_whole_state(
     named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, state: dict[str, Tensor]
 ) -> None:

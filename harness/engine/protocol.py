@@ -64,14 +64,11 @@ class Engine(Protocol):
         `optimizer_steps`. The same for every engine and number of ranks, so that one can go on where another stopped.
         """
 
+    def values(self) -> dict[str, Tensor]:
+        """A copy of the trained parameters by name, whole and on the CPU, on the first rank; every rank calls it."""
+
     def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
         """Take over what `save` gave. warm_up: some batch, for engines whose optimizer gets its state in a step."""
 
     def close(self) -> None:
         """Free what `prepare` took."""
-
-
-def trained_values(engine: Engine) -> dict[str, Tensor]:
-    """A copy of the suffix's trained parameters by name, on the CPU, on the first rank; every rank calls it."""
-    kind = "value/"
-    return {name.removeprefix(kind): value.clone() for name, value in engine.save().items() if name.startswith(kind)}

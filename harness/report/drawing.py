@@ -24,6 +24,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from harness.report.names import printable
+
 INK, PAPER = "#010203", "#fcfdfe"
 BLUE, RED, GREEN, PINK, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 COLOURS = (BLUE, RED, GREEN, PINK, ORANGE, SKY)  # of Okabe and Ito, but for black and yellow
@@ -155,8 +157,8 @@ def name_axes(figure: Figure, found: Sequence[Axes], x: str, y: str) -> None:
 
 def short(text: str, length: int = 26) -> str:
     """A name as a label: printable, and cut where it is long."""
-    printable = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
-    return printable if len(printable) <= length else printable[: length - 1] + "…"
+    shown = printable(text)
+    return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
 def plain_numbers(axis: Axis, is_log: bool = False) -> None:
@@ -213,7 +215,12 @@ def _tidied(root: ElementTree.Element, plot: Plot) -> ElementTree.Element:
                 element.set(attribute, value.replace("url(#", f"url(#{plot.name}-"))
             elif attribute in ("d", "points", "transform", "x", "y"):
                 element.set(attribute, _NUMBER.sub(lambda found: f"{float(found[0]):.2f}", value))
-    root.attrib |= {"role": "img", "aria-label": plot.alt, "stroke-linejoin": "round", "stroke-linecap": "butt"}
+    root.attrib |= {
+        "role": "img",
+        "aria-label": printable(plot.alt),
+        "stroke-linejoin": "round",
+        "stroke-linecap": "butt",
+    }
     return root
 
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from harness.records import Record
 
 
+def printable(text: str) -> str:
+    """Without characters that would steer a terminal or break a file."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+
+
 def row_name(record: Record) -> str:
     """The strategy with what was changed of it, its own learning rate included."""
     return variant_name(record, [f"lr {rate_of(record):g}"] if record.sweep_around else [])

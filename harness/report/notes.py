@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.records import BASELINE, Record
+from harness.records import Record
 from harness.report.baselines import notes_on_baselines
 from harness.report.columns import reused, several_seeds
 from harness.report.comparison import Entry, Group
@@ -70,7 +70,7 @@ def notes(entries: list[Entry]) -> list[str]:
     lines += [
         f"{row_name(other)} ran code from outside the harness: {other.strategy_source.origin}."
         for other in records
-        if other.strategy_source.origin not in ("built in", BASELINE)
+        if other.strategy_source.is_outside
     ]
     lines += [
         f"{row_name(other)} computed its frozen part in every step: {other.prefix.not_stored}."

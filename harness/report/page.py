@@ -13,7 +13,6 @@ from markupsafe import Markup
 from harness.data.fetch import write_atomically
 from harness.records import Record, Store, newest_of_each
 from harness.report import published
-from harness.report.columns import Column, Row
 from harness.report.comparison import Group, groups, reference_of
 from harness.report.drawing import Plot, draw, short, style
 from harness.report.files import write_tables
@@ -25,8 +24,9 @@ from harness.report.suites import KeptSuite, suites_in
 from harness.report.sweep import curves, sweep_rows
 from harness.report.trends import course_plots, history, history_plot, scaling_plot, sweep_plot
 
+ACCURACY = "test % [95%]"
 HIGHLIGHTS = {
-    "test % [95%]": "Highest test accuracy",
+    ACCURACY: "Highest test accuracy",
     "examples/s": "Fastest training, examples a second",
     "memory": "Least memory",
     "trained": "Fewest trained parameters",
@@ -155,14 +155,15 @@ def _compared(
         grids=grids,
         notes=sheet.notes,
         pictures=studio.pictures(f"table{number}", plots()),
-        highlights=_highlights(sheet.columns, sheet.rows),
+        highlights=_highlights(sheet),
         mistakes=mistakes(entries, cache),
     )
 
 
 def _grid(sheet: Sheet) -> Grid:
-    # What is the same for all rows, such as a verdict's, is no number to sort by.
-    numeric = [len({column.value(entry) for entry in sheet.entries} - {None, 0}) > 0 for column in sheet.columns]
+    # What is the same for all rows, such as a reference's, is no number to sort by, and a verdict is none.
+    values_of = [{column.value(entry) for entry in sheet.entries} - {None, 0} for column in sheet.columns]
+    numeric = [bool(values) and not any(isinstance(value, str) for value in values) for values in values_of]
     lines = []
     for entry, row in zip(sheet.entries, sheet.rows, strict=True):
         values = [column.value(entry) if sorts else None for column, sorts in zip(sheet.columns, numeric, strict=True)]
@@ -173,20 +174,28 @@ def _grid(sheet: Sheet) -> Grid:
 
 
 def _plain_grid(caption: str, titles: Iterable[str], cells: Iterable[list[str]], left: int = 1) -> Grid:
-    lines = [Line(first, [Cell(text, _leading_number(text)) for text in rest]) for first, *rest in cells]
+    lines = [
+        Line(first, [Cell(text, _number(text) if place >= left else None) for place, text in enumerate(rest, start=1)])
+        for first, *rest in cells
+    ]
     return Grid(caption, list(titles), lines, left)
 
 
-def _leading_number(text: str) -> float | None:
-    found = re.match(r"\[?([+-]?[\d,]+(\.\d+)?)", text)
+def _number(text: str) -> float | None:
+    """Of a cell that is one, with a unit or an interval behind it: "1,200", "[97.33]", "9.5 s"."""
+    found = re.fullmatch(r"\[?([+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)[\]%]?(?: .*)?", text)
     return float(found[1].replace(",", "")) if found else None
 
 
-def _highlights(titles: list[Column], written: list[Row]) -> list[tuple[str, str, str]]:
+def _highlights(sheet: Sheet) -> list[tuple[str, str, str]]:
     found = []
     for title, told in HIGHLIGHTS.items():
-        number = next(n for n, column in enumerate(titles) if column.title == title)
-        best = [row for row in written if row.best[number]]
+        number = next(n for n, column in enumerate(sheet.columns) if column.title == title)
+        best = [row for row in sheet.rows if row.best[number]]
+        if title == ACCURACY:  # a baseline that is better must not be hidden
+            accuracies = [entry.accuracy for entry in sheet.entries]
+            highest = max(filter(None, accuracies), default=None)
+            best = [row for row, one in zip(sheet.rows, accuracies, strict=True) if one and one == highest]
         if best:
             more = f" and {len(best) - 1} more" if len(best) > 1 else ""
             found.append((told, short(best[0].name) + more, best[0].cells[number]))

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from harness import UserError
 from harness.records import Memory, Store
 from harness.report.baselines import LENGTH_RULE
 from harness.report.comparison import Entry
@@ -254,6 +255,11 @@ def confusion(entry: Entry, store: Store) -> tuple[list[str], np.ndarray] | None
     numbers = {name: number for number, name in enumerate(classes)}
     counts = np.zeros((len(classes), len(classes)), dtype=int)
     for frame in frames:
+        if unknown := {*frame["label"], *frame["predicted"]} - set(classes):
+            raise UserError(
+                f"predictions of {entry.name!r} can't be read as predictions (class {min(unknown)!r} is not in the "
+                "record): move the folder away."
+            )
         np.add.at(counts, (frame["label"].map(numbers).to_numpy(), frame["predicted"].map(numbers).to_numpy()), 1)
     return classes, counts
 

@@ -47,6 +47,19 @@ class Lines(Watching):
         self.still_going(ending(record))
 
 
+class Warnings(Silent):
+    """What goes wrong, and nothing else."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def run_started(self, planned: PlannedRun, number: int, total: int) -> None:
+        self.run_id = planned.run_id
+
+    def warning(self, text: str) -> None:
+        self.console.print(f"[yellow]{escape(f'{self.run_id}: {text}')}[/]", highlight=False, soft_wrap=True)
+
+
 class EventLog(Watching):
     """A line for each event at the end of a file: time, run id, event and what there is to say, with tabs between."""
 
@@ -125,6 +138,6 @@ def observer_for(plan: Plan, world: World) -> Silent:
     runs = [run for run in plan.in_order() if not store.has(run.run_id)]
     log = EventLog(plan.results / LOG, runs)
     if plan.quiet:
-        return log
+        return Several([log, Warnings(console)])
     shown = Live(console, runs, len(plan.runs), world.device) if console.is_terminal else Lines(console, runs)
     return Several([log, shown])

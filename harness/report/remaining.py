@@ -39,12 +39,14 @@ class Remaining:
         self._done: list[_Done] = []
         self._title: str | None = None
         self._ended: float | None = None
+        self._started, self._epochs = 0.0, 0
+        self._enter("", 0.0)
 
     def run_started(self, title: str, epochs: int, now: float) -> None:
         self.waiting.remove(title)
-        self._title, self._epochs = title, epochs
         self._started = now if self._ended is None else self._ended  # what lies between two runs is the next one's
         self._enter("", now)
+        self._title, self._epochs = title, epochs
 
     def phase_started(self, name: str, now: float) -> None:
         epoch = self._epoch_seconds() if name == "evaluate" else None

@@ -188,8 +188,9 @@ class Past:
 
 
 def revision_of(record: Record) -> str:
+    """Of git; of the code itself where it was changed since, or there is no git."""
     git = record.environment.get("git")
-    return git["revision"] if git else record.environment["code_sha256"]
+    return git["revision"] if git and not git["modified"] else record.environment["code_sha256"]
 
 
 def history(group: Group, records: list[Record]) -> tuple[list[str], list[Past]]:

@@ -9,6 +9,7 @@ from typing import Self
 
 from harness.plan import PlannedRun
 from harness.records import Record
+from harness.report.columns import last_line
 from harness.report.remaining import Remaining
 
 LINE_SECONDS = 15.0
@@ -89,6 +90,6 @@ class Watching(Silent):
 
 def ending(record: Record) -> str:
     if record.metrics is None:
-        return f"{record.status}: {(record.error or '').splitlines()[-1]}"
+        return f"{record.status}: {last_line(record.error)}"
     test = record.metrics.test
     return f"test {100 * test.accuracy:.2f}% ({test.correct} of {test.total}), {record.seconds.total:.1f} s"
