@@ -213,6 +213,7 @@ def typed(command: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_the_next_steps_lead_to_a_report_and_a_prediction(folder: Path) -> None:
     steps = [
         "make bench MODEL=mini DATA=synthetic STRATEGY=last_block,first_token SAVE=1",

@@ -68,6 +68,7 @@ def test_it_answers_as_its_run_did(run_here: Callable, tmp_path: Path, name: str
     assert alone.shares == pytest.approx(answers.shares[:1], abs=1e-6)
 
 
+@pytest.mark.long
 def test_what_two_ranks_have_trained(ftbench: Callable, tmp_path: Path) -> None:
     options = ["--model", "mini", "--data", "synthetic", "--epochs", "1", "--set", f"data.size={SIZE}", "--nproc", "2"]
     assert ftbench("run", "--save", "--strategy", "lora", *options).returncode == 0
