@@ -61,16 +61,15 @@ class Classifier:
     def load(cls, folder: Path, cache: Path, precision: Precision | None = None) -> Classifier:
         """precision: None for the one that it was trained in.
 
-        Raises UserError where the folder holds no whole classifier, or what it stands on is not here."""
+        Raises UserError where the folder holds no whole classifier, or what it stands on is not here.
+        """
         about = kept.read(folder)
         tensors, config = kept.tensors_of(folder, about), about.config
         _check_strategy(about)
         weights_path = _weights_below(folder, about, cache)
         model = model_of(config.model.name, cache)
-        strategy, tokenizer = (
-            effective_strategy(config, model),
-            load_tokenizer(config.model.name, cache, assets_folder()),
-        )
+        strategy = effective_strategy(config, model)
+        tokenizer = load_tokenizer(config.model.name, cache, assets_folder())
         prefix, suffix, fill = assemble(config, strategy, model, weights_path, len(about.classes))
         trained = {name: parameter for name, parameter in suffix.named_parameters() if parameter.requires_grad}
         assert trained.keys() == tensors.keys(), "the file's hash was right: it was written for this very strategy"
@@ -105,11 +104,12 @@ class Classifier:
 
 def _check_strategy(about: Kept) -> None:
     """A file is looked at before its code runs."""
-    file = Path(about.config.strategy)
-    found = file_sha256(file) if file.is_file() else strategies.load(about.config.strategy).sha256
+    name, file = about.config.strategy, Path(about.config.strategy)
+    of_file = file.suffix == ".py" and file.is_file()
+    found = file_sha256(file) if of_file else strategies.load(name).sha256
     if found != about.strategy_source.sha256:
         raise UserError(
-            f"strategy {about.config.strategy!r} is not what the classifier was trained with (its code has changed): "
+            f"strategy {name!r} is not what the classifier was trained with (its code has changed): "
             f"bring the file of sha256 {about.strategy_source.sha256[:12]} back, or train it again."
         )
 
