@@ -238,7 +238,10 @@ def _show(
         if suite.is_published:
             print_published(console, suite, store.all())
     if len(records) == 1 and not quiet:
-        console.print("\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]", highlight=False)
+        console.print(
+            "\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]; with plots: [bold]make report[/]",
+            highlight=False,
+        )
     _say_what_is_left_out(console, store.unreadable())
     if not quiet:
         told = f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}."
