@@ -230,13 +230,13 @@ def _show(
     view: View = WHOLE,
     quiet: bool = False,
 ) -> None:
-    written = write_tables(store, reference)
+    written, everything = write_tables(store, reference), store.all()
     if records:
         print_table(console, groups(newest_of_each(records), suites), store, reference, view)
-        print_scaling(console, newest_of_each(store.all()), records)
+        print_scaling(console, newest_of_each(everything), records)
     for suite in suites:
         if suite.is_published:
-            print_published(console, suite, store.all())
+            print_published(console, suite, everything)
     if len(records) == 1 and not quiet:
         console.print(
             "\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]; with plots: [bold]make report[/]",

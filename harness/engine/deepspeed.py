@@ -71,8 +71,12 @@ class DeepSpeedEngine:
 
         if not self.config.zero_stage:
             return {} if self.world.rank else copied(self._named)
-        whole = {name: safe_get_full_fp32_param(parameter) for name, parameter in self._named.items()}
-        return {} if self.world.rank else {name: value.detach().cpu().clone() for name, value in whole.items()}
+        values = {}
+        for name, parameter in self._named.items():  # one after the other: no rank has room for all of them whole
+            whole = safe_get_full_fp32_param(parameter)
+            if self.world.rank == 0:
+                values[name] = whole.detach().cpu().clone()
+        return values
 
     def save(self) -> dict[str, Tensor]:
         from deepspeed.utils import safe_get_full_optimizer_state
