@@ -81,7 +81,7 @@ class Classifier:
         return cls(about, strategy, tokenizer, model.context, prefix, suffix, device)
 
     def predict(self, texts: Sequence[str]) -> Predictions:
-        """Raises UserError for a text that is empty or has no token of the model."""
+        """Raises UserError where there is no text, for one that is empty, or one that has no token of the model."""
         examples = self.encode(texts)
         logits = predict(self, Computed(self.prefix, examples, self.device), World(0, 1, self.device))
         labels = [self.about.classes[choice] for choice in logits.argmax(axis=1)]
@@ -89,6 +89,8 @@ class Classifier:
 
     def encode(self, texts: Sequence[str]) -> Examples:
         """The texts as the rows that it was trained on."""
+        if not texts:
+            raise UserError("no text is given: a classifier needs at least one.")
         empty = [number for number, text in enumerate(texts, start=1) if not text.strip()]
         if empty:
             raise UserError(f"text {empty[0]} of {len(texts)} is empty: a classifier needs a text.")

@@ -69,6 +69,7 @@ def _cut_weights(folder: Path) -> None:
         (lambda folder: (folder / "model.safetensors").unlink(), ["no model.safetensors", "WEIGHTS=random"]),
         (_cut_weights, ["model.safetensors is truncated or damaged"]),
         (_lose_a_shard, ["'model-2.safetensors' is missing"]),
+        (_config_is(intermediate_size=40), ["has shape [32, 48], config.json asks for [32, 40]", "different models"]),
     ],
 )
 def test_a_model_that_can_not_be_used(refused: Callable, folder: Path, spoil: Callable, told: list[str]) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import strategies
-from harness import kept
+from harness import UserError, kept
 from harness.config import DataConfig
 from harness.data.dataset import load_dataset
 from harness.records import Store
@@ -163,6 +163,11 @@ def test_texts_from_anywhere(predict: Callable, tmp_path: Path, monkeypatch: pyt
     answers = [json.loads(line) for line in out.split("\n") if line]
     assert [answer["text"] for answer in answers] == texts
     assert [answer["label"] for answer in answers] == [row[0] for row in rows]
+
+
+def test_no_text_at_all(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no text is given"):
+        Classifier.load(trained, tmp_path / "cache").predict([])
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t\n"])

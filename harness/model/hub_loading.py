@@ -154,7 +154,8 @@ def _rope_type(written: dict[str, Any]) -> str | None:
 
 
 def check_weights(path: Path) -> None:
-    """Read headers only. Raises UserError where there are no weights that can be read, or where a file is not whole."""
+    """Read headers only. Raises UserError where there are no weights that can be read, where a file is not whole, or
+    where a tensor's shape is not the one that the configuration gives it."""
     missing, files = missing_shards(path), weight_files(path)
     if missing:
         raise UserError(f"MODEL=hf:{path}: {missing[0]!r} is missing ({len(missing)} in all): download it again.")
@@ -163,17 +164,32 @@ def check_weights(path: Path) -> None:
             f"MODEL=hf:{path}: it has no model.safetensors, and pickles, which can run code, are not read; save it "
             "with transformers' save_pretrained, or use WEIGHTS=random."
         )
+    with torch.device("meta"):
+        model = _as_saved(_config(path))
+    expected, prefix = model.state_dict(), f"{model.base_model_prefix}."
     for file in files:
         try:
-            with safe_open(file, framework="pt"):
-                pass
+            with safe_open(file, framework="pt") as tensors:
+                found = {key: list(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise UserError(f"{file} is truncated or damaged ({error}): download it again.") from error
+        for key, shape in found.items():
+            # What has another name than the library's model is the library's to convert, and to check.
+            wanted = expected.get(key.removeprefix(prefix))
+            if wanted is not None and shape != list(wanted.shape):
+                raise UserError(
+                    f"{file}: {key!r} has shape {shape}, config.json asks for {list(wanted.shape)}: they belong to "
+                    "different models; download both again."
+                )
+
+
+def _as_saved(config: PretrainedConfig) -> PreTrainedModel:
+    """With tensors of the names and shapes that files have."""
+    return library().AutoModel.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
 
 
 def _built(config: PretrainedConfig) -> PreTrainedModel:
-    model = library().AutoModel.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
-    return _with_linear_layers(model)
+    return _with_linear_layers(_as_saved(config))
 
 
 def _loaded(path: Path) -> PreTrainedModel:
