@@ -1,7 +1,4 @@
-"""What is timed: ftbench, its plain path and the Hugging Face Trainer, each as a process of its own with a cold cache.
-
-The machine's ceiling is measured right before and after each of our runs, since a shared machine's speed drifts.
-"""
+"""What is timed: ftbench, its plain path and the Hugging Face Trainer, each a process of its own with a cold cache."""
 
 from __future__ import annotations
 
@@ -36,11 +33,10 @@ PRECISION, _ = choose("auto", "gpt2", torch.cuda.is_available())
 
 @dataclass(frozen=True)
 class Measured:
-    """A run: its record (one for each seed), seconds of the whole process, and the product rate beside it, FLOP/s."""
+    """A run: its record (one for each seed), and seconds of the whole process."""
 
     records: list[Record]
     process_seconds: float
-    ceiling: float
 
     @property
     def record(self) -> Record:
@@ -50,7 +46,6 @@ class Measured:
 def ours(
     strategy: str, data: str, epochs: int, model: str = "gpt2", *, seeds: str = "0", settings: str = ""
 ) -> Measured:
-    before = product_rate(PRECISION if model != "mini" else "fp32")
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "harness", "run", "--strategy", strategy, "--data", data, "--model", model]
         weights = "pretrained" if is_hub(model) else "random"
@@ -60,7 +55,7 @@ def ours(
         subprocess.run([*command, *options, *places], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - started
         records = sorted(Store(Path(folder)).all(), key=lambda record: record.seed)
-    return Measured(records, seconds, max(before, product_rate(records[0].precision)))
+    return Measured(records, seconds)
 
 
 def plain_seconds(strategy: str, data: str, epochs: int) -> float:

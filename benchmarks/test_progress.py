@@ -28,7 +28,7 @@ from harness.suite import execute, prepare_store
 from harness.suite_file import load_suite
 from harness.train import EXCHANGE_EVERY_STEPS
 
-ROUNDS = int(os.environ.get("FTBENCH_PERF_ROUNDS", "10"))
+ROUNDS = int(os.environ.get("FTBENCH_PERF_ROUNDS", "10" if FULL else "1"))
 SIZE, EPOCHS, REPEATS = 1000, 20 if FULL else 5, 1000
 BATCH, TRAINED = TrainingConfig().batch_size, 0.7  # of the texts
 WORLD = World(0, 1, torch.device("cpu"))
