@@ -80,7 +80,7 @@ def _logits(scorer: Scorer, features: Features, batches: Sequence[np.ndarray]) -
     """Logits of the examples of `batches`, one after the other: [examples, classes] float64.
 
     They go into one array. Thousands of small ones, kept between the large tensors of each batch, would leave the
-    allocator holes that the next batch does not fit into: 5 GB at 100,000 texts on a CPU.
+    allocator holes that the next batch does not fit into: up to 13 GB at 100,000 texts on a CPU.
     """
     filled: np.ndarray | None = None
     start = 0

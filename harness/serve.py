@@ -89,7 +89,7 @@ class Classifier:
 
     def encode(self, texts: Sequence[str]) -> Examples:
         """The texts as the rows that it was trained on."""
-        if not texts:
+        if len(texts) == 0:
             raise UserError("no text is given: a classifier needs at least one.")
         empty = [number for number, text in enumerate(texts, start=1) if not text.strip()]
         if empty:
