@@ -19,7 +19,7 @@ from harness.serve import Classifier
 from harness.suite_file import load_suite
 
 MESSAGES = 1000
-ROUNDS = 3
+ROUNDS = 2
 
 
 @pytest.fixture(scope="module")
