@@ -124,7 +124,7 @@ def test_an_adapted_layer_adds_alpha_times_the_low_rank_product(rank: int, alpha
 
 def test_adapters_are_what_is_trained_and_every_linear_has_one() -> None:
     model = GPT2(SHAPES["mini"]).requires_grad_(False)
-    linears = sum(type(module) is nn.Linear for module in model.modules())
+    linears = sum(isinstance(module, nn.Linear) for module in model.modules())
     adapt(model, Adapter(rank=2))
     adapted = [module for module in model.modules() if isinstance(module, LoRALinear)]
     assert len(adapted) == linears == 4 * 6

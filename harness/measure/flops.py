@@ -17,7 +17,8 @@ from harness.model.gpt2 import Shape
 def forward_flops(shape: Shape, stages: Sequence[str], lengths: np.ndarray, reads_one_token: bool) -> int:
     """Of one forward pass of the named stages over rows of `lengths` tokens, causal attention.
 
-    reads_one_token: the topmost of the blocks is needed at the last token of each row only, but for keys and values.
+    reads_one_token: the topmost of the blocks is needed at the last token of each row only, which each head looks for
+    among the hidden states themselves (harness/model/attention.py).
     """
     hidden, tokens, rows = shape.hidden, int(lengths.sum()), len(lengths)
     blocks = sum(name.startswith("block.") for name in stages)
@@ -25,7 +26,7 @@ def forward_flops(shape: Shape, stages: Sequence[str], lengths: np.ndarray, read
     whole = 24 * hidden**2 * tokens + 4 * hidden * pairs
     if not (blocks and reads_one_token):
         return blocks * whole
-    top = 4 * hidden**2 * tokens + 20 * hidden**2 * rows + 4 * hidden * tokens
+    top = 24 * hidden**2 * rows + 4 * hidden * shape.heads * tokens
     return (blocks - 1) * whole + top
 
 

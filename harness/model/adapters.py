@@ -33,7 +33,7 @@ class LoRALinear(nn.Linear):
 def adapt(module: nn.Module, adapter: Adapter) -> None:
     """Replace every Linear below `module`, in order of definition, by its adapted form."""
     for name, child in module.named_children():
-        if type(child) is nn.Linear:
+        if isinstance(child, nn.Linear):
             setattr(module, name, LoRALinear(child, adapter))
         else:
             adapt(child, adapter)

@@ -1,12 +1,18 @@
-"""Scaled dot-product attention over the rows of a flat batch, at all positions or at one of each row."""
+"""Scaled dot-product attention over the rows of a flat batch, at all positions or at one of each row.
+
+One query of a row needs no keys and values. A head's key of hidden state h is K h + b, so that its product with query q
+is (Kᵀ q) · h + q · b: each query goes through K once, instead of every token. And the weighted mean of the values
+V h + c is V applied to the weighted mean of the h, plus c. The same numbers but for rounding, for a sixtieth of the work.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.model.rows import Rows
 
@@ -33,6 +39,45 @@ class Attended:
         if near:  # padding sees itself: were it to see nothing, its gradients were no numbers
             seen = (seen & ((queries - keys).abs() < self.window)) | (queries == keys)
         return seen[:, None] if seen.ndim == 3 else seen[None, None]
+
+
+class Key(nn.Linear):
+    """The keys of all heads: [tokens, hidden] -> [tokens, heads * head]."""
+
+    def forward(self, hidden: Tensor, query: Tensor | None = None) -> Tensor:
+        """With `query`, [rows, heads, head], one of each row, and `hidden` [rows, width, hidden]: the products of
+        queries and keys instead, [rows, heads, width]."""
+        if query is None:
+            return super().forward(hidden)
+        weight, bias = (part.to(query.dtype).unflatten(0, query.shape[1:]) for part in (self.weight, self.bias))
+        through = (query.transpose(0, 1) @ weight).transpose(0, 1)
+        return through @ hidden.transpose(1, 2) + (query * bias).sum(dim=-1, keepdim=True)
+
+
+class Value(nn.Linear):
+    """The values of all heads: [tokens, hidden] -> [tokens, heads * head]."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Of hidden states that differ from head to head, [rows, heads, hidden] -> [rows, heads * head]."""
+        if hidden.ndim == 2:
+            return super().forward(hidden)
+        weight, bias = self.weight.to(hidden.dtype).unflatten(0, (hidden.shape[1], -1)), self.bias.to(hidden.dtype)
+        # The matrix stands on the left, so that its gradient comes in its own layout.
+        return (weight @ hidden.permute(1, 2, 0)).permute(2, 0, 1).flatten(1) + bias
+
+
+def attend_once(query: Tensor, hidden: Tensor, key: Key, value: Value, heads: int, attended: Attended) -> Tensor:
+    """What `attend` gives for one query of each row, [rows, heads * head], without keys and values of the tokens.
+
+    hidden: [tokens, hidden], what these would be made of. Computed in its type: so little needs no bfloat16.
+    """
+    rectangle, mask = attended.rows.rectangle(hidden), attended.mask()
+    assert mask is not None, "one token of each row is read"
+    query = query.to(hidden.dtype).unflatten(1, (heads, -1))
+    with torch.autocast(hidden.device.type, enabled=False):
+        scores = key(rectangle, query) / math.sqrt(query.shape[-1])
+        weights = scores.masked_fill(~mask.squeeze(1), -math.inf).softmax(dim=-1)
+        return value(weights @ rectangle)
 
 
 def attend(

@@ -20,7 +20,7 @@ class Block(Stage):
     """The only stages that mix positions.
 
     forward(hidden, rows, read_at=None): [tokens, hidden] -> the same, or [rows, hidden] at the tokens `read_at`
-    ([rows], one of each row), for which keys and values are computed everywhere, all else at these tokens.
+    ([rows], one of each row), for which the others are looked at but not computed.
     """
 
 

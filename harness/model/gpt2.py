@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.declare import AttentionKind
-from harness.model.attention import Attended, attend
+from harness.model.attention import Attended, Key, Value, attend, attend_once
 from harness.model.backbone import Backbone, Block, Stage
 from harness.model.rows import Rows
 
@@ -46,23 +46,25 @@ class Embeddings(Stage):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention. Query, key and value are separate matrices (the published file fuses them):
-    the top block needs keys and values everywhere but queries only where the answer is read."""
+    """Multi-head self-attention. Query, key and value are separate matrices (the published file fuses them): in the
+    top block each goes through its own only where the answer is read."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads = shape.heads
         self.causal = True
         self.query = nn.Linear(shape.hidden, shape.hidden)
-        self.key = nn.Linear(shape.hidden, shape.hidden)
-        self.value = nn.Linear(shape.hidden, shape.hidden)
+        self.key = Key(shape.hidden, shape.hidden)
+        self.value = Value(shape.hidden, shape.hidden)
         self.output = nn.Linear(shape.hidden, shape.hidden)
 
     def forward(self, hidden: Tensor, rows: Rows, read_at: Tensor | None) -> Tensor:
         """hidden: [tokens, hidden] -> the same; or [rows, hidden] at the tokens `read_at` ([rows]), one of each row."""
-        key, value = self.key(hidden), self.value(hidden)
+        attended = Attended(rows, self.causal, read_at)
         query = self.query(hidden if read_at is None else hidden[read_at])
-        return self.output(attend(query, key, value, self.heads, Attended(rows, self.causal, read_at)))
+        if read_at is not None and isinstance(self.key, Key) and isinstance(self.value, Value):  # without adapters
+            return self.output(attend_once(query, hidden, self.key, self.value, self.heads, attended))
+        return self.output(attend(query, self.key(hidden), self.value(hidden), self.heads, attended))
 
 
 class MLP(nn.Module):
