@@ -1,8 +1,9 @@
 """Scaled dot-product attention over the rows of a flat batch, at all positions or at one of each row.
 
-One query of a row needs no keys and values. A head's key of hidden state h is K h + b, so that its product with query q
-is (Kᵀ q) · h + q · b: each query goes through K once, instead of every token. And the weighted mean of the values
-V h + c is V applied to the weighted mean of the h, plus c. The same numbers but for rounding, for a sixtieth of the work.
+One query of a row needs no keys and values. A head's key of hidden state h is K h + b, so that its product with query
+q is (Kᵀ q) · h + q · b: each query goes through K once, instead of every token. And the weighted mean of the values
+V h + c is V applied to the weighted mean of the h, plus c. The same numbers but for rounding, for a sixtieth of the
+work.
 """
 
 from __future__ import annotations
