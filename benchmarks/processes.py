@@ -44,13 +44,21 @@ class Measured:
 
 
 def ours(
-    strategy: str, data: str, epochs: int, model: str = "gpt2", *, seeds: str = "0", settings: str = ""
+    strategy: str,
+    data: str,
+    epochs: int,
+    model: str = "gpt2",
+    *,
+    seeds: str = "0",
+    settings: str = "",
+    cache: Path | None = None,
 ) -> Measured:
+    """cache: with the features of earlier runs; by default an empty one."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "harness", "run", "--strategy", strategy, "--data", data, "--model", model]
         weights = "pretrained" if is_hub(model) else "random"
         options = ["--weights", weights, "--epochs", str(epochs), "--seeds", seeds]
-        places = ["--results", folder, "--cache", f"{folder}/cache", *(["--set", settings] if settings else [])]
+        places = ["--results", folder, "--cache", str(cache or f"{folder}/cache"), *(["--set", settings] if settings else [])]
         started = time.perf_counter()
         subprocess.run([*command, *options, *places], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - started

@@ -13,6 +13,7 @@ from harness.report.comparison import Entry
 
 Measure = Callable[[Record], float | None]
 FILES_ONLY = 99  # the rank of a column that no terminal shows unless it is asked for
+UNMEASURED = "-"
 VERDICTS = ("better", "reference", "no evidence", "worse")
 
 
@@ -228,7 +229,7 @@ def _row(entry: Entry, shown: list[Column], winners: list[float | None], marked:
     cells, best = [], []
     for column, winner in zip(shown, winners, strict=True):
         value = column.value(entry)
-        cells.append("-" if value is None else column.show(entry))
+        cells.append(UNMEASURED if value is None else column.show(entry))
         best.append(winner is not None and value == winner and _competes(entry) and column.is_whole(entry))
     return Row(entry.name + (f" {MARK}" if marked else ""), cells, best, _failure(entry))
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.records import Store
-from harness.report.columns import FILES_ONLY
+from harness.report.columns import FILES_ONLY, UNMEASURED
 from harness.report.comparison import Group
 from harness.report.sheet import WHOLE, Sheet, View, sheets
 from harness.report.sweep import print_sweep
@@ -19,7 +19,7 @@ def print_table(
 ) -> None:
     """A rich table for each group, the best of each column marked."""
     for sheet in sheets(groups, store, reference, view):
-        wanted = [n for n, column in enumerate(sheet.columns) if column.rank < FILES_ONLY or view.columns]
+        wanted = [n for n in range(len(sheet.columns)) if view.columns or _tells_something(sheet, n)]
         shown = _that_fit(sheet, wanted, console.width)
         console.print(_table(sheet, shown))
         for row in sheet.rows:
@@ -44,6 +44,11 @@ def _table(sheet: Sheet, shown: list[int]) -> Table:
         cells = [f"[bold green]{row.cells[n]}[/]" if row.best[n] else escape(row.cells[n]) for n in shown]
         table.add_row(escape(row.name), *cells)
     return table
+
+
+def _tells_something(sheet: Sheet, number: int) -> bool:
+    measured = any(row.cells[number] != UNMEASURED for row in sheet.rows)
+    return measured and sheet.columns[number].rank < FILES_ONLY
 
 
 def _that_fit(sheet: Sheet, wanted: list[int], width: int) -> list[int]:
