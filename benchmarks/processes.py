@@ -58,9 +58,10 @@ def ours(
         command = [sys.executable, "-m", "harness", "run", "--strategy", strategy, "--data", data, "--model", model]
         weights = "pretrained" if is_hub(model) else "random"
         options = ["--weights", weights, "--epochs", str(epochs), "--seeds", seeds]
-        places = ["--results", folder, "--cache", str(cache or f"{folder}/cache"), *(["--set", settings] if settings else [])]
+        options += ["--results", folder, "--cache", str(cache or f"{folder}/cache")]
+        options += ["--set", settings] if settings else []
         started = time.perf_counter()
-        subprocess.run([*command, *options, *places], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*command, *options], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - started
         records = sorted(Store(Path(folder)).all(), key=lambda record: record.seed)
     return Measured(records, seconds)
