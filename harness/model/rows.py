@@ -54,6 +54,11 @@ class Rows:
         starts, lengths = (part.to(device, non_blocking=True) for part in (self.starts, self.lengths))
         return Rows(starts, lengths, self.width, cells, self.filler)
 
+    def each(self) -> list[Rows]:
+        """Every row by itself."""
+        start = self.starts.new_zeros(1)
+        return [Rows(start, length, int(length), None) for length in self.lengths.split(1)]
+
     def fill(self, flat: Tensor) -> Tensor:
         """[tokens, ...] of the rows alone -> with zeros for the filler tokens behind them."""
         return torch.cat([flat, flat.new_zeros(self.filler, *flat.shape[1:])]) if self.filler else flat
