@@ -47,6 +47,12 @@ def _cells(records: list[Record], store: Store) -> list[dict[str, str]]:
     return [dict(zip(titles, row.cells, strict=True)) for row in rows(entries)]
 
 
+def test_a_column_that_no_row_has_anything_for_stays_out_of_the_terminal(run_here: Callable, store: Store) -> None:
+    rule, strategy = run_here(strategy=["length_rule", "head_only"], training__epochs=1)
+    assert "trained" in _printed([rule, strategy], 400, store)
+    assert "trained" not in _printed([rule], 400, store), "a rule has no parameters"
+
+
 def test_the_best_of_each_column_is_marked(three: list[Record], store: Store) -> None:
     head_only, last_block = rows(compare(Group(three[:2]), store))
     trained = 1
