@@ -51,10 +51,13 @@ def _verdict_notes(entries: list[Entry]) -> list[str]:
             f"one seed{which}: the verdict is on these very pairs of trained models (McNemar's test), not on the "
             "strategies: several seeds tell."
         )
+    fewer: dict[int, list[str]] = {}
+    for entry in compared:
+        if entry not in pairs and len(entry.evidence.seeds) < _most_seeds(entries):
+            fewer.setdefault(len(entry.evidence.seeds), []).append(entry.name)
     lines += [
-        f"compared on {len(entry.evidence.seeds)} seeds only, which ended well for both: {entry.name}."
-        for entry in compared
-        if entry not in pairs and len(entry.evidence.seeds) < _most_seeds(entries)
+        f"compared on {count} seeds only, which ended well for both: {', '.join(names)}."
+        for count, names in fewer.items()
     ]
     open_rows = [entry for entry in compared if entry not in pairs and entry.evidence.verdict == "no evidence"]
     alike = [entry for entry in open_rows if not entry.evidence.difference]
