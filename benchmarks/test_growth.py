@@ -25,11 +25,15 @@ PHASES = ("features", "train", "evaluate", "total")
 
 def test_examples(benchmark, tmp_path: Path) -> None:
     def grow() -> list[dict]:
-        measured: dict[int, list[dict]] = {size: [] for size in SIZES}
+        measured: dict[int, list[Measured]] = {size: [] for size in SIZES}
         for size in SIZES * ROUNDS:
-            run = ours("last_block", "synthetic", 1, MODEL, settings=f"data.size={size}", cache=tmp_path)
-            measured[size].append(_row(run, size) | {"tokens": _tokens(run, size)})
-        rows = [_fastest(*of_size) for of_size in measured.values()]
+            measured[size].append(
+                ours("last_block", "synthetic", 1, MODEL, settings=f"data.size={size}", cache=tmp_path)
+            )
+        rows = [
+            _fastest(*(_row(run, size) for run in runs)) | {"tokens": _tokens(runs[0], size)}
+            for size, runs in measured.items()
+        ]
         for before, row in itertools.pairwise(rows):
             row["marginal"] = {
                 phase: 1000 * (row[phase] - before[phase]) / (row["tokens"][phase] - before["tokens"][phase])

@@ -20,7 +20,7 @@ class Block(Stage):
     """The only stages that mix positions.
 
     forward(hidden, rows, read_at=None): [tokens, hidden] -> the same, or [rows, hidden] at the tokens `read_at`
-    ([rows], one of each row), for which the others are looked at but not computed.
+    ([rows], one of each row). Of the other tokens nothing is computed then but what attention to them needs.
     """
 
 
