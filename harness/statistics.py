@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 from scipy.optimize.elementwise import find_root
-from scipy.special import ndtr
+from scipy.special import expit, logit
 
 LEVEL = 0.05
 POWER = 0.8
@@ -67,7 +67,7 @@ def accuracy_interval(correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Wilson's formula for as many independent answers as would give the observed variance of the mean.
     """
     squares, mean = mean_squares(correct), correct.mean(axis=(-2, -1))
-    variance, share = _variance(squares, (0.0, 1.0), ACCURACY_PSEUDO_MESSAGES)
+    variance, share = _variance(squares, (0.0, 1.0), ACCURACY_PSEUDO_MESSAGES, ACCURACY_LEAST)
     spread = mean * (1 - mean) + ACCURACY_PSEUDO_MESSAGES * (mean**2 + (1 - mean) ** 2) / squares.messages
     answers = spread / variance
     squared = _multiplier(share, squares.seeds - 1, LEVEL) ** 2
@@ -89,7 +89,7 @@ class Difference:
 def paired_difference(correct: np.ndarray, reference: np.ndarray) -> Difference:
     """Several seeds, paired cell by cell; both [..., seeds, messages]. About new seeds and new messages."""
     squares = mean_squares(correct.astype(float) - reference)
-    variance, share = _variance(squares, (-1.0, 1.0), DIFFERENCE_PSEUDO_MESSAGES)
+    variance, share = _variance(squares, (-1.0, 1.0), DIFFERENCE_PSEUDO_MESSAGES, DIFFERENCE_LEAST)
     error = np.sqrt(variance)
     half = _multiplier(share, squares.seeds - 1, LEVEL) * error
     p = _two_sided_p(np.abs(squares.mean) / error, share, squares.seeds - 1)
@@ -149,40 +149,48 @@ def messages_needed(correct: np.ndarray, reference: np.ndarray, comparisons: int
 # asks for (Wilson's formula does the rest); for differences Agresti and Min's.
 ACCURACY_PSEUDO_MESSAGES = 0.1
 DIFFERENCE_PSEUDO_MESSAGES = 0.5
+# The least variance, in what it would be if all cells were independent: seeds that agree by chance must not show none.
+ACCURACY_LEAST = 1 / 3
+DIFFERENCE_LEAST = 1.0
 
 
-def _variance(squares: MeanSquares, extremes: tuple[float, float], pseudo: float) -> tuple[np.ndarray, np.ndarray]:
+def _variance(
+    squares: MeanSquares, extremes: tuple[float, float], pseudo: float, least: float
+) -> tuple[np.ndarray, np.ndarray]:
     """The variance of the mean, and the share of it that is estimated from the seeds.
 
     (seed + message - error) / (seeds * messages) in mean squares, where no component of variance is negative.
     """
     added = pseudo * sum((extreme - squares.mean) ** 2 for extreme in extremes) * squares.seeds / (squares.messages - 1)
     between_messages = np.maximum(squares.message + added - squares.error, 0)
-    total = np.maximum(squares.seed + between_messages, squares.error)
+    total = np.maximum(squares.seed + between_messages, least * squares.error)
     return total / (squares.seeds * squares.messages), squares.seed / total
 
 
-def _two_sided_p(ratio: np.ndarray, share: np.ndarray, degrees: int) -> np.ndarray:
-    """P(|sqrt(share) t + sqrt(1 - share) z| > ratio) for Student's t with `degrees` and a normal z.
+def _multiplier(share: np.ndarray, degrees: int, level: np.ndarray | float) -> np.ndarray:
+    """How many standard errors reach to the end of an interval: `share` of the variance has `degrees`, the rest many.
 
-    The distribution of Behrens (1929) and Fisher (1935) where one of two variances is known well: a mean over the
-    chi-square distribution of the other, by the trapezoidal rule in its logarithm.
+    Between a normal and Student's t, so that the interval errs as often as it says whatever the true shares are: the
+    problem of Welch (1947) with one variance known. Its solution has no closed form; this one is fitted to it.
     """
-    lowest, highest = np.log(stats.chi2.ppf([1e-15, 1 - 1e-15], degrees) / degrees)
-    logarithm = np.linspace(lowest, highest, 400)
-    scale = np.exp(logarithm)
-    weight = stats.chi2.pdf(scale * degrees, degrees) * scale
-    share = np.asarray(share)[..., None]
-    spread = np.sqrt(share / scale + 1 - share)
-    return 2 * ndtr(-np.asarray(ratio)[..., None] / spread) @ (weight / weight.sum())
+    normal, student = stats.norm.isf(level / 2), stats.t.isf(level / 2, degrees)
+    known = np.square(normal / student)
+    weight = expit((logit(share) - np.log(known * (1 + 4 / degrees))) / known)
+    return np.sqrt(normal**2 + (student**2 - normal**2) * share * weight)
 
 
-def _multiplier(share: np.ndarray, degrees: int, level: float) -> np.ndarray:
-    """How many standard errors reach to the end of an interval: where `_two_sided_p` is `level`."""
-    highest = 1.01 * np.hypot(stats.t.isf(level / 2, degrees), stats.norm.isf(level / 2))
-    share = np.asarray(share, float)
-    bracket = (np.zeros_like(share), np.full_like(share, highest))
-    return find_root(lambda ratio, part: _two_sided_p(ratio, part, degrees) - level, bracket, args=(share,)).x
+def _two_sided_p(ratio: np.ndarray, share: np.ndarray, degrees: int) -> np.ndarray:
+    """The level at which `ratio` standard errors are the end of the interval; 1e-100 where it is less."""
+    bounds = np.log([1e-100, 1 - 1e-6])
+    ends = (_multiplier(share, degrees, np.exp(bound)) for bound in bounds[::-1])
+    within = np.clip(ratio, *ends)
+    bracket = tuple(np.full_like(within, bound) for bound in bounds)
+    root = find_root(
+        lambda logarithm, ratio, share: _multiplier(share, degrees, np.exp(logarithm)) - ratio,
+        bracket,
+        args=(within, share),
+    )
+    return np.exp(root.x)
 
 
 def _shows(squares: MeanSquares, seeds: int, messages: int, comparisons: int) -> bool:

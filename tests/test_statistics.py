@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import integrate, stats
+from scipy.special import expit
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.contingency_tables import mcnemar as mcnemar_table
@@ -17,6 +18,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from harness.statistics import (
     Difference,
+    _multiplier,
     _two_sided_p,
     accuracy_interval,
     expected_calibration_error,
@@ -71,19 +73,32 @@ def test_one_seed_is_tested_by_mcnemar(pair: tuple[np.ndarray, np.ndarray]) -> N
     assert difference.low < difference.estimate < difference.high or abs(difference.estimate) == 1
 
 
-@pytest.mark.parametrize("degrees", [1, 2, 9, 60])
-def test_the_distribution_of_the_mean_lies_between_student_and_normal(degrees: int) -> None:
-    ratios = np.array([0.3, 1.0, 2.5, 8.0, 50.0])
+@pytest.mark.parametrize("degrees", [1, 2, 4, 9, 60])
+def test_p_is_students_where_seeds_are_all_and_normal_where_messages_are(degrees: int) -> None:
+    ratios = np.array([0.3, 1.0, 2.5, 8.0, 20.0])
     everything = np.ones_like(ratios)
     assert _two_sided_p(ratios, everything, degrees) == pytest.approx(2 * stats.t.sf(ratios, degrees), abs=1e-9)
     assert _two_sided_p(ratios, 0 * everything, degrees) == pytest.approx(2 * stats.norm.sf(ratios), abs=1e-9)
-    for ratio in ratios[:3]:
-        expected = integrate.quad(
-            lambda z, r=ratio: stats.norm.pdf(z) * 2 * stats.t.sf((r - np.sqrt(0.7) * z) / np.sqrt(0.3), degrees),
-            *(-12, 12),
-            epsabs=1e-12,
-        )[0]
-        assert _two_sided_p(ratio, 0.3, degrees) == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.floats(0, 1), st.integers(1, 30), st.floats(1e-6, 0.9))
+@settings(deadline=None, max_examples=40)
+def test_the_end_of_an_interval_has_its_level_as_p(share: float, degrees: int, level: float) -> None:
+    end = _multiplier(np.float64(share), degrees, level)
+    assert _two_sided_p(end, np.float64(share), degrees) == pytest.approx(level, rel=1e-6)
+    assert stats.norm.isf(level / 2) - 1e-9 <= end <= stats.t.isf(level / 2, degrees) + 1e-9
+
+
+@pytest.mark.parametrize(("level", "least"), [(0.05, 0.7), (0.05 / 7, 0.2), (0.05 / 19, 0.1)])
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 9, 60])
+def test_an_interval_errs_as_often_as_it_says_whatever_the_shares(degrees: int, level: float, least: float) -> None:
+    """By quadrature: variance 1 that is known and `true` that is estimated, from nothing to nearly all."""
+    true = np.concatenate([[0], np.geomspace(1e-3, 1e4, 50)])[:, None]
+    probability = expit(np.linspace(-18, 18, 2_000))
+    estimated = true * stats.chi2.ppf(probability, degrees) / degrees
+    half = _multiplier(estimated / (1 + estimated), degrees, level) * np.sqrt(1 + estimated)
+    errors = integrate.trapezoid(2 * stats.norm.sf(half / np.sqrt(1 + true)), probability, axis=1)
+    assert least * level < errors.min() < errors.max() < 1.2 * level
 
 
 @given(PAIRS, st.randoms(use_true_random=False))
@@ -119,7 +134,7 @@ def test_an_interval_holds_the_mean_and_calls_right_and_wrong_alike(correct: np.
 @settings(deadline=None, max_examples=40)
 def test_identical_predictions_are_no_evidence(correct: np.ndarray) -> None:
     for difference in (paired_difference(correct, correct), mcnemar(correct[0], correct[0])):
-        assert (difference.estimate, difference.p) == (0, pytest.approx(1))
+        assert (difference.estimate, difference.p) == (0, pytest.approx(1, abs=1e-5))
         assert difference.low == pytest.approx(-difference.high)
         assert difference.high > 0
         assert verdict(float(difference.estimate), float(difference.p)) == "no evidence"
