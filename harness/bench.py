@@ -22,7 +22,7 @@ from harness.report.gate import print_findings, write_findings
 from harness.report.published import print_published
 from harness.report.scaling import print_scaling
 from harness.report.sheet import WHOLE, View, sheets
-from harness.report.suites import KeptSuite, suites_in
+from harness.report.suites import KeptSuite, left_out, suites_in
 from harness.report.sweep import best_rates
 from harness.report.table import print_table
 from harness.suite import prepare_store
@@ -84,7 +84,7 @@ def run_suite(
         _keep_the_best(console, store, records)
     missing = len(plan.runs) - len(records)
     _say_what_is_missing(console, missing, interrupted)
-    return int(interrupted or missing or any(record.status != "ok" for record in records))
+    return int(interrupted or missing > 0 or any(record.status != "ok" for record in records))
 
 
 def _warn(console: Console, plan: Plan) -> None:
@@ -100,7 +100,7 @@ def _say_what_is_missing(console: Console, missing: int, interrupted: bool) -> N
         console.print("[bold red]Interrupted.[/] The same command goes on with the runs that are missing.")
     elif missing:
         console.print(
-            f"[bold red]{missing} run(s) did not end: the other machines were lost.[/] "
+            f"[bold red]{missing} run(s) did not end: other machines were lost, or runs before them failed.[/] "
             "The same command, on every machine, goes on."
         )
 
@@ -132,7 +132,7 @@ def show_results(
     if formatted:
         shown = sheets(groups(newest_of_each(records), suites), store, reference, view)
         console.out(formatted(shown).rstrip(), highlight=False)
-        _say_what_is_left_out(aside, store.unreadable())
+        _say_what_is_left_out(aside, left_out(store))
     else:
         _show(console, store, newest_of_each(records), reference, suites, view)
 
@@ -142,9 +142,9 @@ def make_report(console: Console, results: Path, cache: Path, reference: str | N
 
     store = Store(results)
     records, _ = _kept(console, store, reference)
-    left_out = store.unreadable()
-    written = write_report(store, records, left_out, cache, reference)
-    _say_what_is_left_out(console, left_out)
+    problems = left_out(store)
+    written = write_report(store, records, problems, cache, reference)
+    _say_what_is_left_out(console, problems)
     for path in written:
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)
 
@@ -242,7 +242,7 @@ def _show(
             "\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]; with plots: [bold]make report[/]",
             highlight=False,
         )
-    _say_what_is_left_out(console, store.unreadable())
+    _say_what_is_left_out(console, left_out(store))
     if not quiet:
         told = f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}."
         console.print(told, highlight=False)

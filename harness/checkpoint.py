@@ -7,6 +7,7 @@ comes last, so a checkpoint without one does not exist. The last two are kept: a
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,12 +84,10 @@ class Checkpoints:
         return manifest
 
     def remove(self) -> None:
-        for path in self._manifests():
-            path.unlink()
-        for path in self.folder.glob("step-*"):
+        for path in self._manifests():  # first: a folder that is half removed holds no checkpoint
             path.unlink()
         if self.folder.exists():
-            self.folder.rmdir()
+            shutil.rmtree(self.folder)
 
     def check_configuration(self) -> None:
         """Raises UserError where a checkpoint was written by a run of another configuration."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from harness.data.fetch import write_atomically
 from harness.measure.memory import kernel_kills
@@ -80,4 +80,7 @@ def _read(path: Path) -> _Provision | None:
     try:
         return _Provision.model_validate_json(path.read_bytes())
     except FileNotFoundError:
+        return None
+    except ValidationError:  # of another version of the harness, or cut short: the run just runs again
+        path.unlink(missing_ok=True)
         return None

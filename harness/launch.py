@@ -9,14 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
-import torch
 
 from harness.config import EngineConfig
-from harness.engine.world import World
+from harness.engine.world import World, device_of
 from harness.hosts import SSH_OPTIONS, local_address
+from harness.measure.environment import cores
 from harness.measure.memory import kernel_kills
 from harness.meeting import meet
 from harness.plan import Plan, PlannedRun
@@ -26,7 +27,8 @@ from harness.stop import listen, postponed
 from harness.suite import why_lost
 from harness.worker import work
 
-STOP_SECONDS = 30
+# torchrun itself gives its workers 30 seconds, then kills them.
+STOP_SECONDS = 45
 # torchrun would wait for a lost machine to come back for as long as the network keeps a dead connection.
 REUNION_SECONDS = 60.0
 
@@ -42,7 +44,7 @@ def launch(plan: Plan) -> None:
         return
     engine = plan.runs[0].config.engine
     if engine.processes * engine.nodes == 1 and not plan.hosts.hostfile:
-        work(plan)
+        work(plan, alone=True)
         return
     listen()
     store = Store(plan.results)
@@ -89,8 +91,7 @@ def _wait(group: subprocess.Popen, engine: EngineConfig) -> int:
         try:
             return group.wait(1)
         except subprocess.TimeoutExpired:
-            children = psutil.Process(group.pid).children()
-            has_workers = any(child.status() != psutil.STATUS_ZOMBIE for child in children)
+            has_workers = any(map(_is_alive, psutil.Process(group.pid).children()))
         had_workers |= has_workers
         lost = had_workers and not has_workers
         alone_since = (alone_since or time.monotonic()) if lost else None
@@ -105,8 +106,19 @@ def _stop(group: subprocess.Popen) -> None:
         try:
             group.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
+            workers = psutil.Process(group.pid).children(recursive=True)  # in sessions of their own
             os.killpg(group.pid, signal.SIGKILL)
             group.wait()
+            for worker in workers:
+                with suppress(psutil.NoSuchProcess):
+                    worker.kill()
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _leave_signals_to_others() -> None:
@@ -157,7 +169,7 @@ def _environment(engine: EngineConfig) -> dict[str, str]:
 
 def _environment_of_ranks(engine: EngineConfig) -> dict[str, str]:
     """Each rank gets its share of the cores; torchrun alone would give it one."""
-    threads = max(1, len(os.sched_getaffinity(0)) // engine.processes)
+    threads = max(1, cores() // engine.processes)
     # The profiler that measures communication would print its own stages.
     variables = {"OMP_NUM_THREADS": str(threads), "KINETO_LOG_LEVEL": "6", "FTBENCH_ASSETS": ""}
     chosen = {name: os.environ.get(name, default) for name, default in variables.items()}
@@ -173,5 +185,5 @@ def _record(plan: Plan, store: Store, status: Status, reason: str) -> None:
     for planned in _pending(plan, store)[:1] if plan.hosts.node_rank == 0 else []:
         engine = planned.config.engine
         size = 1 if planned.source.is_baseline else engine.processes * engine.nodes
-        world = World(0, size, torch.device("cpu"))
+        world = World(0, size, device_of(0))
         store.write(make_record(planned, world, Outcome.begin(world), status, reason))

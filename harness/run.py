@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import strategies
-from harness import records
+from harness import UserError, records
 from harness.checkpoint import Checkpoints
 from harness.config import RunConfig
 from harness.data.batches import Examples, encode_split, global_batches, longest_row
@@ -82,6 +82,7 @@ def run(
 
     with phase("prepare", outcome, world, observer):
         model = model_of(config.model.name, cache)
+        _check_code(planned)
         strategy = effective_strategy(config, model)
         dataset = load_dataset(config.data, cache)
         outcome.classes = dataset.source.classes
@@ -116,6 +117,7 @@ def run(
         observer.warning(warning)
 
     with phase("evaluate", outcome, world, observer):
+        prefix.eval()
         batch_size = config.training.batch_size if config.plain else None
         logits = {name: predict(engine, part, world, batch_size) for name, part in features.items()}
     if planned.keep:
@@ -186,6 +188,15 @@ def phase(name: str, outcome: Outcome, world: World, observer: Observer) -> Iter
 @functools.lru_cache(maxsize=1)
 def tokenizer_of(model: str, cache: Path) -> Tokenizer:
     return load_tokenizer(model, cache, assets_folder())
+
+
+def _check_code(planned: PlannedRun) -> None:
+    """Raises UserError where the strategy's file is not what the run is named and recorded by."""
+    if strategies.load(planned.config.strategy).sha256 != planned.source.sha256:
+        raise UserError(
+            f"strategy {planned.config.strategy!r} has changed since this suite began: give the command again, which "
+            "takes it for another strategy."
+        )
 
 
 def _open_features(

@@ -20,7 +20,7 @@ from harness.data.tokenizer import Tokenizer, load_tokenizer
 from harness.decide import NotHere, effective_strategy
 from harness.declare import Input, Strategy
 from harness.engine.precision import InPrecision
-from harness.engine.world import World
+from harness.engine.world import World, device_of
 from harness.evaluate import predict, probabilities
 from harness.kept import Kept
 from harness.model.assembly import assemble
@@ -75,8 +75,9 @@ class Classifier:
         assert trained.keys() == tensors.keys(), "the file's hash was right: it was written for this very strategy"
         for name, parameter in trained.items():
             parameter.data = tensors[name]
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = device_of(0)
         prefix.place(device, precision or config.precision, fill)
+        prefix.eval()
         suffix = InPrecision(suffix, precision or config.precision, device).eval()
         return cls(about, strategy, tokenizer, model.context, prefix, suffix, device)
 

@@ -24,7 +24,8 @@ def sweep_of(suite: SuiteConfig, common: float) -> SuiteConfig:
         raise UserError("TUNE=lr with a file that lists rows: their rates are given; leave TUNE out.")
     runs = [run for run in suite.runs() if run.strategy not in baselines.NAMES]
     seeds = list(dict.fromkeys(run.seed for run in runs))[:SWEPT_SEEDS]
-    swept = [_at(run, float(f"{common * factor:.3g}")) for run in runs if run.seed in seeds for factor in GRID]
+    rates = [common if factor == 1 else float(f"{common * factor:.3g}") for factor in GRID]
+    swept = [_at(run, rate) for run in runs if run.seed in seeds for rate in rates]
     return suite.model_copy(update={"rows": [Row(name=None, runs=swept)]})
 
 

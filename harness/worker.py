@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from harness.engine.world import connect, disconnect, leave
+from harness.engine.world import World, connect, device_of, disconnect, leave
 from harness.measure.memory import keep_freed_memory
 from harness.plan import Plan
 from harness.report.progress import observer_for
@@ -13,11 +13,14 @@ from harness.stop import listen
 from harness.suite import RankLost, execute
 
 
-def work(plan: Plan) -> None:
-    """Raises KeyboardInterrupt where the suite was asked to stop, RankLost where its group must start anew."""
+def work(plan: Plan, alone: bool = False) -> None:
+    """alone: in one process that no launcher started, whatever the environment says.
+
+    Raises KeyboardInterrupt where the suite was asked to stop, RankLost where its group must start anew.
+    """
     listen()
     keep_freed_memory()
-    world = connect(plan.runs[0].config.engine.timeout_seconds)
+    world = World(0, 1, device_of(0)) if alone else connect(plan.runs[0].config.engine.timeout_seconds)
     with observer_for(plan, world) as observer:
         execute(plan, world, observer)
     disconnect()

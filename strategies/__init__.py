@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import pkgutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ _SHOWN_FIRST = ("head_only", "last_block", "last_two_blocks", "full", "lora", "f
 
 @dataclass(frozen=True)
 class Entry:
-    """A strategy with where it came from. `sha256` is that of the file that declares it."""
+    """A strategy with where it came from. sha256: of the file that declares it; a plug-in's is of its whole package."""
 
     name: str
     strategy: Strategy
@@ -89,6 +90,7 @@ def _from_file(path: Path) -> Entry:
     module = importlib.util.module_from_spec(spec)
 
     def execute() -> ModuleType:
+        sys.modules[spec.name] = module  # where dataclasses look for the module of a class
         spec.loader.exec_module(module)
         return module
 
@@ -110,5 +112,16 @@ def _entry(name: str, module: ModuleType, origin: str) -> Entry:
             "`strategy = Strategy(...)`, with Strategy from harness.declare."
         )
     lines = (module.__doc__ or "").strip().splitlines()
-    source_hash = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
-    return Entry(name, declared, lines[0] if lines else "", origin, source_hash)
+    return Entry(name, declared, lines[0] if lines else "", origin, _sha256_of(module))
+
+
+def _sha256_of(module: ModuleType) -> str:
+    """Of its file; where it belongs to another package, of every source of that one, which it may import."""
+    own, package = Path(module.__file__), (module.__package__ or "").partition(".")[0]
+    if package in ("", __name__):
+        return hashlib.sha256(own.read_bytes()).hexdigest()
+    folders = [Path(folder) for folder in sys.modules[package].__path__]
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

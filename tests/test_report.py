@@ -276,8 +276,9 @@ def test_what_would_settle_an_open_row_is_told(suite: list[Record], store: Store
     assert f"head_only {evidence.seeds_needed} seeds" in markdown(sheets(groups(near), store))
 
 
-def test_a_failed_seed_is_counted_and_told(suite: list[Record], store: Store) -> None:
-    lost = suite[1].model_copy(update={"status": "oom", "error": "Traceback\nout of memory", "metrics": None})
+@pytest.mark.parametrize("told", [{}, {"data": None}])  # what the kernel has killed tells no facts of its data
+def test_a_failed_seed_is_counted_and_told(suite: list[Record], store: Store, told: dict[str, None]) -> None:
+    lost = suite[1].model_copy(update={"status": "oom", "error": "Traceback\nout of memory", "metrics": None, **told})
     records = [suite[0], lost, *suite[2:]]
     head_only = compare(Group(records), store)[0]
     assert head_only.evidence.seeds == [0, 2]

@@ -233,6 +233,13 @@ def test_a_process_that_the_kernel_kills_for_memory_is_found_later_and_runs_last
     assert _statuses(store) == {"greedy": "oom", "head_only": "ok"}
 
 
+def test_variables_of_a_cluster_are_no_group_that_was_asked_for(run_here: Callable, monkeypatch) -> None:
+    for name, value in {"WORLD_SIZE": "4", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "nowhere"}.items():
+        monkeypatch.setenv(name, value)
+    (record,) = run_here(strategy=["head_only"], training__epochs=0)
+    assert (record.status, record.engine.world_size) == ("ok", 1)
+
+
 def _statuses(store: Store) -> dict[str, str]:
     return {record.strategy: record.status for record in store.all()}
 

@@ -54,8 +54,24 @@ def _test_texts(size: int = SIZE) -> list[str]:
     return load_dataset(DataConfig(name="synthetic", size=size), Path()).split["test"]["text"].tolist()
 
 
-@pytest.mark.parametrize("name", strategies.built_in_names())
-def test_it_answers_as_its_run_did(run_here: Callable, tmp_path: Path, name: str) -> None:
+DROPOUT_BELOW = """
+from torch import nn
+from harness.declare import Strategy
+
+def build(backbone):
+    block = backbone.stages()["block.0"]
+    block.mlp = nn.Sequential(block.mlp, nn.Dropout(0.5))
+
+strategy = Strategy(trainable=("block.-1",), build=build)
+"""
+
+
+@pytest.mark.parametrize("name", [*strategies.built_in_names(), "dropout_below.py"])
+def test_it_answers_as_its_run_did(
+    run_here: Callable, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dropout_below.py").write_text(DROPOUT_BELOW)
     (record,) = run_here(strategy=[name], save=True, **SMALL)
     recorded = pd.read_csv(tmp_path / "results" / "runs" / record.run_id / "predictions.csv")
     classifier = Classifier.load(tmp_path / "results" / "classifier", tmp_path / "cache")

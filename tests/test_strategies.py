@@ -15,11 +15,14 @@ import strategies
 from harness import UserError, cli
 from harness.decide import trainable_parameters
 from harness.declare import Adapter, Input, Strategy
+from harness.launch import launch
 from harness.model.adapters import LoRALinear, adapt
 from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.models import GPT2Model
 from harness.model.split import parameter_counts, split
+from harness.plan import resolve
 from harness.records import Store
+from harness.suite_file import load_suite
 
 # Trained parameters of the 124M model with two classes, and the first stage above the cut. Embeddings alone are no
 # prefix worth keeping.
@@ -241,6 +244,28 @@ def test_another_file_under_the_same_name_is_another_run(own: Path, run_here: Ca
     assert len(run_here(**options)) == 1
 
 
+def test_a_file_that_has_changed_since_the_plan_does_not_run(own: Path, tmp_path: Path) -> None:
+    """Its result would stand under the hash of another file."""
+    options = {"strategy": [str(own)], "model.name": "mini", "data.name": "synthetic", "data.size": 50}
+    plan = resolve(load_suite(None, options, []), tmp_path / "results", tmp_path / "cache")
+    own.write_text(OWN + "# changed")
+    store = Store(tmp_path / "results")
+    store.check_writable()
+    launch(plan.model_copy(update={"quiet": True}))
+    (record,) = store.all()
+    assert record.status == "failed"
+    assert "has changed since this suite began: give the command again" in record.error
+
+
+def test_a_file_may_declare_dataclasses(tmp_path: Path) -> None:
+    """These look their module up by name."""
+    path = tmp_path / "settings.py"
+    declared = "@dataclass\nclass Settings:\n    rate: float = 0.5\n\n\nstrategy = Strategy()\n"
+    imports = "from dataclasses import dataclass\nfrom harness.declare import Strategy\n"
+    path.write_text(f"from __future__ import annotations\n{imports}{declared}")
+    assert strategies.load(str(path)).name == "settings"
+
+
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
     """Install a distribution as pip would: a package and a dist-info folder on the path."""
@@ -258,7 +283,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
     return put
 
 
-def test_a_strategy_by_entry_point(install: Callable, capsys: pytest.CaptureFixture, monkeypatch) -> None:
+def test_a_strategy_by_entry_point(install: Callable, tmp_path: Path, capsys, monkeypatch) -> None:
     assert "ours" not in strategies.names()
     install("acme_strategies", OWN, "ours = acme_strategies")
     assert strategies.names()[-1] == "ours"
@@ -266,7 +291,8 @@ def test_a_strategy_by_entry_point(install: Callable, capsys: pytest.CaptureFixt
     entry = strategies.load("ours")
     assert (entry.name, entry.strategy.readout) == ("ours", "mean")
     assert entry.origin == "entry point acme_strategies"
-    assert entry.sha256 == hashlib.sha256(OWN.encode()).hexdigest()
+    (tmp_path / "site" / "acme_strategies" / "used.py").write_text("# what it imports")
+    assert strategies.load("ours").sha256 != entry.sha256
 
     monkeypatch.setattr("sys.argv", ["ftbench", "list", "--model", "mini"])
     with pytest.raises(SystemExit) as exited:

@@ -150,3 +150,19 @@ def test_tables_of_several_conditions_are_told_apart(run_here: Callable, run_cli
     assert frame["table"].nunique() == 2
     assert frame["strategy"].tolist() == ["head_only", "last_block"] * 2
     assert run_cli("table", "--format", "latex")[1].count(r"\begin{tabular}") == 2
+
+
+def test_files_of_another_version_beside_the_records_stop_nothing(
+    run_here: Callable, run_cli: Callable, tmp_path: Path
+) -> None:
+    (record,) = run_here(strategy=["majority"])
+    results = tmp_path / "results"
+    provision = results / "runs" / record.run_id / "if_killed.json"
+    provision.write_text('{"record": {}}')
+    (results / "suites").mkdir()
+    (results / "suites" / "old.json").write_text('{"name": "old"}')
+    code, out, _ = run_cli("table")
+    assert code == 0
+    assert "left out: suite" in out
+    assert "old.json is damaged or of another version" in " ".join(out.split())
+    assert not provision.exists()

@@ -83,6 +83,23 @@ def test_validation_chooses_and_every_seed_runs_at_both_rates(swept: list[Record
     assert [curve["name"] for curve in table["learning_rates"]] == ["head_only", "last_block"]
 
 
+def test_a_strategy_by_path_runs_at_its_own_rate_too(tmp_path: Path) -> None:
+    """And DeepSpeed, in one process, joins a group for the sweep and another one for the rest."""
+    path = tmp_path / "mine.py"
+    path.write_text("from harness.declare import Strategy\nstrategy = Strategy()\n")
+    seeds = SWEPT_SEEDS + 1
+    asked = {**SUITE, "strategy": [str(path)], "engine.name": "deepspeed", "seed": list(range(seeds))}
+    asked |= {"optimizer.learning_rate": 1.2345e-5, "data.size": 100, "training.epochs": 2}
+    store = Store(tmp_path / "results")
+    bench.run_suite(Console(quiet=True), load_suite(None, asked, []), store.results, tmp_path / "cache", force=False)
+    assert {record.status for record in store.all()} == {"ok"}
+    rates = [_rate(record) for record in store.all()]
+    assert len(set(rates)) == len(GRID), "the common rate is one of the grid, whatever its digits"
+    own = best_rates(store.all())[str(path)]
+    assert own != 1.2345e-5
+    assert rates.count(own) == rates.count(1.2345e-5) == seeds
+
+
 def test_the_test_texts_have_no_say(swept: list[Record]) -> None:
     turned = []
     for record in swept:

@@ -77,8 +77,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file so that whoever reads it sees it whole or not at all, and writers on any machine don't collide."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    partial.replace(path)
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _download(remote: Remote) -> bytes:

@@ -78,17 +78,19 @@ class World:
         return "last heard of: " + ", ".join(f"rank {rank} at {note}" for rank, note in enumerate(notes))
 
 
+def device_of(local_rank: int) -> torch.device:
+    return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
 def connect(timeout_seconds: float) -> World:
-    """Join the group that the launcher's environment describes; a single process needs none.
+    """Join the group that the launcher's environment describes.
 
     timeout_seconds: how long a rank waits for another in an exchange before it gives up.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    local_rank = int(os.environ["LOCAL_RANK"])
+    device = device_of(local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if "WORLD_SIZE" not in os.environ:
-        return World(0, 1, device)
     restarts, most_restarts = (
         int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS")
     )
@@ -116,7 +118,8 @@ def connect(timeout_seconds: float) -> World:
 
 def disconnect() -> None:
     if dist.is_initialized():
-        dist.destroy_process_group()
+        # DeepSpeed would use its memory of this group in the next one.
+        sys.modules.get("deepspeed.comm", dist).destroy_process_group()
 
 
 def leave(exit_code: int) -> NoReturn:

@@ -115,9 +115,14 @@ def _by_conditions(records: list[Record]) -> list[Group]:
     A baseline stands at the end of each table that shares all conditions on which it depends.
     """
     alike: dict[str, list[Record]] = {}
-    for record in records:
-        if not record.strategy_source.is_baseline:
+    ran = [record for record in records if not record.strategy_source.is_baseline]
+    for record in ran:
+        if record.data:
             alike.setdefault(json.dumps(_conditions(record), sort_keys=True), []).append(record)
+    for record in ran:
+        if not record.data:  # its process was gone before it could tell
+            homes = (key for key, table in alike.items() if _within(_conditions(record), _conditions(table[0])))
+            alike.setdefault(next(homes, json.dumps(_conditions(record), sort_keys=True)), []).append(record)
     tables = list(alike.values())
     ran = [record for record in records if record.strategy_source.is_baseline]
     # Where there is no strategy, the baseline that depends on most makes the table.
@@ -140,7 +145,8 @@ def _conditions(record: Record) -> dict[str, object]:
     rest: dict[str, object] = {key: value for key, value in record.config.items() if key not in AXES}
     if record.sweep_around:
         rest["optimizer"] = {**record.config["optimizer"], "learning_rate": record.sweep_around}
-    rest["data sha256"] = record.data.sha256 if record.data else None
+    if record.data:
+        rest["data sha256"] = record.data.sha256
     if record.model.weights:
         rest["weights sha256"] = record.model.weights_sha256
     return rest

@@ -21,7 +21,7 @@ from harness.report.published import TITLES, cells, judged, published_comparison
 from harness.report.published import notes as notes_on_published
 from harness.report.scaling import scaling_markdown
 from harness.report.sheet import Sheet, sheets
-from harness.report.suites import KeptSuite, suites_in
+from harness.report.suites import KeptSuite, left_out, suites_in
 from harness.report.sweep import curves
 
 
@@ -94,9 +94,9 @@ def write_tables(store: Store, reference: str | None = None) -> list[Path]:
         shown = sheets(groups(kept, suites), store, reference)
         data = comparison(shown) + [published_comparison(suite, records) for suite in published]
         texts = [formats.markdown(shown), scaling_markdown(kept)]
-        left_out = "".join(f"- Left out: {cell(problem)}\n" for problem in store.unreadable())
+        told = "".join(f"- Left out: {cell(problem)}\n" for problem in left_out(store))
         files = {
-            "table.md": "".join(texts) + "\n".join(_markdown_suite(suite, records) for suite in published) + left_out,
+            "table.md": "".join(texts) + "\n".join(_markdown_suite(suite, records) for suite in published) + told,
             "table.tex": formats.latex(shown),
             "summary.csv": summary(kept).to_csv(index=False),
             "comparison.json": json.dumps(data, indent=2) + "\n",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from harness.data.fetch import write_atomically
 from harness.plan import PlannedRow
+from harness.records import Store
 
 
 class KeptSuite(BaseModel):
@@ -27,4 +28,21 @@ class KeptSuite(BaseModel):
 
 
 def suites_in(results: Path) -> list[KeptSuite]:
-    return [KeptSuite.model_validate_json(path.read_bytes()) for path in sorted((results / "suites").glob("*.json"))]
+    return _survey(results)[0]
+
+
+def left_out(store: Store) -> list[str]:
+    """What is wrong with each record and each suite that is damaged or of another version."""
+    return [*store.unreadable(), *_survey(store.results)[1]]
+
+
+def _survey(results: Path) -> tuple[list[KeptSuite], list[str]]:
+    found, problems = [], []
+    for path in sorted((results / "suites").glob("*.json")):
+        try:
+            found.append(KeptSuite.model_validate_json(path.read_bytes()))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            problems.append(f"suite {path} is damaged or of another version ({where}: {first['msg']}): run it again.")
+    return found, problems

@@ -27,7 +27,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """points: by rising rate. seconds: of its runs beside those at the common rate."""
+    """strategy: as it was asked for. points: by rising rate. seconds: of its runs beside those at the common rate."""
 
     name: str
     strategy: str
@@ -63,7 +63,7 @@ def _curve(name: str, records: list[Record]) -> Curve:
     points = [_point(rate, [of_rate[seed] for seed in sorted(seeds)]) for rate, of_rate in sorted(by_rate.items())]
     common = next(record.sweep_around for record in records if record.sweep_around)
     seconds = sum(record.seconds.total for record in records if record.sweep_around and record.seed in seeds)
-    return Curve(name, records[0].strategy, common, sorted(seeds), points, seconds)
+    return Curve(name, records[0].config["strategy"], common, sorted(seeds), points, seconds)
 
 
 def _point(rate: float, records: list[Record]) -> Point:
