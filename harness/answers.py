@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from harness import UserError, kept
 from harness.config import Precision
+from harness.data.sources import is_text
 from harness.export import write_folder
 from harness.report.names import printable
 from harness.serve import Classifier, Predictions
@@ -90,14 +91,9 @@ def _decoded(name: str, content: bytes) -> str:
 
 
 def _check_encoding(texts: list[str]) -> None:
-    """Bytes that are not UTF-8 come from the command line, and halves of a character from JSON, as lone surrogates."""
     for number, text in enumerate(texts, start=1):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"text {number} of {len(texts)} is not UTF-8 ({error.reason}): give it as UTF-8."
-            ) from error
+        if not is_text(text):
+            raise UserError(f"text {number} of {len(texts)} is not UTF-8: give it as UTF-8.")
 
 
 def _lines(texts: list[str], predictions: Predictions, jsonl: bool) -> list[str]:

@@ -61,8 +61,8 @@ class Checkpoints:
         Raises UserError where the file can't be written: those before it stay.
         """
         tensors = engine.save()
-        for rank, state in enumerate(world.gather(torch.get_rng_state())):
-            tensors[f"random_state/{rank}"] = state
+        for rank, states in enumerate(world.gather(_random_states(world.device))):
+            tensors |= {f"random_state/{rank}/{kind}": state for kind, state in states.items()}
         problem = self._write(tensors, curve, seconds) if world.rank == 0 else None
         problem = next(filter(None, world.gather(problem)), None)
         if problem:
@@ -77,10 +77,12 @@ class Checkpoints:
         if manifest is None:
             return None
         tensors = self._read(manifest.step)
-        state = tensors.pop(f"random_state/{world.rank}", None)
         engine.load({name: tensor for name, tensor in tensors.items() if "random_state/" not in name}, warm_up())
-        if state is not None:
+        # A rank that there was not before, or not on such a device, keeps the states that it has.
+        if (state := tensors.get(f"random_state/{world.rank}/cpu")) is not None:
             torch.set_rng_state(state)
+        if (state := tensors.get(f"random_state/{world.rank}/cuda")) is not None and world.device.type == "cuda":
+            torch.cuda.set_rng_state(state, world.device)
         return manifest
 
     def remove(self) -> None:
@@ -138,6 +140,11 @@ class Checkpoints:
 
     def _tensors(self, step: int) -> Path:
         return self.folder / f"step-{step:08}.safetensors"
+
+
+def _random_states(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
 
 
 def _read_manifest(path: Path) -> Manifest | None:

@@ -130,7 +130,7 @@ def resolve_data(config: DataConfig, cache: Path) -> tuple[DataConfig, str]:
             load_dataset(config.model_copy(update={"name": name}), cache)
         except NotAvailable as error:
             name, reason = "synthetic", f"auto: {error}"
-    elif name not in ("synthetic", "sms_spam") and not name.endswith(FILE_TYPES):
+    elif name not in ("synthetic", "sms_spam") and not name.lower().endswith(FILE_TYPES):
         raise UserError(
             f"DATA={name!r}: expected auto, synthetic, sms_spam or a path that ends in {', '.join(FILE_TYPES)}."
         )

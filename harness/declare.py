@@ -67,7 +67,7 @@ class Strategy:
     build: for strategies that need code: receives the backbone, frozen but for `trainable`, and
         changes it in place. What it leaves with `requires_grad` is trained.
     cacheable: False where hidden states below the first trained parameter may change between two
-        calls (state, randomness); the prefix is then empty and everything is recomputed.
+        calls (state, randomness); its hidden states are then computed anew each time.
     """
 
     trainable: tuple[str, ...] = ()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from harness import UserError
@@ -43,10 +45,15 @@ def write_folder(classifier: Classifier, folder: Path) -> None:
     model = transformers.GPT2ForSequenceClassification(config)
     model.load_state_dict(_tensors(classifier))
     try:
-        model.save_pretrained(folder)
-        library_tokenizer(classifier.tokenizer, shape.context).save_pretrained(folder)
-    except OSError as error:
-        raise UserError(f"{str(folder)!r} can't be written ({error.strerror}): name another.") from error
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
+            whole = Path(partial) / "model"
+            model.save_pretrained(whole)
+            library_tokenizer(classifier.tokenizer, shape.context).save_pretrained(whole)
+            whole.replace(folder)
+    except (OSError, SafetensorError) as error:  # the second is safetensors' for what the system says
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{str(folder)!r} can't be written ({reason}): name another.") from error
 
 
 def _check_expressible(classifier: Classifier) -> None:

@@ -178,6 +178,8 @@ def read(folder: Path) -> Kept:
         return Kept.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"no classifier in {str(folder)!r} (no {MANIFEST}): {TRAIN_ONE}.") from error
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): check its permissions.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from harness.data.sources import load_file
 from harness.records import Store
 
 # Data files
@@ -39,6 +41,11 @@ MANY_EMPTY = "text,label\n" + ",a\n" * 15 + FILLER
         ("many.csv", MANY_EMPTY.encode(), ["15 line(s)", ": 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ...;"]),
         ("null.jsonl", b'{"text": "x", "label": "a"}\n\n{"text": "y", "label": null}\n', ["'label' is empty", ": 3;"]),
         ("broken.jsonl", b'{"text": "x", "label": "a"}\n{"text": "y", \n', ["line 2", "not JSON"]),
+        ("digits.jsonl", b'{"text": "x", "label": ' + b"1" * 5000 + b"}\n", ["line 1", "not JSON"]),
+        ("nested.jsonl", b'{"text": ["x"], "label": "a"}\n', ["line 1", "'text' holds several values"]),
+        ("half.jsonl", b'{"text": "x", "label": "\\ud83d"}\n', ["line 1", "half of a character"]),
+        ("twice.csv", b"text,label,text\nhello,a,there\n", ["two columns 'text'"]),
+        ("semicolon.csv", b"text;label\nhello;a\n", ["'text;label'", "separated by commas"]),
         ("list.jsonl", b'{"text": "x", "label": "a"}\n["y", "b"]\n', ["line 2", "object"]),
         ("quote.csv", b'text,label\nhello,a\n"there,b\nyou,a\n', ["line 3", "quotes"]),
         ("comma.csv", b"text,label\nhello,a\nhello, you,b\n", ["line 3", "3 columns", "quotes"]),
@@ -53,6 +60,31 @@ def test_an_unusable_data_file(refused: Callable, tmp_path: Path, name: str, con
     told = refused(data=str(path))
     for part in parts:
         assert part in told
+
+
+def test_a_file_that_nobody_may_read(refused: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, so the system's refusal is played."""
+    path = tmp_path / "private.csv"
+    path.write_text("text,label\n" + FILLER)
+
+    def denied(*_: object) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    assert "can't be read (Permission denied)" in refused(data=str(path))
+
+
+@pytest.mark.parametrize("name", ["LONG.CSV", "long.jsonl"])
+def test_a_text_of_any_length_is_read(name: str, tmp_path: Path) -> None:
+    long = "a" * 200_000
+    path = tmp_path / name
+    content = f"text,label\n{long},a\nhello,b\n"
+    if path.suffix == ".jsonl":
+        content = "".join(
+            json.dumps({"text": text, "label": label}) + "\n" for text, label in ((long, "a"), ("b", "b"))
+        )
+    path.write_text(content)
+    assert load_file(str(path), "text", "label").texts["text"][0] == long
 
 
 @pytest.mark.parametrize("name", ["data.csv", "data.txt"])

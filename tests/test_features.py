@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 import strategies
+from harness.config import Precision
 from harness.data.batches import Examples
 from harness.declare import Strategy
 from harness.engine.world import World
@@ -49,6 +51,7 @@ def _open(
     seed: int = 0,
     limit_bytes: int = 10**9,
     change: Callable[[Prefix], None] | None = None,
+    precision: Precision = "fp32",
 ) -> tuple[dict[str, Features], FeatureStore, Prefix]:
     backbone, weights = empty_backbone("mini"), RandomWeights("gpt2", seed)
     prefix, _ = split(backbone, strategy, classes=2)
@@ -59,9 +62,9 @@ def _open(
     def load() -> None:
         if not change:
             weights.fill(backbone, prefix.names)
-        prefix.place(CPU, "fp32")
+        prefix.place(CPU, precision)
 
-    store = FeatureStore(folder, limit_bytes, World(0, 1, CPU), "fp32", None, "", load)
+    store = FeatureStore(folder, limit_bytes, World(0, 1, CPU), precision, None, "", load)
     return store.open(prefix, examples, backbone.shape.hidden), store, prefix
 
 
@@ -105,6 +108,17 @@ def test_a_longer_prefix_goes_on_from_the_features_of_a_shorter_one(tmp_path: Pa
         for part in PARTS:
             numbers = np.arange(len(PARTS[part]))
             assert torch.equal(going_on[part].batch(numbers)[0], anew[part].batch(numbers)[0]), "the same bits"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_token_that_is_read_has_the_same_bits_whatever_is_stored(tmp_path: Path, precision: Precision) -> None:
+    """The last block of head_only is computed at one token, also where another strategy has stored it at all."""
+    strategy = strategies.load("head_only").strategy
+    _open(tmp_path / "shared", Strategy(trainable=("final_norm",)), PARTS, precision=precision)
+    going_on, _, _ = _open(tmp_path / "shared", strategy, PARTS, precision=precision)
+    anew, _, _ = _open(tmp_path / "anew", strategy, PARTS, precision=precision)
+    numbers = np.arange(len(PARTS["train"]))
+    assert torch.equal(going_on["train"].batch(numbers)[0], anew["train"].batch(numbers)[0])
 
 
 def test_a_shorter_prefix_of_other_weights_or_another_mask_is_no_beginning(tmp_path: Path) -> None:
@@ -206,6 +220,21 @@ def test_the_least_recently_used_features_make_room(tmp_path: Path) -> None:
         time.sleep(0.02)
     assert len(list(tmp_path.glob("*.features"))) == 2
     assert _open(tmp_path, strategy, PARTS, seed=0)[1].report.computed_tokens == 0
+
+
+def test_room_is_made_before_it_is_needed_and_not_of_what_is_in_use(tmp_path: Path) -> None:
+    strategy, size = Strategy(trainable=("block.-1",)), 46 * 128 * 4
+    _open(tmp_path, strategy, PARTS, seed=0)
+    (used,) = tmp_path.glob("*.features")
+    for name in ("of the dead", "of the living"):
+        (tmp_path / f"{name}.partial").write_bytes(b"half")
+    with FileLock(tmp_path / "of the living.features.lock"):
+        with FileLock(f"{used}.lock"):
+            _open(tmp_path, strategy, PARTS, seed=1, limit_bytes=size)
+        assert used.exists()
+        assert [path.stem for path in tmp_path.glob("*.partial")] == ["of the living"]
+        _open(tmp_path, strategy, PARTS, seed=2, limit_bytes=size)
+    assert len(list(tmp_path.glob("*.features"))) == 1
 
 
 def test_a_strategy_that_shares_the_prefix_and_a_second_seed_compute_no_prefix_token(run_here: Callable) -> None:

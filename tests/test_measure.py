@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from scipy.special import softmax
 from sklearn.metrics import classification_report, roc_auc_score
 from torch import nn
@@ -19,6 +20,7 @@ from harness.engine.precision import InPrecision
 from harness.engine.world import World
 from harness.evaluate import measure, predict
 from harness.measure.clock import WARM_UP_STEPS, Clock, Step, step_milliseconds, throughput
+from harness.measure.communication import measure_communication
 from harness.measure.memory import MemoryMeter, anonymous_bytes, keep_freed_memory
 from harness.model.features import Stored
 from harness.model.gpt2 import SHAPES, GPT2Block
@@ -193,3 +195,19 @@ def test_memory_does_not_grow_with_the_texts(ftbench: Callable, tmp_path: Path, 
     (record,) = Store(tmp_path / "results").all()
     assert record.data.sizes["train"] == 70_000
     assert record.memory.peak_bytes < 1e9
+
+
+def test_what_is_exchanged_counts_in_its_own_type() -> None:
+    """As ZeRO 3 gathers frozen matrices in bfloat16, beside gradients in float32."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        half, whole = torch.ones(1000, dtype=torch.bfloat16), torch.ones(10)
+
+        def step() -> None:
+            dist.all_reduce(half)
+            dist.broadcast(whole, 0)
+
+        measured = measure_communication(step, element_bytes=4, device=torch.device("cpu"))
+    finally:
+        dist.destroy_process_group()
+    assert measured["bytes_by_collective"] == {"all_reduce": 2000, "broadcast": 40}

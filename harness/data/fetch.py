@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -67,10 +68,17 @@ def fetch(remote: Remote, cache: Path, assets: Path | None) -> Path:
     try:
         write_atomically(path, content)
     except OSError as error:
-        raise UserError(
-            f"cache folder {str(cache)!r} can't be written ({error.strerror}): name another with CACHE."
-        ) from error
+        raise unwritable(cache, error) from error
     return path
+
+
+def unwritable(cache: Path, error: OSError) -> UserError:
+    return UserError(f"cache folder {str(cache)!r} can't be written ({error.strerror}): name another with CACHE.")
+
+
+def is_of_the_disk(error: BaseException) -> bool:
+    """Whether it is about room or permissions; what goes wrong on a network is an OSError, too."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -19,10 +19,11 @@ from typing import Any
 import requests
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from harness import UserError
-from harness.data.fetch import TIMEOUT_SECONDS, NotAvailable, assets_folder
+from harness.data.fetch import TIMEOUT_SECONDS, NotAvailable, assets_folder, is_of_the_disk, unwritable
 
 PREFIX = "hf:"
 _KNOWN = "expected hf: and a hub id (owner/name), a folder with a config.json, or a .gguf file"
@@ -94,6 +95,8 @@ def _download(repository: str, cache: Path) -> Path:
             "is named by its path: hf:./folder)."
         ) from error
     except Exception as error:  # whatever the network, or the library that talks to it, makes of it
+        if is_of_the_disk(error):
+            raise unwritable(cache, error) from error
         raise NotAvailable(f"the Hugging Face hub could not be reached ({type(error).__name__})") from error
     if not (folder / "config.json").is_file():
         raise UserError(f"MODEL=hf:{repository}: it has no config.json, so that nobody knows its architecture.")
@@ -105,11 +108,14 @@ def _converted(gguf: Path, cache: Path) -> Path:
     with gguf.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     folder = cache / "gguf" / f"{gguf.stem}-{sha256[:16]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"), tempfile.TemporaryDirectory(dir=folder.parent) as partial:
-        if not folder.exists():
-            _convert(gguf, Path(partial) / "model")
-            (Path(partial) / "model").replace(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"), tempfile.TemporaryDirectory(dir=folder.parent) as partial:
+            if not folder.exists():
+                _convert(gguf, Path(partial) / "model")
+                (Path(partial) / "model").replace(folder)
+    except OSError as error:
+        raise unwritable(cache, error) from error
     return folder
 
 
@@ -125,7 +131,11 @@ def _convert(gguf: Path, folder: Path) -> None:
         model.config.save_pretrained(folder)
         save_file(model.state_dict(), folder / "model.safetensors", {"format": "pt"})
         transformers.AutoTokenizer.from_pretrained(gguf.parent, **options).save_pretrained(folder)
+    except SafetensorError as error:  # its name for what goes wrong while a file is written
+        raise UserError(f"{folder} can't be written ({error}): name another folder with CACHE.") from error
     except Exception as error:  # whatever the library makes of a stranger's file
+        if is_of_the_disk(error):
+            raise
         raise UserError(f"{gguf} is damaged, or not of a known kind ({told(error)}): download it again.") from error
 
 
@@ -183,6 +193,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / "config.json").read_bytes())
     except ValueError as error:
         raise UserError(f"{folder / 'config.json'} is no JSON ({error}): download the model again.") from error
+    except OSError as error:
+        raise UserError(f"{folder / 'config.json'} can't be read ({error.strerror}): check its permissions.") from error
     if not isinstance(content, dict):
         raise UserError(f"{folder / 'config.json'} holds no keys and values: download the model again.")
     return content
@@ -193,17 +205,22 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Its safetensors files, as the library reads them."""
-    return sorted(folder.glob("model*.safetensors"))
+    """The safetensors files that the library reads: one, or else those that an index names, there or not.
+
+    Raises UserError where the index is none.
+    """
+    alone, index = folder / "model.safetensors", folder / _INDEX
+    if alone.is_file() or not index.is_file():
+        return [alone] if alone.is_file() else []
+    try:
+        return sorted({folder / name for name in json.loads(index.read_bytes())["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index} is no index of weights ({told(error)}): download the model again.") from error
 
 
 def missing_shards(folder: Path) -> list[str]:
     """Files that the index of a folder names, and that are not there."""
-    index = folder / _INDEX
-    if not index.is_file():
-        return []
-    shards = set(json.loads(index.read_bytes())["weight_map"].values())
-    return sorted(name for name in shards if not (folder / name).is_file())
+    return [file.name for file in weight_files(folder) if not file.is_file()]
 
 
 @functools.cache

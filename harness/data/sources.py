@@ -25,6 +25,7 @@ SMS_SPAM = Remote(
     member="SMSSpamCollection",
 )
 FILE_TYPES = (".csv", ".tsv", ".jsonl")
+csv.field_size_limit(2**31 - 1)  # a text is cut where the model's context ends, and not refused
 SYNTHETIC_SEED = 0
 
 
@@ -71,18 +72,22 @@ def load_file(given: str, text_column: str, label_column: str) -> Source:
     Raises UserError, with line numbers, for a file that can't be read as such.
     """
     path = Path(given).expanduser()
-    if path.suffix not in FILE_TYPES:
+    if path.suffix.lower() not in FILE_TYPES:
         raise UserError(f"data file {given!r}: expected a name that ends in one of {', '.join(FILE_TYPES)}.")
     if not path.is_file():
         raise UserError(f"data file {given!r} does not exist: check the path; a relative one counts from {Path.cwd()}.")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"data file {given!r} can't be read ({error.strerror}): check its permissions.") from error
     try:
         # Not str.splitlines: it also cuts at characters that may stand in a text, such as U+2028.
         lines = list(io.StringIO(content.decode("utf-8-sig"), newline=""))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"data file {given!r}, line {line}: not UTF-8 ({error.reason}); save it as UTF-8.") from error
-    rows = list(_json_rows(given, lines) if path.suffix == ".jsonl" else _delimited_rows(given, lines, path.suffix))
+    kind, columns = path.suffix.lower(), (text_column, label_column)
+    rows = list(_json_rows(given, lines, columns) if kind == ".jsonl" else _delimited_rows(given, lines, kind))
     if not rows:
         raise UserError(f"data file {given!r} is empty: expected rows with {text_column!r} and {label_column!r}.")
     texts = _checked(given, rows, text_column, label_column)
@@ -105,6 +110,9 @@ def _delimited_rows(given: str, lines: list[str], suffix: str) -> Iterator[Row]:
             raise UserError(f"data file {given!r}, line {line}: {error}; check the quotes from there on.") from error
         if not header:
             header = cells
+            twice = [name for name in header if header.count(name) > 1 and name]
+            if twice:
+                raise UserError(f"data file {given!r} has two columns {twice[0]!r}: rename one of them.")
         elif any(cells[len(header) :]):
             raise UserError(
                 f"data file {given!r}, line {line}: {len(cells)} columns, but the header has {len(header)}; "
@@ -114,17 +122,33 @@ def _delimited_rows(given: str, lines: list[str], suffix: str) -> Iterator[Row]:
             yield line, dict(zip_longest(header, cells[: len(header)], fillvalue=""))
 
 
-def _json_rows(given: str, lines: list[str]) -> Iterator[Row]:
+def _json_rows(given: str, lines: list[str], columns: tuple[str, str]) -> Iterator[Row]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"data file {given!r}, line {number}: not JSON ({error.msg}).") from error
+        except ValueError as error:  # of numbers with thousands of digits, too
+            raise UserError(f"data file {given!r}, line {number}: not JSON ({error}).") from error
         if not isinstance(row, dict):
             raise UserError(f"data file {given!r}, line {number}: expected an object with a text and a label.")
-        yield number, {key: "" if value is None else str(value) for key, value in row.items()}
+        nested = next((key for key in columns if isinstance(row.get(key), (dict, list))), None)
+        if nested:
+            raise UserError(f"data file {given!r}, line {number}: {nested!r} holds several values; expected a text.")
+        values = {key: "" if value is None else str(value) for key, value in row.items()}
+        if not all(is_text(values.get(key, "")) for key in columns):
+            raise UserError(f"data file {given!r}, line {number}: half of a character (a lone surrogate); remove it.")
+        yield number, values
+
+
+def is_text(value: str) -> bool:
+    """Bytes that are not UTF-8 come from a command line, and halves of a character from JSON, as lone surrogates, which
+    no file in UTF-8 can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _checked(given: str, rows: list[Row], text_column: str, label_column: str) -> pd.DataFrame:
@@ -133,7 +157,8 @@ def _checked(given: str, rows: list[Row], text_column: str, label_column: str) -
         if column not in columns:
             raise UserError(
                 f"data file {given!r} has no column {column!r}, only {', '.join(map(repr, columns))}: "
-                f'name the right one with SET="{option}=..."; a csv or tsv file needs a header line.'
+                f'name the right one with SET="{option}=..."; a csv or tsv file needs a header line, and columns that '
+                "are separated by commas or tabs."
             )
         empty = [number for number, row in rows if not row.get(column, "").strip()]
         if empty:

@@ -15,14 +15,15 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 PROFILED_STEPS = 5
+# By the names that the profiler gives to types.
+_BYTES = {"double": 8, "float": 4, "c10::BFloat16": 2, "c10::Half": 2, "long int": 8, "int": 4, "unsigned char": 1}
 
 
 def measure_communication(step: Callable[[], object], element_bytes: int, device: torch.device) -> dict[str, Any]:
     """Run `step` PROFILED_STEPS times; means of one step on this rank, a `records.Communication`.
 
-    bytes: of the tensors that this rank hands to collectives, `element_bytes` for each element (what is exchanged are
-    gradients and parameters, of one dtype; a few flags of one element count as much). How much of it crosses a wire
-    is the algorithm's: a ring sends 2 (N - 1) / N of an all-reduced tensor.
+    bytes: of the tensors that this rank hands to collectives, `element_bytes` for each element whose type the profiler
+    does not tell. How much of it crosses a wire is the algorithm's: a ring sends 2 (N - 1) / N of what is all-reduced.
     milliseconds: from the start to the end of each collective, waiting for the other ranks included; where they run
     beside the computation it is not all added to the step.
     """
@@ -32,15 +33,18 @@ def measure_communication(step: Callable[[], object], element_bytes: int, device
         for _ in range(PROFILED_STEPS):
             step()
     backend = "nccl:" if device.type == "cuda" else "gloo:"
-    elements: dict[str, int] = defaultdict(int)
+    exchanged: dict[str, int] = defaultdict(int)
     microseconds = 0.0
     for event in profiler.events():
         if event.name.startswith(backend):
-            elements[event.name.removeprefix(backend)] += sum(math.prod(shape) for shape in event.input_shapes)
+            exchanged[event.name.removeprefix(backend)] += sum(
+                math.prod(shape) * _BYTES.get(kind, element_bytes)
+                for shape, kind in zip(event.input_shapes, event.input_dtypes, strict=True)
+            )
         kernel = event.device_type == DeviceType.CUDA and event.name.startswith("ncclDevKernel")
         if kernel or (device.type == "cpu" and event.name.startswith(backend)):
             microseconds += event.time_range.elapsed_us()
     return {
-        "bytes_by_collective": {name: count * element_bytes / PROFILED_STEPS for name, count in elements.items()},
+        "bytes_by_collective": {name: count / PROFILED_STEPS for name, count in exchanged.items()},
         "milliseconds_per_step": microseconds / 1000 / PROFILED_STEPS,
     }

@@ -21,7 +21,8 @@ def assemble(
     """Prefix and suffix of `model` as `strategy` cuts it; new parameters are drawn by the run's seed.
 
     The suffix has its parameters. The third value gives a stage of the prefix, by name, its own (see `Prefix.place`):
-    where stored features serve, they are never read. It is None where they are there already.
+    where stored features serve, it never is asked to (a hub's model is read whole all the same). It is None where they
+    are there already.
     """
     torch.manual_seed(config.seed)
     backbone, weights = model.empty(), model.weights(config.model, weights_path)

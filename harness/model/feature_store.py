@@ -19,13 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from harness.config import Precision
 from harness.data.batches import Examples, batches_by_length, tokens_at_once
 from harness.engine.world import World
 from harness.measure.memory import return_freed_memory
+from harness.model.backbone import Block
 from harness.model.feature_key import feature_key, hash_stages
 from harness.model.features import Computed, Features, Stored, packed_features
 from harness.model.split import Prefix
@@ -94,14 +95,13 @@ class FeatureStore:
             self._load_once()
             tensors = hash_stages(prefix)
         path = self._path(prefix, len(prefix.stages), tensors, rows)
-        problem = self._fill(path, prefix, rows, size, tensors, hidden)
-        if problem:
-            return self.computed(prefix, examples, problem)
+        store = self._fill(path, prefix, rows, shape, tensors)
+        if isinstance(store, str):
+            return self.computed(prefix, examples, store)
         if self.recipe:
             _KNOWN_TENSORS[self.recipe] = tensors
         prefix.to("meta")  # nothing needs its tensors any more
         return_freed_memory()
-        store = np.memmap(path, self.dtype, "r", shape=shape)
         return {name: rows.stored(store, name, self.world.device) for name in examples}
 
     def _path(self, prefix: Prefix, stages: int, tensors: list[str], rows: _DistinctRows) -> Path:
@@ -111,9 +111,13 @@ class FeatureStore:
     def _shorter(self, prefix: Prefix, tensors: list[str], rows: _DistinctRows, hidden: int) -> tuple[int, np.ndarray]:
         """The longest shorter prefix whose features are stored: its number of stages, and its features.
 
-        Else 0 stages, whose features are the token ids.
+        Else 0 stages, whose features are the token ids. A prefix that reads one token does so from its top block on,
+        which is therefore always its own work: whatever is stored, its bits are the same.
         """
-        for stages in range(len(prefix.stages) - 1, 1, -1):
+        longest = len(prefix.stages) - 1
+        if prefix.readout in ("first", "last"):
+            longest = max(number for number, stage in enumerate(prefix.stages) if isinstance(stage, Block))
+        for stages in range(longest, 1, -1):
             path = self._path(prefix, stages, tensors, rows)
             if path.exists():
                 with suppress(FileNotFoundError):  # another process made room just now
@@ -131,10 +135,10 @@ class FeatureStore:
         return {name: Computed(prefix, part, self.world.device, width) for name, part in examples.items()}
 
     def _fill(
-        self, path: Path, prefix: Prefix, rows: _DistinctRows, size: int, tensors: list[str], hidden: int
-    ) -> str | None:
-        """Make sure that the file is there, whole; returns why it can't be."""
-        tokens = int(rows.token_lengths.sum())
+        self, path: Path, prefix: Prefix, rows: _DistinctRows, shape: tuple[int, int], tensors: list[str]
+    ) -> np.ndarray | str:
+        """Make sure that the file is there, whole; returns what is in it, or why it can't be there."""
+        tokens, size = int(rows.token_lengths.sum()), shape[0] * shape[1] * self.dtype.itemsize
         lock = FileLock(f"{path}.lock")
         partial, problem, done = path.with_suffix(".partial"), None, 0
         leads = self.world.local_rank == 0
@@ -145,6 +149,7 @@ class FeatureStore:
                 if path.exists():
                     os.utime(path)  # the least recently used go first
                 else:
+                    _make_room(self.folder, self.limit_bytes - size)
                     _reserve(partial, size)
             except OSError as error:
                 problem = f"{self.folder} can't be written: {error.strerror}"
@@ -155,17 +160,18 @@ class FeatureStore:
             _, whole = found[self.world.rank - self.world.local_rank]
             if not (problem or whole):
                 self._load_once()
-                done, inputs = self._shorter(prefix, tensors, rows, hidden)
+                done, inputs = self._shorter(prefix, tensors, rows, shape[1])
                 problem = self._compute(partial, prefix, rows, done, inputs)
                 if hash_stages(prefix) != tensors:
                     problem = "the prefix changed while it computed: it has a state"
             problem = next(filter(None, self.world.gather(problem)), None)
             if leads and not (problem or whole):
-                partial.replace(path)
-                _drop_oldest(self.folder, self.limit_bytes, keep=path)
+                _publish(partial, path)
             self.world.gather(None)
+            store = problem or np.memmap(path, self.dtype, "r", shape=shape)
+            self.world.gather(None)  # until then the leader's lock keeps the file from those who make room
             self.report = FeatureReport(0, tokens) if whole else FeatureReport(tokens, tokens if done else 0)
-            return problem
+            return store
         finally:
             if lock.is_locked:
                 partial.unlink(missing_ok=True)
@@ -264,8 +270,20 @@ def _reserve(path: Path, size: int) -> None:
             file.truncate(size)
 
 
-def _drop_oldest(folder: Path, limit_bytes: int, keep: Path) -> None:
-    """Keep the folder below the limit: the least recently used go first. Whoever has them mapped keeps them."""
+def _publish(partial: Path, path: Path) -> None:
+    """Give a file that is whole its name, once it is on the disk: a machine that goes down must not leave zeros."""
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _make_room(folder: Path, limit_bytes: int) -> None:
+    """Bring the folder below the limit: what killed runs left half written goes, then what was used least recently.
+
+    What another process is about to write or to map stays; whoever has a file mapped keeps it.
+    """
+    for partial in folder.glob("*.partial"):
+        _remove_if_free(partial)
     found = []
     for file in folder.glob("*.features"):
         with suppress(FileNotFoundError):  # another process makes room, too
@@ -274,5 +292,10 @@ def _drop_oldest(folder: Path, limit_bytes: int, keep: Path) -> None:
     total = 0
     for _, size, file in sorted(found, reverse=True):
         total += size
-        if total > limit_bytes and file != keep:
-            file.unlink(missing_ok=True)
+        if total > limit_bytes:
+            _remove_if_free(file)
+
+
+def _remove_if_free(file: Path) -> None:
+    with suppress(Timeout), FileLock(f"{file.with_suffix('.features')}.lock", timeout=0):
+        file.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from torch import nn
 
 from harness import UserError
 from harness.config import ModelConfig
+from harness.data.fetch import is_of_the_disk, unwritable
 from harness.data.hub_files import ask_once, huggingface_hub
 from harness.model.gpt2 import GPT2, SHAPES
 
@@ -178,6 +179,8 @@ def find_pretrained(name: str, cache: Path, assets: Path | None) -> Path | str:
             ask_once(published["repo_id"], published["filename"])
         found = Path(hub.hf_hub_download(**published, cache_dir=cache, local_files_only=in_cache))
     except Exception as error:  # whatever the network, or the library that talks to it, makes of it
+        if is_of_the_disk(error):
+            raise unwritable(cache, error) from error
         return f"the Hugging Face hub could not be reached ({type(error).__name__})"
     # The hub names the blob of a large file by its sha256.
     expected, actual = found.resolve().name, file_sha256(found)
