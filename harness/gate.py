@@ -7,6 +7,7 @@ of them.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 SUITE = ROOT / "configs" / "gate.yaml"
 COST_SUITE = ROOT / "configs" / "gate_cost.yaml"
 REFERENCE = ROOT / "results" / "reference" / "gate"
-GATE_SCHEMA_VERSION = 1
+GATE_SCHEMA_VERSION = 2
 
 ENVIRONMENT = ("processor", "cores", "threads", "cpu_capability", "device", "versions", "code_sha256")
 
@@ -41,7 +42,8 @@ class Part(BaseModel):
 
 
 class Run(Part):
-    """correct: whether each test message was answered right, in order of their index, as packed bits in hex."""
+    """messages_sha256: of the indices of the test messages. correct: whether each of them, in their order, was answered
+    right, as packed bits in hex."""
 
     strategy: str
     seed: int
@@ -50,6 +52,7 @@ class Run(Part):
     data_sha256: str
     trainable_parameters: int
     messages: int
+    messages_sha256: str
     correct: str
     losses: list[float] = Field(description="of each training step, six significant digits")
 
@@ -69,7 +72,7 @@ class Cost(Part):
 
 
 class Measurement(Part):
-    schema_version: Literal[1] = GATE_SCHEMA_VERSION
+    schema_version: Literal[2] = GATE_SCHEMA_VERSION
     record_schema_version: int = RECORD_SCHEMA_VERSION
     reason: str | None = Field(None, description="why a reference was written")
     finished_at: str
@@ -140,6 +143,7 @@ def _run(store: Store, record: Record) -> Run:
         data_sha256=record.data.sha256,
         trainable_parameters=record.model.trainable_parameters,
         messages=len(frame),
+        messages_sha256=hashlib.sha256(",".join(map(str, frame["index"])).encode()).hexdigest(),
         correct=np.packbits(frame["label"] == frame["predicted"]).tobytes().hex(),
         losses=[float(f"{loss:.6g}") for loss in losses],
     )
@@ -225,7 +229,8 @@ def check_comparable(reference: Measurement, measured: Measurement) -> None:
 
 
 def _differences(old: Run | Cost, new: Run | Cost) -> Iterator[str]:
-    for part, key in (("weights", "weights_sha256"), ("data", "data_sha256")):
+    parts = (("weights", "weights_sha256"), ("data", "data_sha256"), ("test messages", "messages_sha256"))
+    for part, key in parts:
         before, after = getattr(old, key, None), getattr(new, key, None)
         if before != after:
             yield f"{part} (sha256): reference {str(before)[:12]}; now {str(after)[:12]}"

@@ -15,7 +15,7 @@ from harness.records import Record, Store
 from harness.report.comparison import compare, groups
 from harness.report.formats import markdown
 from harness.report.sheet import sheets
-from harness.report.sweep import best_rates
+from harness.report.sweep import best_rates, sweep_notes
 from harness.suite_file import load_suite
 from harness.tune import GRID, SWEPT_SEEDS
 
@@ -117,6 +117,23 @@ def test_a_rate_that_diverged_is_not_chosen_and_hides_nothing(swept: list[Record
         for record in swept
     ]
     assert best_rates(lost)["head_only"] != best
+
+
+def test_a_rate_at_which_one_seed_failed_is_left_out_and_told(swept: list[Record], folder: Path) -> None:
+    best = best_rates(swept)["head_only"]
+    other = next(rate for rate in map(_rate, swept) if rate not in (None, best))
+    seeds = {best: 0, other: 1}
+    lost = [
+        record.model_copy(update={"status": "diverged"})
+        if record.strategy == "head_only" and seeds.get(_rate(record)) == record.seed
+        else record
+        for record in swept
+    ]
+    assert best_rates(lost)["head_only"] not in seeds
+    assert best_rates(lost)["last_block"] == best_rates(swept)["last_block"]
+    (told,) = (note for note in sweep_notes(lost) if "did not end well" in note)
+    assert told.startswith("rates of head_only at which")
+    assert all(f"{rate:g}" in told for rate in seeds)
 
 
 def test_the_same_command_does_nothing_again(swept: list[Record], folder: Path) -> None:

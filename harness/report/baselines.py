@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from harness.report.comparison import Entry
 
 LENGTH_RULE = "length_rule"
@@ -12,8 +14,14 @@ def no_better_than_length(entry: Entry, table: list[Entry]) -> bool:
     """Whether a strategy's test accuracy does not exceed that of the length rule in the same table."""
     if entry.is_baseline or entry.accuracy is None:
         return False
-    rules = [other.accuracy for other in table if other.name == LENGTH_RULE and other.is_baseline]
-    return any(rule is not None and entry.accuracy <= rule for rule in rules)
+    rules = [other for other in table if other.name == LENGTH_RULE and other.is_baseline and other.ok]
+    return any(_rightness(entry) <= _rightness(rule) for rule in rules)
+
+
+def _rightness(entry: Entry) -> Fraction:
+    """Of whole counts: a mean of rounded shares may lie beside an equal one."""
+    tests = [record.metrics.test for record in entry.ok]
+    return Fraction(sum(test.correct for test in tests), sum(test.total for test in tests))
 
 
 def notes_on_baselines(table: list[Entry]) -> list[str]:

@@ -17,6 +17,8 @@ from harness.report.suites import KeptSuite
 from harness.report.sweep import without_other_rates
 
 AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
+# What is set for the machine's sake, and shows in nothing that a table tells.
+NO_CONDITIONS = {"training": ("checkpoint_steps",), "engine": ("timeout_seconds", "restarts")}
 DEFAULT_REFERENCE = "last_block"
 
 
@@ -102,7 +104,10 @@ def groups(records: list[Record], suites: Sequence[KeptSuite] = ()) -> list[Grou
 
 
 def _of_suite(suite: KeptSuite, records: list[Record]) -> Group:
-    names = {identity: row.name for row in suite.rows for identity in row.identities}
+    names: dict[str, str] = {}
+    for row in suite.rows:
+        for identity in dict.fromkeys(row.identities):  # two rows may come to the same: what one says is auto's choice
+            names[identity] = f"{names[identity]} = {row.name}" if identity in names else row.name
     order = list(names)
     found = sorted((one for one in records if one.identity in names), key=lambda one: order.index(one.identity))
     told = [f"skipped: {row.name}, {row.skipped}." for row in suite.rows if row.skipped]
@@ -133,7 +138,21 @@ def _by_conditions(records: list[Record]) -> list[Group]:
         if not homes:
             tables.append([record])
     known = [*strategies.names(), *baselines.NAMES]
-    return [Group(sorted(table, key=lambda record: _place(record, known))) for table in tables]
+    return [Group(sorted(table, key=lambda record: _place(record, known)), _names(table)) for table in tables]
+
+
+def _names(table: list[Record]) -> Callable[[Record], str]:
+    """Where a strategy's code has changed, or another file has its name, what is older stands in a row of its own."""
+    newest = {
+        row_name(record): record.strategy_source.sha256
+        for record in sorted(table, key=lambda record: record.finished_at)
+    }
+
+    def name_of(record: Record) -> str:
+        name, code = row_name(record), record.strategy_source.sha256
+        return name if code == newest[name] else f"{name} [code {code[:6]}]"
+
+    return name_of
 
 
 def _place(record: Record, known: list[str]) -> tuple[bool, int]:
@@ -142,7 +161,10 @@ def _place(record: Record, known: list[str]) -> tuple[bool, int]:
 
 
 def _conditions(record: Record) -> dict[str, object]:
-    rest: dict[str, object] = {key: value for key, value in record.config.items() if key not in AXES}
+    rest: dict[str, object] = {key: value for key, value in record.config.items() if key not in (*AXES, "features")}
+    for part, keys in NO_CONDITIONS.items():
+        if part in rest:
+            rest[part] = {key: value for key, value in record.config[part].items() if key not in keys}
     if record.sweep_around:
         rest["optimizer"] = {**record.config["optimizer"], "learning_rate": record.sweep_around}
     if record.data:
@@ -184,8 +206,10 @@ def compare(group: Group, store: Store, reference: str | None = None) -> list[En
 
 def reference_of(entries: list[Entry], wanted: str | None) -> Entry:
     for name in (wanted, DEFAULT_REFERENCE):
-        for entry in entries:
-            if name in (entry.name, entry.records[0].strategy):
+        named = [entry for entry in entries if entry.name == name]
+        named += [entry for entry in entries if entry.records[0].strategy == name]
+        for entry in named:
+            if entry.ok or name == wanted:
                 return entry
     return next((entry for entry in entries if entry.ok), entries[0])
 
@@ -219,7 +243,13 @@ def _read(entry: Entry, store: Store) -> None:
 
 
 def _comparable(entry: Entry, base: Entry) -> bool:
-    if entry.unread or base.unread or not _common(entry, base):
+    if entry.unread or base.unread or not entry.ok:
+        return False
+    if not _common(entry, base):
+        entry.unread = f"it has no seed in common with {base.name}" if base.ok else f"no run of {base.name} ended well"
+        return False
+    if entry.ok[0].data.sha256 != base.ok[0].data.sha256:
+        entry.unread = f"it was tested on other data than {base.name}"
         return False
     ours, theirs = (next(iter(one.correct.values())).index for one in (entry, base))
     if not ours.equals(theirs):

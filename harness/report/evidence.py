@@ -43,7 +43,8 @@ def _verdict_notes(entries: list[Entry]) -> list[str]:
     lines = [
         f"vs {reference}: points of accuracy on the same messages"
         + ("" if len(pairs) == len(compared) else " and seeds")
-        + f", [95%]; verdict: 5% error over all comparisons of this table ({len(compared)}, Holm)."
+        + f", [95%], each for itself; verdict: 5% error over all comparisons of this table together ({len(compared)}, "
+        "Holm), so that an interval may leave out 0 without one."
     ]
     if pairs:
         which = "" if len(pairs) == len(compared) else f" ({', '.join(entry.name for entry in pairs)})"

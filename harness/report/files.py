@@ -36,8 +36,8 @@ def summary(records: list[Record]) -> pd.DataFrame:
                 "data": record.data.name if record.data else None,
                 "trainable_parameters": record.model.trainable_parameters,
                 "learning_rate": record.config.get("optimizer", {}).get("learning_rate"),
-                "metrics": record.metrics.model_dump() if record.metrics else None,
-                "throughput": record.throughput.model_dump() if record.throughput else None,
+                "metrics": _plain(record.metrics.model_dump()) if record.metrics else {},
+                "throughput": record.throughput.model_dump() if record.throughput else {},
                 "seconds": record.seconds.model_dump(),
                 "peak_bytes": record.memory.peak_bytes if record.memory else None,
                 "world_size": record.engine.world_size,
@@ -46,6 +46,14 @@ def summary(records: list[Record]) -> pd.DataFrame:
             for record in records
         ]
     )
+
+
+def _plain(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Of each part's interval the two ends by name."""
+    return {
+        name: part and {**part, "interval": dict(zip(("low", "high"), part["interval"], strict=True))}
+        for name, part in metrics.items()
+    }
 
 
 def comparison(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The test messages that most strategies get wrong."""
+"""The test messages that strategies get wrong most often."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.records import Record
+from harness.records import DataFacts, Record
 from harness.report.baselines import notes_on_baselines
 from harness.report.columns import reused, several_seeds
 from harness.report.comparison import Entry, Group
@@ -12,8 +12,9 @@ from harness.report.names import rate_of, row_name
 
 def heading(group: Group) -> str:
     """What ran on what: what all rows of the table have in common."""
-    of_each = [_heading_parts(record) for record in group.records if not record.strategy_source.is_baseline]
-    of_each = of_each or [_heading_parts(group.records[0])]
+    ran = [record for record in group.records if not record.strategy_source.is_baseline]
+    # What the kernel has killed tells nothing of its data.
+    of_each = [_heading_parts(record) for record in ran if record.data] or [_heading_parts((ran or group.records)[0])]
     common = [part for part in of_each[0] if all(part in other for other in of_each)]
     return " · ".join([*([group.suite] if group.suite else []), *common])
 
@@ -43,30 +44,18 @@ def engine_name(record: Record) -> str:
 def notes(entries: list[Entry]) -> list[str]:
     """What a reader must know to read the table right."""
     records = [record for entry in entries for record in entry.records]
-    record = next((record for record in records if record.data), records[0])
-    lines = [f"{what} chosen by {why}." for what, why in record.choices.items() if why.startswith("auto")]
+    chosen = [(what, why) for record in records for what, why in record.choices.items() if why.startswith("auto")]
+    lines = [f"{what} chosen by {why}." for what, why in chosen]
     lines += evidence_notes(entries)
-    if record.data:
-        data = record.data
-        if data.test_in_train:
-            lines.append(
-                f"unseen %: without the {data.test_in_train} of {data.sizes['test']} test texts that stand "
-                f"in the training set verbatim ({data.test_near_train} but for digits and punctuation)."
-            )
-        if data.best_accuracy:
-            lines.append(f"best possible on average: {100 * data.best_accuracy:.0f}%; the other labels are flipped.")
-        if data.cut_texts:
-            lines.append(f"{data.cut_texts} texts were longer than a row may be, and were cut.")
-        looked_for = f"of {data.classes[1]}" if len(data.classes) == 2 else "mean over classes"
-        lines.append(f"F1 ({looked_for}), ROC AUC and ECE (expected calibration error, 15 bins) on test.")
+    lines += _data_notes([record.data for record in records if record.data])
     if several_seeds(entries):
         lines.append("loss and accuracy are means over seeds, speed, memory and time medians.")
     if any(reused(entry) for entry in entries):
         lines.append("*: without the time of what another run had stored of its frozen part.")
-    if record.memory:
-        lines.append(
-            f"memory: {record.memory.definition}, highest of all ranks and phases, above the start of the run."
-        )
+    lines += [
+        f"memory: {definition}, highest of all ranks and phases, above the start of the run."
+        for definition in dict.fromkeys(record.memory.definition for record in records if record.memory)
+    ]
     lines += [
         f"{row_name(other)} ran code from outside the harness: {other.strategy_source.origin}."
         for other in records
@@ -79,3 +68,23 @@ def notes(entries: list[Entry]) -> list[str]:
     ]
     lines += notes_on_baselines(entries)
     return list(dict.fromkeys(line[0].upper() + line[1:] for line in lines))
+
+
+def _data_notes(data: list[DataFacts]) -> list[str]:
+    """Each with the name of its data set where the rows have several."""
+    lines, several = [], len({facts.name for facts in data}) > 1
+    for facts in data:
+        on = f"on {facts.name}, " if several else ""
+        if facts.test_in_train:
+            lines.append(
+                f"{on}unseen %: without the {facts.test_in_train} of {facts.sizes['test']} test texts that stand "
+                f"in the training set verbatim ({facts.test_near_train} but for digits and punctuation)."
+            )
+        if facts.best_accuracy:
+            best = f"{100 * facts.best_accuracy:.0f}%"
+            lines.append(f"{on}best possible on average: {best}; the other labels are flipped.")
+        if facts.cut_texts:
+            lines.append(f"{on}{facts.cut_texts} texts were longer than a row may be, and were cut.")
+        looked_for = f"of {facts.classes[1]}" if len(facts.classes) == 2 else "mean over classes"
+        lines.append(f"{on}F1 ({looked_for}), ROC AUC and ECE (expected calibration error, 15 bins) on test.")
+    return lines

@@ -203,7 +203,7 @@ def _highlights(sheet: Sheet) -> list[tuple[str, str, str]]:
 
 
 def _scaled(records: list[Record], studio: Studio) -> Iterable[Section]:
-    for number, (title, found) in enumerate(scaling(records).items(), start=1):
+    for number, (title, found) in enumerate(scaling(records), start=1):
         pictures = studio.pictures(f"scaling{number}", [scaling_plot(title, found)])
         yield Section(title, [_plain_grid(title, TITLES, [row.cells() for row in found])], [NOTE], pictures)
 

@@ -51,26 +51,26 @@ class ScalingRow:
         ]
 
 
-def scaling(records: Sequence[Record]) -> dict[str, list[ScalingRow]]:
+def scaling(records: Sequence[Record]) -> list[tuple[str, list[ScalingRow]]]:
     """For each strategy that ran with more than one number of ranks or engine, on one configuration otherwise.
 
-    Medians over seeds. The key says what ran.
+    What ran, and medians over seeds.
     """
     groups: dict[str, dict[tuple[int, str], list[Record]]] = {}
     for record in records:
         if record.throughput and record.throughput.examples_per_second:
             arrangement = (record.engine.world_size, engine_name(record))
             groups.setdefault(_all_but_engine(record), {}).setdefault(arrangement, []).append(record)
-    return {
-        _title(next(iter(arranged.values()))[0]): _rows(arranged) for arranged in groups.values() if len(arranged) > 1
-    }
+    return [
+        (_title(next(iter(arranged.values()))[0]), _rows(arranged)) for arranged in groups.values() if len(arranged) > 1
+    ]
 
 
 def print_scaling(console: Console, records: Sequence[Record], about: Sequence[Record]) -> None:
     """Of `records` those that differ in the engine from one of `about`."""
     asked = {_all_but_engine(record) for record in about}
     tables = scaling([record for record in records if _all_but_engine(record) in asked])
-    for title, rows in tables.items():
+    for title, rows in tables:
         table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
         for number, name in enumerate(TITLES):
             table.add_column(name, justify="right" if number else "left", no_wrap=True)
@@ -83,7 +83,7 @@ def print_scaling(console: Console, records: Sequence[Record], about: Sequence[R
 
 def scaling_markdown(records: Sequence[Record]) -> str:
     lines = []
-    for title, rows in scaling(records).items():
+    for title, rows in scaling(records):
         table = markdown_table(TITLES, [row.cells() for row in rows])
         lines += [f"### {cell(title)}", "", *table, "", f"- {NOTE}", ""]
     return "\n".join(lines)
@@ -95,7 +95,9 @@ def _all_but_engine(record: Record) -> str:
 
 
 def _title(record: Record) -> str:
-    return f"Scaling of {row_name(record)} on {record.model.name}, {record.precision}, {record.environment['device']}"
+    training, device = record.config["training"], record.environment["device"]
+    data = f"{record.config['data']['name']}, {training['epochs']} epochs, batch {training['batch_size']}"
+    return f"Scaling of {row_name(record)} on {record.model.name}: {data}, {record.precision}, {device}"
 
 
 def _rows(arranged: dict[tuple[int, str], list[Record]]) -> list[ScalingRow]:

@@ -27,7 +27,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """strategy: as it was asked for. points: by rising rate. seconds: of its runs beside those at the common rate."""
+    """strategy: as it was asked for. points: by rising rate. seconds: of its runs beside those at the common rate.
+    failed: the rates that are left out, since a seed did not end well."""
 
     name: str
     strategy: str
@@ -35,6 +36,7 @@ class Curve:
     seeds: list[int]
     points: list[Point]
     seconds: float
+    failed: list[float]
 
     @property
     def best(self) -> Point:
@@ -50,20 +52,29 @@ def curves(records: list[Record]) -> list[Curve]:
     """Of records under the same conditions, one for each strategy that was swept."""
     by_name: dict[str, list[Record]] = {}
     for record in records:
-        if not record.strategy_source.is_baseline and record.status == "ok":
+        if not record.strategy_source.is_baseline:
             by_name.setdefault(variant_name(record), []).append(record)
-    return [_curve(name, of_name) for name, of_name in by_name.items() if any(one.sweep_around for one in of_name)]
+    found = [_curve(name, of_name) for name, of_name in by_name.items() if any(one.sweep_around for one in of_name)]
+    return [curve for curve in found if curve]
 
 
-def _curve(name: str, records: list[Record]) -> Curve:
+def _curve(name: str, records: list[Record]) -> Curve | None:
+    """None where no rate was tried with success. A rate is left out where one of the sweep's seeds failed at it."""
     by_rate: dict[float, dict[int, Record]] = {}
+    swept = {record.seed for record in records if record.sweep_around}
+    failed = {rate_of(record) for record in records if record.status != "ok" and record.seed in swept}
     for record in records:
-        by_rate.setdefault(rate_of(record), {})[record.seed] = record
+        if record.status == "ok" and rate_of(record) not in failed:
+            by_rate.setdefault(rate_of(record), {})[record.seed] = record
+    if not by_rate:
+        return None
     seeds = set.intersection(*(set(of_rate) for of_rate in by_rate.values()))
+    if not seeds:  # it was stopped half-way
+        return None
     points = [_point(rate, [of_rate[seed] for seed in sorted(seeds)]) for rate, of_rate in sorted(by_rate.items())]
     common = next(record.sweep_around for record in records if record.sweep_around)
     seconds = sum(record.seconds.total for record in records if record.sweep_around and record.seed in seeds)
-    return Curve(name, records[0].config["strategy"], common, sorted(seeds), points, seconds)
+    return Curve(name, records[0].config["strategy"], common, sorted(seeds), points, seconds, sorted(failed))
 
 
 def _point(rate: float, records: list[Record]) -> Point:
@@ -100,6 +111,10 @@ def sweep_notes(records: list[Record]) -> list[str]:
     ]
     same = [curve.name for curve in found if curve.best.rate == curve.common]
     ends = [curve.name for curve in found if curve.at_the_end]
+    for curve in found:
+        if curve.failed:
+            told = ", ".join(f"{rate:g}" for rate in curve.failed)
+            lines.append(f"rates of {curve.name} at which a seed did not end well, left out: {told}.")
     if same:
         lines.append(f"the common rate is the best of the grid for {', '.join(same)}.")
     if ends:
