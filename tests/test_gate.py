@@ -46,6 +46,7 @@ def _run(strategy: str, seed: int, right: np.ndarray, losses: list[float]) -> Ru
         data_sha256="b" * 64,
         trainable_parameters=258,
         messages=len(right),
+        messages_sha256="d" * 64,
         correct=np.packbits(right).tobytes().hex(),
         losses=losses,
     )
@@ -131,6 +132,7 @@ def test_trainable_parameters_memory_and_speed(reference: Measurement) -> None:
     [
         ({"weights_sha256": "c" * 64}, ["weights", "a" * 12, "c" * 12]),
         ({"data_sha256": "c" * 64}, ["data", "b" * 12, "c" * 12]),
+        ({"messages_sha256": "c" * 64, "messages": 9}, ["test messages", "d" * 12, "c" * 12]),
         ({"config": {"model": {"name": "mini"}, "training": {"epochs": 2}}}, ["training.epochs", "1", "2"]),
         ({"seed": 9}, ["configuration", "last_block seed 9"]),
     ],
