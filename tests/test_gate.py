@@ -159,8 +159,8 @@ def test_a_reference_is_written_with_its_reason_and_read_back(reference: Measure
         ("{}", "empty"),
         ('{"schema_version": 1, "runs": [], "costs": []}', "empty"),
         ('{"schema_version": 99, "runs": [1], "costs": [1]}', "schema_version 99"),
-        ('{"schema_version": 1, "record_schema_version": 1, "runs": [1], "costs": [1]}', "record_schema_version 1"),
-        ('{"schema_version": 1, "record_schema_version": 2, "runs": [1], "costs": [1]}', "damaged"),
+        ('{"schema_version": 2, "record_schema_version": 1, "runs": [1], "costs": [1]}', "record_schema_version 1"),
+        ('{"schema_version": 2, "record_schema_version": 2, "runs": [1], "costs": [1]}', "damaged"),
     ],
 )
 def test_a_reference_that_says_nothing_is_refused(tmp_path: Path, content: str | None, told: str) -> None:
