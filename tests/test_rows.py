@@ -9,7 +9,7 @@ import pytest
 
 from harness.records import Record, Store
 from harness.report.comparison import Group, compare, groups
-from harness.report.notes import heading
+from harness.report.notes import heading, headings
 from harness.report.scaling import scaling
 from harness.report.sheet import sheets
 from harness.suite_file import load_suite
@@ -78,6 +78,14 @@ def test_settings_for_the_machines_sake_split_no_table(run_here: Callable) -> No
     records = run_here(strategy=["head_only"], **SMALL) + run_here(strategy=["last_block"], **SMALL, **options)
     assert len(groups(records)) == 1
     assert len(groups(records + run_here(strategy=["last_block"], **SMALL, optimizer__weight_decay=0.5))) == 2
+
+
+def test_tables_that_are_told_apart_by_little_tell_it(run_here: Callable, two: list[Record]) -> None:
+    other = run_here(strategy=["last_block"], **SMALL, optimizer__weight_decay=0.5)
+    first, second = headings(groups([*two, *other]))
+    assert first.endswith("optimizer.weight_decay 0.1")
+    assert second.endswith("optimizer.weight_decay 0.5")
+    assert "weight_decay" not in headings(groups(two))[0]
 
 
 def test_a_killed_run_leaves_the_data_in_the_heading(two: list[Record]) -> None:

@@ -87,13 +87,14 @@ class Group:
     """The records of one table, in the order of its rows. name_of: what the row of a record is called.
 
     suite: the name of the suite whose rows they are, if that is what they have in common. told: what a reader must
-    know of rows that are not there.
+    know of rows that are not there. conditions: what they have in common otherwise.
     """
 
     records: list[Record]
     name_of: Callable[[Record], str] = row_name
     suite: str | None = None
     told: list[str] = field(default_factory=list)
+    conditions: dict[str, object] = field(default_factory=dict)
 
 
 def groups(records: list[Record], suites: Sequence[KeptSuite] = ()) -> list[Group]:
@@ -138,7 +139,10 @@ def _by_conditions(records: list[Record]) -> list[Group]:
         if not homes:
             tables.append([record])
     known = [*strategies.names(), *baselines.NAMES]
-    return [Group(sorted(table, key=lambda record: _place(record, known)), _names(table)) for table in tables]
+    return [
+        Group(sorted(table, key=lambda record: _place(record, known)), _names(table), conditions=_conditions(table[0]))
+        for table in tables
+    ]
 
 
 def _names(table: list[Record]) -> Callable[[Record], str]:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from harness.config_tree import differences, get_key
 from harness.records import DataFacts, Record
 from harness.report.baselines import notes_on_baselines
 from harness.report.columns import reused, several_seeds
 from harness.report.comparison import Entry, Group
 from harness.report.evidence import evidence_notes
 from harness.report.names import rate_of, row_name
+
+
+def headings(groups: Sequence[Group]) -> list[str]:
+    """One for each table; those that are alike tell the conditions that are not."""
+    texts = [heading(group) for group in groups]
+    told = []
+    for group, text in zip(groups, texts, strict=True):
+        alike = [other.conditions for other, its in zip(groups, texts, strict=True) if its == text]
+        keys = sorted({key for other in alike for key in differences(group.conditions, other)})
+        values = (get_key(group.conditions, key) for key in keys)
+        shown = (str(value)[:12] if isinstance(value, str) else f"{value}" for value in values)
+        told.append(" · ".join([text, *(f"{key} {value}" for key, value in zip(keys, shown, strict=True))]))
+    return told
 
 
 def heading(group: Group) -> str:

@@ -9,7 +9,7 @@ from harness import UserError
 from harness.records import Record, Store
 from harness.report.columns import Column, Row, columns, rows
 from harness.report.comparison import Entry, Group, compare
-from harness.report.notes import heading, notes
+from harness.report.notes import headings, notes
 from harness.report.sweep import sweep_notes
 
 
@@ -49,7 +49,7 @@ def sheets(groups: Sequence[Group], store: Store, reference: str | None = None, 
     names = [[column.name for column in columns(entries)] for entries in compared]
     for name in (*(view.columns or ()), *([view.sort] if view.sort else [])):
         _check(name, names)
-    made = [_sheet(group, entries, view) for group, entries in zip(groups, compared, strict=True)]
+    made = [_sheet(*of_table, view) for of_table in zip(headings(groups), groups, compared, strict=True)]
     shown = [sheet for sheet in made if sheet.rows]
     if made and not shown:
         there = dict.fromkeys(entry.name for entries in compared for entry in entries)
@@ -57,7 +57,7 @@ def sheets(groups: Sequence[Group], store: Store, reference: str | None = None, 
     return shown
 
 
-def _sheet(group: Group, entries: list[Entry], view: View) -> Sheet:
+def _sheet(heading: str, group: Group, entries: list[Entry], view: View) -> Sheet:
     found, written = columns(entries), rows(entries)
     wanted = range(len(found)) if view.columns is None else [n for name in view.columns for n in _named(name, found)]
     numbers = list(dict.fromkeys(wanted))
@@ -71,7 +71,7 @@ def _sheet(group: Group, entries: list[Entry], view: View) -> Sheet:
             f"{view.filter!r}; the reference, the verdicts and what is best are those of the whole table."
         )
     return Sheet(
-        heading=heading(group),
+        heading=heading,
         first_title="row" if group.suite else "strategy",
         columns=[found[n] for n in numbers],
         entries=[entries[n] for n in kept],
