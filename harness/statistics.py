@@ -174,8 +174,8 @@ def _multiplier(share: np.ndarray, degrees: int, level: np.ndarray | float) -> n
     problem of Welch (1947) with one variance known. Its solution has no closed form; this one is fitted to it.
     """
     normal, student = stats.norm.isf(level / 2), stats.t.isf(level / 2, degrees)
-    known = np.square(normal / student)
-    weight = expit((logit(share) - np.log(known * (1 + 4 / degrees))) / known)
+    quotient = np.square(normal / student)
+    weight = expit((logit(share) - np.log(quotient * (1 + 4 / degrees))) / quotient)
     return np.sqrt(normal**2 + (student**2 - normal**2) * share * weight)
 
 
