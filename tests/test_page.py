@@ -120,7 +120,7 @@ def test_texts_names_and_paths_are_shown_and_never_become_part_of_the_page(page:
 
 
 def test_a_damaged_record_is_named_on_the_page_and_in_the_terminal(page: _Page, made: Path, run_cli: Callable) -> None:
-    assert "1 record left out" in page.text
+    assert "1 file left out" in page.text
     code, out, told = run_cli("report", "--cache", str(made.parent / "cache"), results=made)
     assert (code, told) == (0, "")
     assert "left out:" in out
