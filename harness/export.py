@@ -45,12 +45,12 @@ def write_folder(classifier: Classifier, folder: Path) -> None:
     model = transformers.GPT2ForSequenceClassification(config)
     model.load_state_dict(_tensors(classifier))
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
-            whole = Path(partial) / "model"
-            model.save_pretrained(whole)
-            library_tokenizer(classifier.tokenizer, shape.context).save_pretrained(whole)
-            whole.replace(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as partial:
+            model.save_pretrained(partial)
+            library_tokenizer(classifier.tokenizer, shape.context).save_pretrained(partial)
+            for file in Path(partial).iterdir():
+                file.replace(folder / file.name)
     except (OSError, SafetensorError) as error:  # the second is safetensors' for what the system says
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{str(folder)!r} can't be written ({reason}): name another.") from error

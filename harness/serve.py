@@ -113,7 +113,7 @@ def _check_strategy(about: Kept) -> None:
     if found != about.strategy_source.sha256:
         raise UserError(
             f"strategy {name!r} is not what the classifier was trained with (its code has changed): "
-            f"bring the file of sha256 {about.strategy_source.sha256[:12]} back, or train it again."
+            f"bring the code of sha256 {about.strategy_source.sha256[:12]} back, or train it again."
         )
 
 

@@ -86,7 +86,7 @@ def _plug_ins() -> dict[str, importlib.metadata.EntryPoint]:
 def _from_file(path: Path) -> Entry:
     if not path.is_file():
         raise UserError(f"strategy file {str(path)!r} does not exist: give the path of a module that declares one.")
-    spec = importlib.util.spec_from_file_location(f"ftbench_strategy_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"ftbench_strategy_{path.stem.replace('.', '_')}", path)
     module = importlib.util.module_from_spec(spec)
 
     def execute() -> ModuleType:

@@ -53,7 +53,7 @@ def test_a_reference_without_a_good_run_is_told_and_by_default_another_is_taken(
     ]
     assert "not compared: head_only, since no run of last_block ended well" in _notes(lost, store, "last_block").lower()
     (group,) = groups(lost)
-    assert {entry.name for entry in compare(group, store) if entry.unread} == set()
+    assert {entry.name for entry in compare(group, store) if entry.incomparable} == set()
 
 
 def test_seeds_that_do_not_overlap_are_told(two: list[Record], store: Store) -> None:
@@ -70,14 +70,17 @@ def test_the_same_row_of_other_data_is_another_message(run_here: Callable, store
         strategy = "last_block" if number == 1 else "head_only"
         records += run_here(strategy=[strategy], data__name=str(path), training__epochs=0)
     entries = compare(Group(records), store)
-    assert [entry.unread for entry in entries] == [None, "it was tested on other data than last_block"]
+    assert [entry.incomparable for entry in entries] == [None, "it was tested on other data than last_block"]
 
 
-def test_settings_for_the_machines_sake_split_no_table(run_here: Callable) -> None:
+def test_settings_for_the_machines_sake_split_no_table(run_here: Callable, store: Store) -> None:
     options = {"training__checkpoint_steps": 5, "engine__timeout_seconds": 60, "features__limit_gigabytes": 1}
     records = run_here(strategy=["head_only"], **SMALL) + run_here(strategy=["last_block"], **SMALL, **options)
     assert len(groups(records)) == 1
     assert len(groups(records + run_here(strategy=["last_block"], **SMALL, optimizer__weight_decay=0.5))) == 2
+    again = run_here(strategy=["head_only"], **SMALL, **options)
+    (group,) = groups([*records, *again])
+    assert [entry.records for entry in compare(group, store) if entry.name == "head_only"] == [again], "once a seed"
 
 
 def test_tables_that_are_told_apart_by_little_tell_it(run_here: Callable, two: list[Record]) -> None:
@@ -102,6 +105,7 @@ def test_rows_of_a_suite_that_come_to_the_same_run_share_it(run_cli: Callable, t
     code, out, _ = run_cli("run", "--config", str(path), "--cache", str(tmp_path / "cache"))
     assert code == 0
     assert "by default = as asked" in out
+    assert run_cli("table", "--reference", "as asked")[0] == 0
 
 
 def test_scaling_on_two_data_sets_is_two_tables(run_here: Callable) -> None:

@@ -87,7 +87,7 @@ def load_file(given: str, text_column: str, label_column: str) -> Source:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"data file {given!r}, line {line}: not UTF-8 ({error.reason}); save it as UTF-8.") from error
     kind, columns = path.suffix.lower(), (text_column, label_column)
-    rows = list(_json_rows(given, lines, columns) if kind == ".jsonl" else _delimited_rows(given, lines, kind))
+    rows = list(_json_rows(given, lines, columns) if kind == ".jsonl" else _delimited_rows(given, lines, columns, kind))
     if not rows:
         raise UserError(f"data file {given!r} is empty: expected rows with {text_column!r} and {label_column!r}.")
     texts = _checked(given, rows, text_column, label_column)
@@ -97,7 +97,7 @@ def load_file(given: str, text_column: str, label_column: str) -> Source:
 Row = tuple[int, dict[str, str]]
 
 
-def _delimited_rows(given: str, lines: list[str], suffix: str) -> Iterator[Row]:
+def _delimited_rows(given: str, lines: list[str], columns: tuple[str, str], suffix: str) -> Iterator[Row]:
     reader = csv.reader(lines, delimiter="," if suffix == ".csv" else "\t", strict=True)
     header: list[str] = []
     while True:
@@ -110,9 +110,9 @@ def _delimited_rows(given: str, lines: list[str], suffix: str) -> Iterator[Row]:
             raise UserError(f"data file {given!r}, line {line}: {error}; check the quotes from there on.") from error
         if not header:
             header = cells
-            twice = [name for name in header if header.count(name) > 1 and name]
+            twice = next((name for name in columns if header.count(name) > 1), None)
             if twice:
-                raise UserError(f"data file {given!r} has two columns {twice[0]!r}: rename one of them.")
+                raise UserError(f"data file {given!r} has two columns {twice!r}: rename one of them.")
         elif any(cells[len(header) :]):
             raise UserError(
                 f"data file {given!r}, line {line}: {len(cells)} columns, but the header has {len(header)}; "
@@ -129,7 +129,8 @@ def _json_rows(given: str, lines: list[str], columns: tuple[str, str]) -> Iterat
         try:
             row = json.loads(line)
         except ValueError as error:  # of numbers with thousands of digits, too
-            raise UserError(f"data file {given!r}, line {number}: not JSON ({error}).") from error
+            reason = getattr(error, "msg", error)
+            raise UserError(f"data file {given!r}, line {number}: not JSON ({reason}).") from error
         if not isinstance(row, dict):
             raise UserError(f"data file {given!r}, line {number}: expected an object with a text and a label.")
         nested = next((key for key in columns if isinstance(row.get(key), (dict, list))), None)

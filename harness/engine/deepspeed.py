@@ -151,7 +151,7 @@ class DeepSpeedEngine:
 def _deepspeed(world: World) -> Any:
     """The package, quiet and joined to the group; it takes a while to import, so only where it is used."""
     os.environ.setdefault("DS_ACCELERATOR", world.device.type)
-    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
+    os.environ["LOCAL_RANK"] = str(world.local_rank)
     # Its calls of torch.distributed warn once a step.
     warnings.filterwarnings("ignore", message=r"`torch\.distributed\.", category=FutureWarning)
     import deepspeed

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor, nn
 
 from harness.config import Precision
@@ -166,8 +166,11 @@ class FeatureStore:
                     problem = "the prefix changed while it computed: it has a state"
             problem = next(filter(None, self.world.gather(problem)), None)
             if leads and not (problem or whole):
-                _publish(partial, path)
-            self.world.gather(None)
+                try:
+                    _publish(partial, path)
+                except OSError as error:
+                    problem = f"{self.folder} can't be written: {error.strerror}"
+            problem = next(filter(None, self.world.gather(problem)), None)
             store = problem or np.memmap(path, self.dtype, "r", shape=shape)
             self.world.gather(None)  # until then the leader's lock keeps the file from those who make room
             self.report = FeatureReport(0, tokens) if whole else FeatureReport(tokens, tokens if done else 0)
@@ -297,5 +300,5 @@ def _make_room(folder: Path, limit_bytes: int) -> None:
 
 
 def _remove_if_free(file: Path) -> None:
-    with suppress(Timeout), FileLock(f"{file.with_suffix('.features')}.lock", timeout=0):
+    with suppress(OSError), FileLock(f"{file.with_suffix('.features')}.lock", timeout=0):  # held, or another user's
         file.unlink(missing_ok=True)

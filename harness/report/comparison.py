@@ -20,6 +20,8 @@ AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
 # What is set for the machine's sake, and shows in nothing that a table tells.
 NO_CONDITIONS = {"training": ("checkpoint_steps",), "engine": ("timeout_seconds", "restarts")}
 DEFAULT_REFERENCE = "last_block"
+# Between the names of rows that are the same runs.
+SAME = " = "
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Entry:
     """All seeds of one strategy with what the configuration changed of it; ok: those that ended well.
 
     interval: 95%, of the mean test accuracy: over seeds and messages where two seeds or more ended well, else over
-    messages only. unread: why it can't be compared.
+    messages only. unread: why its answers can't be taken together; incomparable: why not with the reference's.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Entry:
     interval: tuple[float, float] | None = None
     evidence: Evidence | None = None
     unread: str | None = None
+    incomparable: str | None = None
     correct: dict[int, pd.Series] = field(default_factory=dict, repr=False)
 
     @property
@@ -105,10 +108,10 @@ def groups(records: list[Record], suites: Sequence[KeptSuite] = ()) -> list[Grou
 
 
 def _of_suite(suite: KeptSuite, records: list[Record]) -> Group:
-    names: dict[str, str] = {}
-    for row in suite.rows:
-        for identity in dict.fromkeys(row.identities):  # two rows may come to the same: what one says is auto's choice
-            names[identity] = f"{names[identity]} = {row.name}" if identity in names else row.name
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for row in suite.rows:  # two may come to the same: what one says is what the other leaves to auto
+        alike.setdefault(tuple(row.identities), []).append(row.name)
+    names = {identity: SAME.join(rows) for identities, rows in alike.items() for identity in identities}
     order = list(names)
     found = sorted((one for one in records if one.identity in names), key=lambda one: order.index(one.identity))
     told = [f"skipped: {row.name}, {row.skipped}." for row in suite.rows if row.skipped]
@@ -193,10 +196,13 @@ def compare(group: Group, store: Store, reference: str | None = None) -> list[En
 
     reference: the name of a strategy or row; where it is None or not among the rows, last_block or else the first.
     """
-    named: dict[str, list[Record]] = {}
+    named: dict[str, dict[int, Record]] = {}
     for record in without_other_rates(group.records):
-        named.setdefault(group.name_of(record), []).append(record)
-    entries = [Entry(name, group, [one for one in group if one.status == "ok"]) for name, group in named.items()]
+        row = named.setdefault(group.name_of(record), {})
+        if record.seed not in row or row[record.seed].finished_at <= record.finished_at:
+            row[record.seed] = record  # again, with other settings for the machine's sake: the newest counts
+    rows = {name: list(row.values()) for name, row in named.items()}
+    entries = [Entry(name, row, [one for one in row if one.status == "ok"]) for name, row in rows.items()]
     for entry in entries:
         _read(entry, store)
     base = reference_of(entries, reference)
@@ -210,7 +216,7 @@ def compare(group: Group, store: Store, reference: str | None = None) -> list[En
 
 def reference_of(entries: list[Entry], wanted: str | None) -> Entry:
     for name in (wanted, DEFAULT_REFERENCE):
-        named = [entry for entry in entries if entry.name == name]
+        named = [entry for entry in entries if name in (entry.name, *entry.name.split(SAME))]
         named += [entry for entry in entries if entry.records[0].strategy == name]
         for entry in named:
             if entry.ok or name == wanted:
@@ -221,7 +227,7 @@ def reference_of(entries: list[Entry], wanted: str | None) -> Entry:
 def check_reference(groups: Sequence[Group], reference: str | None) -> None:
     """Raises UserError for a reference that no row has."""
     rows = [(record.strategy, group.name_of(record)) for group in groups for record in group.records]
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(dict.fromkeys(name for of_row in rows for row in of_row for name in row.split(SAME)))
     if reference and reference not in names:
         raise UserError(f"REFERENCE={reference!r} is none of the rows: expected one of {', '.join(names)}.")
 
@@ -249,16 +255,15 @@ def _read(entry: Entry, store: Store) -> None:
 def _comparable(entry: Entry, base: Entry) -> bool:
     if entry.unread or base.unread or not entry.ok:
         return False
-    if not _common(entry, base):
-        entry.unread = f"it has no seed in common with {base.name}" if base.ok else f"no run of {base.name} ended well"
-        return False
-    if entry.ok[0].data.sha256 != base.ok[0].data.sha256:
-        entry.unread = f"it was tested on other data than {base.name}"
-        return False
-    ours, theirs = (next(iter(one.correct.values())).index for one in (entry, base))
-    if not ours.equals(theirs):
-        entry.unread = f"it was tested on other messages than {base.name}"
-    return not entry.unread
+    if not base.ok:
+        entry.incomparable = f"no run of {base.name} ended well"
+    elif not _common(entry, base):
+        entry.incomparable = f"it has no seed in common with {base.name}"
+    elif entry.ok[0].data.sha256 != base.ok[0].data.sha256:
+        entry.incomparable = f"it was tested on other data than {base.name}"
+    elif not next(iter(entry.correct.values())).index.equals(next(iter(base.correct.values())).index):
+        entry.incomparable = f"it was tested on other messages than {base.name}"
+    return not entry.incomparable
 
 
 def _cells(entry: Entry, seeds: list[int]) -> np.ndarray:

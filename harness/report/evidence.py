@@ -11,7 +11,8 @@ def evidence_notes(entries: list[Entry]) -> list[str]:
     lines = _interval_notes(entries)
     if compared:
         lines += _verdict_notes(entries)
-    lines += [f"not compared: {entry.name}, since {entry.unread}." for entry in entries if entry.unread]
+    reasons = {entry.name: entry.unread or entry.incomparable for entry in entries}
+    lines += [f"not compared: {name}, since {reason}." for name, reason in reasons.items() if reason]
     lines += [
         f"not in the values: {len(entry.failures)} of {len(entry.records)} seeds of {entry.name}, not ended well."
         for entry in entries

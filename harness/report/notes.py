@@ -20,9 +20,9 @@ def headings(groups: Sequence[Group]) -> list[str]:
     for group, text in zip(groups, texts, strict=True):
         alike = [other.conditions for other, its in zip(groups, texts, strict=True) if its == text]
         keys = sorted({key for other in alike for key in differences(group.conditions, other)})
-        values = (get_key(group.conditions, key) for key in keys)
-        shown = (str(value)[:12] if isinstance(value, str) else f"{value}" for value in values)
-        told.append(" · ".join([text, *(f"{key} {value}" for key, value in zip(keys, shown, strict=True))]))
+        values = {key: str(get_key(group.conditions, key)) for key in keys}
+        shown = (f"{key} {value[:12] if key.endswith('sha256') else value}" for key, value in values.items())
+        told.append(" · ".join([text, *shown]))
     return told
 
 

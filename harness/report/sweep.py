@@ -27,10 +27,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """strategy: as it was asked for. points: by rising rate. seconds: of its runs beside those at the common rate.
-    failed: the rates that are left out, since a seed did not end well."""
+    """code: the strategy's sha256. strategy: as it was asked for. points: by rising rate. seconds: of its runs beside
+    those at the common rate. failed: the rates that are left out, since a seed did not end well."""
 
     name: str
+    code: str
     strategy: str
     common: float
     seeds: list[int]
@@ -45,26 +46,35 @@ class Curve:
 
     @property
     def at_the_end(self) -> bool:
-        return self.best in (self.points[0], self.points[-1])
+        tried = [*(point.rate for point in self.points), *self.failed]
+        return self.best.rate in (min(tried), max(tried))
 
 
 def curves(records: list[Record]) -> list[Curve]:
     """Of records under the same conditions, one for each strategy that was swept."""
-    by_name: dict[str, list[Record]] = {}
+    by_code: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         if not record.strategy_source.is_baseline:
-            by_name.setdefault(variant_name(record), []).append(record)
-    found = [_curve(name, of_name) for name, of_name in by_name.items() if any(one.sweep_around for one in of_name)]
-    return [curve for curve in found if curve]
+            by_code.setdefault(_code(record), []).append(record)
+    swept = [of_code for of_code in by_code.values() if any(record.sweep_around for record in of_code)]
+    return [curve for of_code in swept if (curve := _curve(of_code))]
 
 
-def _curve(name: str, records: list[Record]) -> Curve | None:
-    """None where no rate was tried with success. A rate is left out where one of the sweep's seeds failed at it."""
+def _code(record: Record) -> tuple[str, str]:
+    return variant_name(record), record.strategy_source.sha256
+
+
+def _curve(records: list[Record]) -> Curve | None:
+    """None where no rate was tried with success.
+
+    A rate is left out where one of the sweep's seeds failed at it, a seed where it failed at every rate.
+    """
     by_rate: dict[float, dict[int, Record]] = {}
     swept = {record.seed for record in records if record.sweep_around}
+    swept &= {record.seed for record in records if record.status == "ok"}
     failed = {rate_of(record) for record in records if record.status != "ok" and record.seed in swept}
     for record in records:
-        if record.status == "ok" and rate_of(record) not in failed:
+        if record.status == "ok" and record.seed in swept and rate_of(record) not in failed:
             by_rate.setdefault(rate_of(record), {})[record.seed] = record
     if not by_rate:
         return None
@@ -74,7 +84,8 @@ def _curve(name: str, records: list[Record]) -> Curve | None:
     points = [_point(rate, [of_rate[seed] for seed in sorted(seeds)]) for rate, of_rate in sorted(by_rate.items())]
     common = next(record.sweep_around for record in records if record.sweep_around)
     seconds = sum(record.seconds.total for record in records if record.sweep_around and record.seed in seeds)
-    return Curve(name, records[0].config["strategy"], common, sorted(seeds), points, seconds, sorted(failed))
+    name, code = _code(records[0])
+    return Curve(name, code, records[0].config["strategy"], common, sorted(seeds), points, seconds, sorted(failed))
 
 
 def _point(rate: float, records: list[Record]) -> Point:
@@ -95,15 +106,16 @@ def best_rates(records: list[Record]) -> dict[str, float]:
 
 def without_other_rates(records: list[Record]) -> list[Record]:
     """The records of a table: those at the common rate, and of a sweep those at each strategy's best."""
-    best = {curve.name: curve.best.rate for curve in curves(records)}
-    return [one for one in records if not one.sweep_around or rate_of(one) == best.get(variant_name(one))]
+    best = {(curve.name, curve.code): curve.best.rate for curve in curves(records)}
+    return [one for one in records if not one.sweep_around or rate_of(one) == best.get(_code(one))]
 
 
 def sweep_notes(records: list[Record]) -> list[str]:
     found = curves(records)
     if not found:
         return []
-    rates, seeds = [point.rate for point in found[0].points], len(found[0].seeds)
+    rates = sorted({rate for curve in found for rate in (*(point.rate for point in curve.points), *curve.failed)})
+    seeds = len(found[0].seeds)
     lines = [
         f"lr: each strategy's own best of {len(rates)} learning rates from {rates[0]:g} to {rates[-1]:g}, by accuracy "
         f"on the validation texts ({seeds} seed{'s' if seeds > 1 else ''}), never by test; it cost "
