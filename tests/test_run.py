@@ -221,16 +221,16 @@ def test_a_process_that_the_kernel_kills_for_memory_is_found_later_and_runs_last
     monkeypatch.setenv("LIMITED_GROUP", str(limited_group))
     path = tmp_path / "greedy.py"
     path.write_text(_GREEDY)
-    suite = ["run", "--strategy", f"{path},head_only", "--model", "mini", "--data", "synthetic", "--epochs", "0"]
+    suite = ["run", "--strategy", f"{path},full", "--model", "mini", "--data", "synthetic", "--epochs", "0"]
     store = Store(tmp_path / "results")
     assert ftbench(*suite).returncode == -signal.SIGKILL
     assert store.all() == []
     assert "the kernel killed it" in run_cli("table")[1]
     assert _statuses(store) == {"greedy": "oom"}
     assert ftbench(*suite).returncode == -signal.SIGKILL
-    assert _statuses(store) == {"head_only": "ok"}
+    assert _statuses(store) == {"full": "ok"}
     assert "oom" in run_cli("table")[1]
-    assert _statuses(store) == {"greedy": "oom", "head_only": "ok"}
+    assert _statuses(store) == {"greedy": "oom", "full": "ok"}
 
 
 def test_variables_of_a_cluster_are_no_group_that_was_asked_for(run_here: Callable, monkeypatch) -> None:
