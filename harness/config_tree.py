@@ -85,6 +85,12 @@ def differences(left: dict[str, Any], right: dict[str, Any]) -> dict[str, tuple[
     return found
 
 
+def first_mistake(error: ValidationError) -> str:
+    """Where pydantic found the first mistake in a file that the harness wrote, and which."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """What pydantic found wrong with values for `model`: one line a mistake, with the key, what was given and what was
     expected; the alternatives of a union on one line."""

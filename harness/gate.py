@@ -19,7 +19,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import UserError
-from harness.config_tree import differences
+from harness.config_tree import differences, first_mistake
 from harness.data.fetch import write_atomically
 from harness.launch import launch
 from harness.plan import Plan, resolve
@@ -184,9 +184,7 @@ def read_reference(folder: Path) -> Measurement:
     try:
         return Measurement.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"gate reference {str(path)!r} is damaged ({where}: {first['msg']}): {remedy}.") from error
+        raise UserError(f"gate reference {str(path)!r} is damaged ({first_mistake(error)}): {remedy}.") from error
 
 
 def write_reference(folder: Path, measured: Measurement, reason: str) -> Path:

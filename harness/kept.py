@@ -19,6 +19,7 @@ from torch import Tensor
 
 from harness import UserError
 from harness.config import RunConfig
+from harness.config_tree import first_mistake
 from harness.data.fetch import write_atomically
 from harness.engine.world import World
 from harness.model.weights import file_sha256
@@ -181,9 +182,7 @@ def read(folder: Path) -> Kept:
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}): check its permissions.") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path} is no classifier of this version ({where}: {first['msg']}): {TRAIN_ONE}.") from error
+        raise UserError(f"{path} is no classifier of this version ({first_mistake(error)}): {TRAIN_ONE}.") from error
 
 
 def tensors_of(folder: Path, kept: Kept) -> dict[str, Tensor]:

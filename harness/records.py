@@ -17,6 +17,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import UserError
+from harness.config_tree import first_mistake
 from harness.data.fetch import write_atomically
 
 SCHEMA_VERSION = 2
@@ -277,10 +278,8 @@ class Store:
         except FileNotFoundError:
             return None
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
             raise UserError(
-                f"{path} is no record of schema version {SCHEMA_VERSION} ({where}: {first['msg']}): "
+                f"{path} is no record of schema version {SCHEMA_VERSION} ({first_mistake(error)}): "
                 "move the folder away, or read it with the version of ftbench that wrote it."
             ) from error
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from harness.config_tree import first_mistake
 from harness.data.fetch import write_atomically
 from harness.plan import PlannedRow
 from harness.records import Store
@@ -42,7 +43,5 @@ def _survey(results: Path) -> tuple[list[KeptSuite], list[str]]:
         try:
             found.append(KeptSuite.model_validate_json(path.read_bytes()))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            problems.append(f"suite {path} is damaged or of another version ({where}: {first['msg']}): run it again.")
+            problems.append(f"suite {path} is damaged or of another version ({first_mistake(error)}): run it again.")
     return found, problems
