@@ -79,7 +79,7 @@ def measure(stage: int) -> None:
 
 def _micro_batch() -> MicroBatch:
     rows = Rows.packed(np.array([12]))
-    return MicroBatch(rows.fill(torch.arange(12)), rows, torch.tensor([1]), torch.ones(1))
+    return MicroBatch(rows.pack(torch.arange(12)), rows, torch.tensor([1]), torch.ones(1))
 
 
 def _bytes(tensors: Iterable[Tensor | None]) -> int:

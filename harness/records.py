@@ -93,9 +93,9 @@ class EngineFacts(Part):
 class PrefixFacts(Part):
     """boundary: the first stage above the cut.
 
-    computed_tokens: that the prefix computed: where features are stored those of distinct texts, once; else every
-    token of every pass. reused_tokens: that a store supplied; where it supplied what a shorter prefix had computed,
-    the tokens count in both.
+    computed_tokens: that the prefix computed: where features are stored those of distinct texts, once, and of texts
+    that begin alike their beginning once; else every token of every pass. reused_tokens: the same that a store
+    supplied; where it supplied what a shorter prefix had computed, the tokens count in both.
     """
 
     boundary: str

@@ -248,7 +248,7 @@ def _communication(
 
 
 def _prefix_facts(prefix: Prefix, report: FeatureReport, world: World) -> dict[str, Any]:
-    """Tokens of distinct texts where features are stored; else every token that went through the prefix."""
+    """Tokens of distinct texts and beginnings where features are stored; else all that went through the prefix."""
     return {
         "boundary": prefix.boundary,
         "computed_tokens": sum(world.gather(prefix.computed_tokens)) if report.told else report.computed_tokens,

@@ -55,7 +55,7 @@ def test_hidden_states_are_the_librarys(tmp_path: Path, family: str, pad_left: b
     backbone, ids = _backbone(save_small(tmp_path, family)), _ids()
     rows = Rows.packed(LENGTHS)
     with torch.no_grad():
-        found = backbone(rows.fill(torch.from_numpy(ids)), rows)[: len(ids)]
+        found = backbone(rows.pack(torch.from_numpy(ids)), rows)[: len(ids)]
     torch.testing.assert_close(found, _library_states(family, ids, pad_left), atol=1e-4, rtol=0)
 
 
@@ -78,10 +78,10 @@ def test_no_token_sees_those_of_other_rows_or_those_it_may_not_see(tmp_path: Pat
         for kind, last_sees_on in (("causal", False), ("full", True)):
             backbone.set_attention(kind)
             rows = Rows.packed(LENGTHS)
-            before = backbone(rows.fill(ids), rows)
+            before = backbone(rows.pack(ids), rows)
             changed = ids.clone()
             changed[3 + 17 - 1] += 1  # the last of the second row
-            moved = (backbone(rows.fill(changed), rows) - before).abs().amax(1)[: len(ids)] > 1e-6
+            moved = (backbone(rows.pack(changed), rows) - before).abs().amax(1)[: len(ids)] > 1e-6
             assert moved[3:20].tolist() == [last_sees_on] * 16 + [True]
             assert not moved[:3].any()
             assert not moved[20:].any()

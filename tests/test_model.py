@@ -40,7 +40,7 @@ def random_rows(lengths: list[int], vocabulary: int, seed: int = 0) -> tuple[Ten
     """Token ids [tokens] of packed rows."""
     token_ids = torch.randint(0, vocabulary, (sum(lengths),), generator=torch.Generator().manual_seed(seed))
     rows = Rows.packed(np.array(lengths))
-    return rows.fill(token_ids), rows
+    return rows.pack(token_ids), rows
 
 
 def random_backbone(name: str, init: str, seed: int) -> GPT2:
@@ -151,7 +151,7 @@ def test_a_row_gives_the_same_logits_alone_in_any_batch_and_with_any_padding(
     torch.testing.assert_close(padded, packed, atol=1e-10, rtol=1e-10)
     for row, ids in enumerate(real.split(lengths)):
         one = Rows.packed(np.array([len(ids)]))
-        alone = _logits(prefix, suffix, one.fill(ids), one)
+        alone = _logits(prefix, suffix, one.pack(ids), one)
         torch.testing.assert_close(alone[0], packed[row], atol=1e-10, rtol=1e-10)
 
 

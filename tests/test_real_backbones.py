@@ -51,7 +51,7 @@ def test_real_hidden_states_are_the_librarys(mirror: Path, tmp_path: Path, model
     ours.weights(ModelConfig(name=name), ours.path).fill(backbone, backbone.stages())
     packed = Rows.packed(np.array([len(row) for row in rows]))
     with torch.no_grad():
-        found = backbone(packed.fill(torch.tensor([token for row in rows for token in row])), packed)
+        found = backbone(packed.pack(torch.tensor([token for row in rows for token in row])), packed)
         for start, row in zip(packed.starts, rows, strict=True):
             expected = library(torch.tensor([row])).last_hidden_state[0]
             torch.testing.assert_close(found[start : start + len(row)], expected, atol=2e-3, rtol=1e-4)

@@ -127,7 +127,7 @@ def test_padding_after_the_token_that_is_read_changes_nothing_under_the_causal_m
     backbone = GPT2(SHAPES["mini"]).double()
     ids, stages = torch.randint(0, 256, (24,)), list(backbone.stages().values())
     real, padded = Rows.packed(np.array([9])), Rows.packed(np.array([24]))
-    without, with_padding = (run_stages(stages, rows.fill(ids[: int(rows.lengths)]), rows) for rows in (real, padded))
+    without, with_padding = (run_stages(stages, rows.pack(ids[: int(rows.lengths)]), rows) for rows in (real, padded))
     torch.testing.assert_close(with_padding[8], without[8], rtol=0, atol=1e-12)
 
 

@@ -79,7 +79,7 @@ def nats(backbone: GPT2, conversations: list[list[int]]) -> tuple[Tensor, int]:
     rows = Rows.packed(np.array([len(row) for row in conversations]))
     token_ids = torch.tensor(list(chain(*conversations)))
     expected = torch.tensor([token for row in conversations for token in (*row[1:], end_of_text)])
-    hidden = backbone(rows.fill(token_ids), rows)[: len(expected)]
+    hidden = backbone(rows.pack(token_ids), rows)[: len(expected)]
     return F.cross_entropy(backbone.next_token_logits(hidden), expected, reduction="sum"), len(expected)
 
 

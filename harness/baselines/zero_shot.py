@@ -18,7 +18,8 @@ from harness import UserError
 from harness.baselines import Fitted, Part, Task
 from harness.data.batches import batches_by_length, tokens_at_once
 from harness.model.backbone import Backbone
-from harness.model.features import packed_features
+from harness.model.features import features_of
+from harness.model.rows import Rows
 from harness.model.split import Prefix
 
 USES = ("data", "model", "precision")
@@ -67,7 +68,7 @@ class LanguageModel:
     def of(cls, task: Task) -> LanguageModel:
         backbone = task.model.empty().requires_grad_(False)
         weights = task.model.weights(task.config.model, task.weights)
-        stages = Prefix(backbone.stages(), boundary="output", readout=None, cacheable=False)
+        stages = Prefix(backbone.stages(), boundary="output", readout=None, cacheable=False, causal=True)
         stages.place(task.device, task.config.precision, lambda stage: weights.fill(backbone, [stage]))
         return cls(backbone, stages, task.device)
 
@@ -90,7 +91,7 @@ class LanguageModel:
         found = np.empty((len(rows), len(answers)))
         for batch in batches_by_length(lengths, tokens_at_once(self.device.type)):
             ids = np.concatenate([rows[number] for number in batch])
-            hidden, packed = packed_features(self.stages, ids, lengths[batch], self.device)
+            hidden, packed = features_of(self.stages, ids, Rows.packed(lengths[batch]), self.device)
             read_at = (packed.starts + packed.lengths)[:, None] - torch.arange(steps, 0, -1, device=self.device)
             next_token = self.backbone.next_token_logits(hidden[read_at]).log_softmax(-1)
             of_answers = next_token[:, torch.arange(steps), answers].sum(-1)

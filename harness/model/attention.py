@@ -11,11 +11,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.model.rows import Rows
+
+# On a CPU a call for each row is faster than one rectangle, of which less than this holds tokens.
+BY_ROW_BELOW = 0.75
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,14 @@ class Attended:
     read_at: Tensor | None = None
     window: int | None = None
 
+    def is_near(self, width: int) -> bool:
+        """Whether the window hides tokens of a row as long as `width`."""
+        return self.window is not None and self.window < width
+
     def mask(self) -> Tensor | None:
         """bool [rows or 1, 1, queries, width], true where a key is seen; None where "causal" says it all."""
         rows, read_at = self.rows, self.read_at
-        near = self.window and self.window < rows.width
+        near = self.is_near(rows.width)
         if read_at is None and self.causal and not near:
             return None
         keys = torch.arange(rows.width, device=rows.lengths.device)
@@ -89,35 +97,44 @@ def attend(
 
     scale: of the products; None: 1 / sqrt(head).
     """
-    rows = attended.rows
-    if not (torch.is_grad_enabled() and query.device.type == "cpu"):
-        return _attend(query, key, value, heads, attended, scale)
-    # The backward pass of a CPU's fused attention is 2 to 4 times slower in bfloat16 than in float32, and a call for
-    # each row takes half the time that a rectangle with its padding does.
+    on_cpu = query.device.type == "cpu"
+    by_row = on_cpu and attended.read_at is None and attended.rows.fullness < BY_ROW_BELOW
+    attend_rows = _attend_by_row if by_row else _attend
+    if not (on_cpu and torch.is_grad_enabled()):
+        return attend_rows(query, key, value, heads, attended, scale)
+    # The backward pass of a CPU's fused attention is 2 to 4 times slower in bfloat16 than in float32.
     with torch.autocast("cpu", enabled=False):
         wide = [part.float() if part.dtype == torch.bfloat16 else part for part in (query, key, value)]
-        if attended.read_at is not None or rows.cells is None:
-            return _attend(*wide, heads, attended, scale)
-        cut = (part[: len(rows.cells)].split(rows.lengths.tolist()) for part in wide)
-        each = [
-            _attend(*parts, heads, replace(attended, rows=row), scale)
-            for row, *parts in zip(rows.each(), *cut, strict=True)
-        ]
-        return rows.fill(torch.cat(each))
+        return attend_rows(*wide, heads, attended, scale)
+
+
+def _attend_by_row(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, attended: Attended, scale: float | None
+) -> Tensor:
+    rows, lengths = attended.rows, attended.rows.lengths.tolist()
+    of_all = _by_head(*(rows.unpack(part)[None] for part in (query, key, value)), heads)
+    each = []
+    for length, *parts in zip(lengths, *(part.split(lengths, dim=2) for part in of_all), strict=True):
+        # Alone in its rectangle, a row has no padding to hide.
+        alone = replace(attended, rows=Rows.padded(np.array([length]), length)) if attended.is_near(length) else None
+        mask = alone.mask() if alone else None
+        causal = attended.causal and mask is None
+        each.append(F.scaled_dot_product_attention(*parts, attn_mask=mask, is_causal=causal, scale=scale))
+    return rows.pack(torch.cat(each, dim=2)[0].transpose(0, 1).flatten(1))
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, attended: Attended, scale: float | None) -> Tensor:
-    rows, groups = attended.rows, query.shape[1] // key.shape[1]
-    key, value = (_by_head(rows.rectangle(part), heads // groups) for part in (key, value))
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    mask, once = attended.mask(), attended.read_at is not None
-    query = _by_head(query[:, None] if once else rows.rectangle(query), heads)
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale)
+    rows, mask, once = attended.rows, attended.mask(), attended.read_at is not None
+    query = query[:, None] if once else rows.rectangle(query)
+    parts = _by_head(query, rows.rectangle(key), rows.rectangle(value), heads)
+    mixed = F.scaled_dot_product_attention(*parts, attn_mask=mask, is_causal=mask is None, scale=scale)
     mixed = mixed.transpose(1, 2).flatten(2)
     return mixed[:, 0] if once else rows.flatten(mixed)
 
 
-def _by_head(projected: Tensor, heads: int) -> Tensor:
-    """[rows, width, heads * head] -> [rows, heads, width, head]."""
-    return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+def _by_head(query: Tensor, key: Tensor, value: Tensor, heads: int) -> list[Tensor]:
+    """[rows, width, heads * head] -> [rows, heads, width, head], each head of keys as often as queries share it."""
+    groups = query.shape[-1] // key.shape[-1]
+    shared = (part.unflatten(-1, (heads // groups, -1)).transpose(1, 2) for part in (key, value))
+    repeated = (part.repeat_interleave(groups, 1) if groups > 1 else part for part in shared)
+    return [query.unflatten(-1, (heads, -1)).transpose(1, 2), *repeated]

@@ -16,6 +16,7 @@ from harness.model.split import Prefix
 # The code that the bits depend on.
 _CODE = (
     "feature_key.py",
+    "distinct_rows.py",
     "feature_store.py",
     "features.py",
     "rows.py",

@@ -1,16 +1,14 @@
 """The store of prefix features: computed once for each distinct text, read by every run that shares the prefix.
 
 It is one file for each content key, below CACHE/features: [tokens, hidden] in float32 (float64 where that is the
-precision), the distinct rows by length. Its key is a hash of all that determines its bits: the prefix's tensors as they
-are after adaptation, the rows, boundary, readout, attention, precision, the device's kind, this code and PyTorch's
+precision), one distinct row after the other. Its key is a hash of all that determines its bits: the prefix's tensors as
+they are after adaptation, the rows, boundary, readout, attention, precision, the device's kind, this code and PyTorch's
 version. It is written under another name and renamed when it is whole, behind a lock that the system drops when its
 holder dies. Where the features of a shorter prefix of the same model are stored, a longer one goes on from them.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,12 +21,14 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from harness.config import Precision
-from harness.data.batches import Examples, batches_by_length, tokens_at_once
+from harness.data.batches import Examples, tokens_at_once
 from harness.engine.world import World
 from harness.measure.memory import return_freed_memory
 from harness.model.backbone import Block
+from harness.model.distinct_rows import DistinctRows
 from harness.model.feature_key import feature_key, hash_stages
-from harness.model.features import Computed, Features, Stored, packed_features
+from harness.model.features import Computed, Features, Stored, features_of
+from harness.model.rows import Rows
 from harness.model.split import Prefix
 
 
@@ -36,8 +36,8 @@ from harness.model.split import Prefix
 class FeatureReport:
     """What became of the features. told: why they are not stored, where they are not.
 
-    computed_tokens and reused_tokens count the tokens of distinct texts, on all ranks together: in both where the
-    prefix went on from the stored features of a shorter one.
+    computed_tokens and reused_tokens count the tokens of distinct texts, what these share from the beginning once, on
+    all ranks together: in both where the prefix went on from the stored features of a shorter one.
     """
 
     computed_tokens: int = 0
@@ -84,7 +84,7 @@ class FeatureStore:
             return self.computed(prefix, examples, "the strategy says that its prefix is not cacheable")
         if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in prefix.modules()):
             return self.computed(prefix, examples, "the prefix has dropout")
-        rows = _DistinctRows.of(examples, one_token=prefix.readout is not None)
+        rows = DistinctRows.of(examples, one_token=prefix.readout is not None, causal=prefix.causal)
         shape = (int(rows.feature_lengths.sum()), hidden)
         size = shape[0] * shape[1] * self.dtype.itemsize
         if size > self.limit_bytes:
@@ -102,13 +102,16 @@ class FeatureStore:
             _KNOWN_TENSORS[self.recipe] = tensors
         prefix.to("meta")  # nothing needs its tensors any more
         return_freed_memory()
-        return {name: rows.stored(store, name, self.world.device) for name in examples}
+        return {
+            name: Stored(store, rows.feature_starts[numbers], rows.feature_lengths[numbers], self.world.device)
+            for name, numbers in rows.numbers.items()
+        }
 
-    def _path(self, prefix: Prefix, stages: int, tensors: list[str], rows: _DistinctRows) -> Path:
+    def _path(self, prefix: Prefix, stages: int, tensors: list[str], rows: DistinctRows) -> Path:
         key = feature_key(prefix, stages, tensors, self.code, rows.sha256, self.precision, self.world.device)
         return self.folder / f"{key}.features"
 
-    def _shorter(self, prefix: Prefix, tensors: list[str], rows: _DistinctRows, hidden: int) -> tuple[int, np.ndarray]:
+    def _shorter(self, prefix: Prefix, tensors: list[str], rows: DistinctRows, hidden: int) -> tuple[int, np.ndarray]:
         """The longest shorter prefix whose features are stored: its number of stages, and its features.
 
         Else 0 stages, whose features are the token ids. A prefix that reads one token does so from its top block on,
@@ -135,10 +138,10 @@ class FeatureStore:
         return {name: Computed(prefix, part, self.world.device, width) for name, part in examples.items()}
 
     def _fill(
-        self, path: Path, prefix: Prefix, rows: _DistinctRows, shape: tuple[int, int], tensors: list[str]
+        self, path: Path, prefix: Prefix, rows: DistinctRows, shape: tuple[int, int], tensors: list[str]
     ) -> np.ndarray | str:
         """Make sure that the file is there, whole; returns what is in it, or why it can't be there."""
-        tokens, size = int(rows.token_lengths.sum()), shape[0] * shape[1] * self.dtype.itemsize
+        size = shape[0] * shape[1] * self.dtype.itemsize
         lock = FileLock(f"{path}.lock")
         partial, problem, done = path.with_suffix(".partial"), None, 0
         leads = self.world.local_rank == 0
@@ -173,6 +176,7 @@ class FeatureStore:
             problem = next(filter(None, self.world.gather(problem)), None)
             store = problem or np.memmap(path, self.dtype, "r", shape=shape)
             self.world.gather(None)  # until then the leader's lock keeps the file from those who make room
+            tokens = rows.computed_tokens(tokens_at_once(self.world.device.type))
             self.report = FeatureReport(0, tokens) if whole else FeatureReport(tokens, tokens if done else 0)
             return store
         finally:
@@ -180,13 +184,13 @@ class FeatureStore:
                 partial.unlink(missing_ok=True)
                 lock.release()
 
-    def _compute(self, partial: Path, prefix: Prefix, rows: _DistinctRows, done: int, inputs: np.ndarray) -> str | None:
+    def _compute(self, partial: Path, prefix: Prefix, rows: DistinctRows, done: int, inputs: np.ndarray) -> str | None:
         """Write this rank's share of the chunks; returns what went wrong.
 
         inputs: what the lowest `done` stages made of the rows, one after the other.
         """
         # The same chunks at any number of ranks, so that the bits don't depend on it.
-        chunks = batches_by_length(rows.token_lengths, tokens_at_once(self.world.device.type))
+        chunks = rows.chunks(tokens_at_once(self.world.device.type))
         mine = chunks[self.world.local_rank :: self.world.local_size]
         with partial.open("r+b") as file:
             for number, chunk in enumerate(mine):
@@ -196,72 +200,24 @@ class FeatureStore:
                     return "the prefix is not deterministic"
                 try:
                     content = features.cpu().numpy().astype(self.dtype, copy=False)
-                    file.seek(int(rows.feature_starts[chunk[0]]) * content[0].nbytes)
+                    file.seek(int(rows.feature_starts[chunk.start]) * content[0].nbytes)
                     file.write(content.data)
                 except OSError as error:
                     return f"{partial.parent} can't be written: {error.strerror}"
         return None
 
-    def _features(
-        self, prefix: Prefix, rows: _DistinctRows, chunk: np.ndarray, done: int, inputs: np.ndarray
-    ) -> Tensor:
+    def _features(self, prefix: Prefix, rows: DistinctRows, chunk: slice, done: int, inputs: np.ndarray) -> Tensor:
         lengths = rows.token_lengths[chunk]
-        start = int(rows.token_starts[chunk[0]])  # chunks are runs of rows that lie one after the other
-        features, packed = packed_features(
-            prefix, inputs[start : start + int(lengths.sum())], lengths, self.world.device, done
+        start = int(rows.token_starts[chunk.start])
+        sharing = Rows.sharing(lengths, rows.shared_within(chunk))
+        features, of_rows = features_of(
+            prefix, inputs[start : start + int(lengths.sum())], sharing, self.world.device, done
         )
-        return features[: int(packed.lengths.sum())]  # without the filler
+        return of_rows.unpack(features)
 
 
 # Hashes of the tensors of prefixes that were loaded in this process, by recipe: a second run need not load them.
 _KNOWN_TENSORS: dict[str, list[str]] = {}
-
-
-@dataclass(frozen=True)
-class _DistinctRows:
-    """The distinct token rows of all parts by length, whichever part they stand in.
-
-    rows: their bytes (int32). numbers: for each part the distinct row of each example.
-    """
-
-    rows: list[bytes]
-    numbers: dict[str, np.ndarray]
-    token_lengths: np.ndarray
-    feature_lengths: np.ndarray
-
-    @classmethod
-    def of(cls, examples: dict[str, Examples], one_token: bool) -> _DistinctRows:
-        of_part = {name: _row_bytes(part) for name, part in examples.items()}
-        rows = sorted({row for part in of_part.values() for row in part}, key=lambda row: (len(row), row))
-        place = {row: number for number, row in enumerate(rows)}
-        lengths = np.array([len(row) // 4 for row in rows])
-        return cls(
-            rows,
-            {name: np.array([place[row] for row in part]) for name, part in of_part.items()},
-            lengths,
-            np.ones_like(lengths) if one_token else lengths,
-        )
-
-    @functools.cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.token_lengths.tobytes() + b"".join(self.rows)).hexdigest()
-
-    @functools.cached_property
-    def token_starts(self) -> np.ndarray:
-        return np.cumsum(self.token_lengths) - self.token_lengths
-
-    @functools.cached_property
-    def feature_starts(self) -> np.ndarray:
-        return np.cumsum(self.feature_lengths) - self.feature_lengths
-
-    def stored(self, store: np.ndarray, name: str, device: torch.device) -> Stored:
-        numbers = self.numbers[name]
-        return Stored(store, self.feature_starts[numbers], self.feature_lengths[numbers], device)
-
-
-def _row_bytes(part: Examples) -> list[bytes]:
-    content = part.token_ids.astype(np.int32).tobytes()
-    return [content[4 * start : 4 * end] for start, end in zip(part.offsets[:-1], part.offsets[1:], strict=True)]
 
 
 def _reserve(path: Path, size: int) -> None:

@@ -45,10 +45,10 @@ class Computed:
         lengths = self.lengths[numbers]
         ids = gather_rows(self.examples.token_ids, self.examples.offsets[numbers], lengths)
         if not self.width:
-            return packed_features(self.prefix, ids, lengths, self.device)
+            return features_of(self.prefix, ids, Rows.packed(lengths), self.device)
         rectangle = np.full((len(numbers), self.width), self.examples.pad_token or 0)  # nobody attends to it
         rectangle[np.arange(self.width) < lengths[:, None]] = ids
-        return _features(self.prefix, rectangle.reshape(-1), Rows.padded(lengths, self.width), self.device)
+        return features_of(self.prefix, rectangle.reshape(-1), Rows.padded(lengths, self.width), self.device)
 
 
 @dataclass
@@ -65,24 +65,18 @@ class Stored:
         lengths = self.lengths[numbers]
         rows = Rows.packed(lengths).to(self.device)
         features = torch.from_numpy(gather_rows(self.store, self.starts[numbers], lengths))
-        return rows.fill(features.to(self.device)), rows
+        return rows.pack(features.to(self.device)), rows
 
 
-def packed_features(
-    prefix: Prefix, inputs: np.ndarray, lengths: np.ndarray, device: torch.device, done: int = 0
+def features_of(
+    prefix: Prefix, inputs: np.ndarray, rows: Rows, device: torch.device, done: int = 0
 ) -> tuple[Tensor, Rows]:
-    """What the prefix makes of rows of `lengths` that stand one after the other in `inputs`.
+    """What the prefix makes of the tokens of all `rows`, which stand one row after the other in `inputs`.
 
     inputs: token ids, or what the lowest `done` stages have made of them.
     """
-    return _features(prefix, inputs, Rows.packed(lengths), device, done)
-
-
-def _features(
-    prefix: Prefix, inputs: np.ndarray, rows: Rows, device: torch.device, done: int = 0
-) -> tuple[Tensor, Rows]:
     rows = rows.to(device)
-    flat = torch.from_numpy(np.array(inputs) if done else inputs.astype(np.int64)).to(device)
-    features = prefix.features(rows.fill(flat), rows, done)
+    tokens = torch.from_numpy(np.array(inputs) if done else inputs.astype(np.int64)).to(device)
+    features = prefix.features(rows.pack(tokens), rows, done)
     # A prefix that reads hands over one vector of each row.
     return features, Rows.packed(np.ones(len(rows.lengths), dtype=np.int64)).to(device) if prefix.readout else rows

@@ -1,10 +1,13 @@
 """Hidden states are flat, [tokens, hidden]: the rows of a batch stand one after the other without padding between them,
 and `Rows` says where each begins. Only attention looks at rows; it alone works on a padded rectangle.
+
+Where no token sees those after it, rows that begin alike have the same hidden states there: those of the second row are
+not in the flat tensor at all (`Rows.sharing`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -21,8 +24,10 @@ class Rows:
 
     starts, lengths: [rows] int64, the first token of each row and how many tokens of it are attended to.
     width: of the rectangle [rows, width] that attention works on.
-    cells: [tokens] int64, each token's cell of that rectangle; None where the tokens fill it.
+    cells: [tokens of all rows] int64, each token's cell of that rectangle; None where the tokens fill it.
     filler: how many tokens that belong to no row follow the last one (see `TOKENS_MULTIPLE`).
+    sources: [tokens of all rows] int64, where each stands in the flat sequence; None where all do in their order.
+    own: [tokens] int64, which of the tokens of all rows the flat sequence holds.
     """
 
     starts: Tensor
@@ -30,10 +35,12 @@ class Rows:
     width: int
     cells: Tensor | None
     filler: int = 0
+    sources: Tensor | None = None
+    own: Tensor | None = None
 
     @classmethod
     def packed(cls, lengths: np.ndarray) -> Rows:
-        """Rows without padding between them. The flat tensor that goes with them is made by `fill`."""
+        """Rows without padding between them. The flat tensor that goes with them is made by `pack`."""
         width, count = int(lengths.max()), int(lengths.sum())
         starts = np.cumsum(lengths) - lengths
         filler = 0 if width == 1 else -count % TOKENS_MULTIPLE
@@ -43,6 +50,24 @@ class Rows:
         return cls(*map(torch.from_numpy, (starts, lengths)), width, torch.from_numpy(cells), filler)
 
     @classmethod
+    def sharing(cls, lengths: np.ndarray, shared: np.ndarray) -> Rows:
+        """Rows of which each begins with the first `shared` tokens of the row before it."""
+        rows = cls.packed(lengths)
+        if not shared.any():
+            return rows
+        sources, count = [np.arange(0)], 0
+        for length, common in zip(lengths, shared, strict=True):
+            sources.append(np.concatenate([sources[-1][:common], count + np.arange(length - common)]))
+            count += length - common
+        within = np.arange(lengths.sum()) - np.repeat(rows.starts.numpy(), lengths)
+        own = np.flatnonzero(within >= np.repeat(shared, lengths))
+        cells = torch.from_numpy(np.repeat(np.arange(len(lengths)) * rows.width, lengths) + within)
+        everything = torch.from_numpy(np.concatenate(sources))
+        return cls(
+            rows.starts, rows.lengths, rows.width, cells, -count % TOKENS_MULTIPLE, everything, torch.from_numpy(own)
+        )
+
+    @classmethod
     def padded(cls, lengths: np.ndarray, width: int) -> Rows:
         """Rows that padding, which nobody attends to, fills up to `width` tokens."""
         return cls(torch.arange(len(lengths)) * width, torch.from_numpy(lengths), width, None)
@@ -50,37 +75,51 @@ class Rows:
     def to(self, device: torch.device) -> Rows:
         if self.lengths.device == device:
             return self
-        cells = None if self.cells is None else self.cells.to(device, non_blocking=True)
-        starts, lengths = (part.to(device, non_blocking=True) for part in (self.starts, self.lengths))
-        return Rows(starts, lengths, self.width, cells, self.filler)
+        places = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {name: place.to(device, non_blocking=True) for name, place in places.items() if torch.is_tensor(place)}
+        return replace(self, **moved)
 
-    def each(self) -> list[Rows]:
-        """Every row by itself."""
-        start = self.starts.new_zeros(1)
-        return [Rows(start, length, int(length), None) for length in self.lengths.split(1)]
-
-    def fill(self, flat: Tensor) -> Tensor:
-        """[tokens, ...] of the rows alone -> with zeros for the filler tokens behind them."""
+    def pack(self, tokens: Tensor) -> Tensor:
+        """[tokens of all rows, ...] -> flat: what rows share once, and zeros for the filler tokens behind them."""
+        flat = tokens if self.own is None else tokens.index_select(0, self.own)
         return torch.cat([flat, flat.new_zeros(self.filler, *flat.shape[1:])]) if self.filler else flat
+
+    def unpack(self, flat: Tensor) -> Tensor:
+        """Flat [tokens, ...] -> [tokens of all rows, ...]."""
+        if self.sources is not None:
+            return flat.index_select(0, self.sources)
+        return flat if self.cells is None else flat[: len(self.cells)]
+
+    def apart(self, flat: Tensor) -> tuple[Tensor, Rows]:
+        """The same where every row has its tokens to itself."""
+        if self.sources is None:
+            return flat, self
+        rows = Rows.packed(self.lengths.cpu().numpy()).to(flat.device)
+        return rows.pack(self.unpack(flat)), rows
 
     def positions(self) -> Tensor:
         """The position of each token in its row, [tokens]."""
         if self.cells is None:
             return torch.arange(self.width, device=self.lengths.device).repeat(len(self.lengths))
-        return self.fill(self.cells % self.width)
+        return self.pack(self.cells % self.width)
 
     def rectangle(self, flat: Tensor) -> Tensor:
         """[tokens, hidden] -> [rows, width, hidden], zero where there is no token."""
         rows = len(self.lengths)
         if self.cells is not None:
             blank = flat.new_zeros(rows * self.width, flat.shape[1])
-            flat = blank.index_copy(0, self.cells, flat[: len(self.cells)])
+            flat = blank.index_copy(0, self.cells, self.unpack(flat))
         return flat.view(rows, self.width, -1)
 
     def flatten(self, rectangle: Tensor) -> Tensor:
         """[rows, width, hidden] -> [tokens, hidden]."""
         flat = rectangle.flatten(0, 1)
-        return flat if self.cells is None else self.fill(flat.index_select(0, self.cells))
+        return flat if self.cells is None else self.pack(flat.index_select(0, self.cells))
+
+    @property
+    def fullness(self) -> float:
+        """Which part of the rectangle holds tokens."""
+        return 1.0 if self.cells is None else len(self.cells) / (len(self.lengths) * self.width)
 
     def attended(self) -> Tensor:
         """Which cells of the rectangle hold a token that is attended to, bool [rows, width]."""

@@ -24,16 +24,20 @@ class Prefix(nn.Module):
     """The frozen stages below the cut, by name. Where there are none, the features are the token ids themselves.
 
     readout: where nothing above the cut mixes positions, so that the prefix hands over what is read only.
-    cacheable: what the strategy says. boundary: the name of the first stage above the cut.
+    cacheable: what the strategy says. boundary: the name of the first stage above the cut. causal: whether no token's
+    features depend on those after it; False where code of a third party leaves that open.
     """
 
-    def __init__(self, stages: dict[str, nn.Module], boundary: str, readout: Readout | None, cacheable: bool) -> None:
+    def __init__(
+        self, stages: dict[str, nn.Module], boundary: str, readout: Readout | None, cacheable: bool, causal: bool
+    ) -> None:
         super().__init__()
         self.names = tuple(stages)
         self.stages = nn.ModuleList(stages.values())
         self.boundary = boundary
         self.readout: Readout | None = readout
         self.cacheable = cacheable
+        self.causal = causal
         self.computed_tokens = 0
 
     def place(self, device: torch.device, precision: Precision, fill: Callable[[str], None] | None = None) -> None:
@@ -112,11 +116,12 @@ def read(stages: list[nn.Module], hidden: Tensor, rows: Rows, readout: Readout, 
     if readout == "mean":
         rectangle = rows.rectangle(run_stages(stages, hidden, rows))
         return (rectangle * rows.attended()[..., None]).sum(dim=1) / rows.lengths[:, None]
+    blocks = [index for index, stage in enumerate(stages) if isinstance(stage, Block)]
+    top = blocks[-1] if blocks and not plain else len(stages)
+    hidden, rows = rows.apart(run_stages(stages[:top], hidden, rows))
     read_at = rows.starts if readout == "first" else rows.starts + rows.lengths - 1
-    top = next((index for index in reversed(range(len(stages))) if isinstance(stages[index], Block)), None)
-    if top is None or plain:
-        return run_stages(stages, hidden, rows)[read_at]
-    hidden = run_stages(stages[:top], hidden, rows)
+    if top == len(stages):
+        return hidden[read_at]
     return run_stages(stages[top + 1 :], stages[top](hidden, rows, read_at), rows)
 
 
@@ -141,7 +146,13 @@ def split(backbone: Backbone, strategy: Strategy, classes: int, plain: bool = Fa
     cut = _boundary(stages)
     below, above = dict(list(stages.items())[:cut]), dict(list(stages.items())[cut:])
     reads_below = not above and not plain
-    prefix = Prefix(below, [*above, "head"][0], strategy.readout if reads_below else None, strategy.cacheable)
+    prefix = Prefix(
+        below,
+        [*above, "head"][0],
+        strategy.readout if reads_below else None,
+        strategy.cacheable,
+        causal=strategy.attention == "causal" and strategy.build is None,
+    )
     return prefix, Suffix(above, whole["head"], None if reads_below else strategy.readout, plain)
 
 
