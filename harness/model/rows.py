@@ -22,7 +22,8 @@ TOKENS_MULTIPLE = 32
 class Rows:
     """Where the rows of a batch lie in a flat sequence of tokens.
 
-    starts, lengths: [rows] int64, the first token of each row and how many tokens of it are attended to.
+    starts, lengths: [rows] int64, where each row begins among the tokens of all rows, and how many of its tokens are
+    attended to.
     width: of the rectangle [rows, width] that attention works on.
     cells: [tokens of all rows] int64, each token's cell of that rectangle; None where the tokens fill it.
     filler: how many tokens that belong to no row follow the last one (see `TOKENS_MULTIPLE`).
