@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 CACHED = [name for name in strategies.built_in_names() if name not in ("full", "lora")]
 
 
-def _examples(rows: list[list[int]]) -> Examples:
+def examples_of(rows: list[list[int]]) -> Examples:
     lengths = [len(row) for row in rows]
     return Examples(
         token_ids=np.concatenate(rows).astype(np.int32),
@@ -44,7 +44,7 @@ def _examples(rows: list[list[int]]) -> Examples:
     )
 
 
-def _open(
+def open_store(
     folder: Path,
     strategy: Strategy,
     examples: dict[str, Examples],
@@ -68,15 +68,15 @@ def _open(
     return store.open(prefix, examples, backbone.shape.hidden), store, prefix
 
 
-PARTS = {"train": _examples([[5, 6, 7], [1], [5, 6, 7], [9] * 40]), "test": _examples([[5, 6, 7], [2, 3]])}
+PARTS = {"train": examples_of([[5, 6, 7], [1], [5, 6, 7], [9] * 40]), "test": examples_of([[5, 6, 7], [2, 3]])}
 
 
 @pytest.mark.parametrize("name", CACHED)
 def test_stored_features_are_what_the_prefix_computes(tmp_path: Path, name: str) -> None:
     strategy = strategies.load(name).strategy
-    stored, store, _ = _open(tmp_path, strategy, PARTS)
+    stored, store, _ = open_store(tmp_path, strategy, PARTS)
     assert store.report.told is None
-    computed, _, _ = _open(tmp_path, strategy, PARTS, limit_bytes=0)
+    computed, _, _ = open_store(tmp_path, strategy, PARTS, limit_bytes=0)
     for part in PARTS:
         numbers = np.arange(len(PARTS[part]))[::-1].copy()
         (ours, our_rows), (theirs, their_rows) = (source[part].batch(numbers) for source in (stored, computed))
@@ -87,22 +87,22 @@ def test_stored_features_are_what_the_prefix_computes(tmp_path: Path, name: str)
 
 def test_each_distinct_text_is_computed_once_and_then_never_again(tmp_path: Path) -> None:
     strategy = strategies.load("last_block").strategy
-    _, first, prefix = _open(tmp_path, strategy, PARTS)
+    _, first, prefix = open_store(tmp_path, strategy, PARTS)
     assert (first.report.computed_tokens, first.report.reused_tokens) == (3 + 1 + 40 + 2, 0)
     assert all(parameter.is_meta for parameter in prefix.parameters()), "the prefix's memory is given back"
-    _, second, _ = _open(tmp_path, strategy, {"test": PARTS["test"], "train": PARTS["train"]})
+    _, second, _ = open_store(tmp_path, strategy, {"test": PARTS["test"], "train": PARTS["train"]})
     assert (second.report.computed_tokens, second.report.reused_tokens) == (0, 46)
-    _, other_boundary, _ = _open(tmp_path, strategies.load("last_two_blocks").strategy, PARTS)
-    _, other_weights, _ = _open(tmp_path, strategy, PARTS, seed=1)
-    _, other_mask, _ = _open(tmp_path, strategies.load("no_causal_mask").strategy, PARTS)
+    _, other_boundary, _ = open_store(tmp_path, strategies.load("last_two_blocks").strategy, PARTS)
+    _, other_weights, _ = open_store(tmp_path, strategy, PARTS, seed=1)
+    _, other_mask, _ = open_store(tmp_path, strategies.load("no_causal_mask").strategy, PARTS)
     assert min(store.report.computed_tokens for store in (other_boundary, other_weights, other_mask)) > 0
 
 
 def test_a_longer_prefix_goes_on_from_the_features_of_a_shorter_one(tmp_path: Path) -> None:
     for name in ("last_two_blocks", "last_block", "head_only"):
         strategy = strategies.load(name).strategy
-        going_on, store, _ = _open(tmp_path / "shared", strategy, PARTS)
-        anew, _, _ = _open(tmp_path / name, strategy, PARTS)
+        going_on, store, _ = open_store(tmp_path / "shared", strategy, PARTS)
+        anew, _, _ = open_store(tmp_path / name, strategy, PARTS)
         reused = 0 if name == "last_two_blocks" else 46
         assert (store.report.computed_tokens, store.report.reused_tokens) == (46, reused)
         for part in PARTS:
@@ -114,19 +114,19 @@ def test_a_longer_prefix_goes_on_from_the_features_of_a_shorter_one(tmp_path: Pa
 def test_the_token_that_is_read_has_the_same_bits_whatever_is_stored(tmp_path: Path, precision: Precision) -> None:
     """The last block of head_only is computed at one token, also where another strategy has stored it at all."""
     strategy = strategies.load("head_only").strategy
-    _open(tmp_path / "shared", Strategy(trainable=("final_norm",)), PARTS, precision=precision)
-    going_on, _, _ = _open(tmp_path / "shared", strategy, PARTS, precision=precision)
-    anew, _, _ = _open(tmp_path / "anew", strategy, PARTS, precision=precision)
+    open_store(tmp_path / "shared", Strategy(trainable=("final_norm",)), PARTS, precision=precision)
+    going_on, _, _ = open_store(tmp_path / "shared", strategy, PARTS, precision=precision)
+    anew, _, _ = open_store(tmp_path / "anew", strategy, PARTS, precision=precision)
     numbers = np.arange(len(PARTS["train"]))
     assert torch.equal(going_on["train"].batch(numbers)[0], anew["train"].batch(numbers)[0])
 
 
 def test_a_shorter_prefix_of_other_weights_or_another_mask_is_no_beginning(tmp_path: Path) -> None:
     head_only = strategies.load("head_only").strategy
-    _open(tmp_path, strategies.load("last_block").strategy, PARTS, seed=1)
-    _open(tmp_path, strategies.load("no_causal_mask").strategy, PARTS)
-    _open(tmp_path, strategies.load("last_block").strategy, {"train": PARTS["train"]})
-    _, store, _ = _open(tmp_path, head_only, PARTS)
+    open_store(tmp_path, strategies.load("last_block").strategy, PARTS, seed=1)
+    open_store(tmp_path, strategies.load("no_causal_mask").strategy, PARTS)
+    open_store(tmp_path, strategies.load("last_block").strategy, {"train": PARTS["train"]})
+    _, store, _ = open_store(tmp_path, head_only, PARTS)
     assert (store.report.computed_tokens, store.report.reused_tokens) == (46, 0)
 
 
@@ -139,7 +139,7 @@ def test_a_suite_does_short_prefixes_first(run_here: Callable) -> None:
 
 
 def test_head_only_stores_one_vector_a_text(tmp_path: Path) -> None:
-    features, _, _ = _open(tmp_path, strategies.load("head_only").strategy, PARTS)
+    features, _, _ = open_store(tmp_path, strategies.load("head_only").strategy, PARTS)
     assert [path.stat().st_size for path in tmp_path.glob("*.features")] == [4 * 128 * 4]
     hidden, rows = features["train"].batch(np.array([3, 0]))
     assert hidden.shape == (2, 128)
@@ -182,7 +182,7 @@ def _append(stage: torch.nn.Module) -> Callable[[Prefix], None]:
     ],
 )
 def test_features_that_would_be_wrong_are_refused_and_told(tmp_path: Path, change: Callable, told: str) -> None:
-    features, store, prefix = _open(tmp_path, Strategy(trainable=("block.-1",)), PARTS, change=change)
+    features, store, prefix = open_store(tmp_path, Strategy(trainable=("block.-1",)), PARTS, change=change)
     assert told in store.report.told
     assert isinstance(features["train"], Computed)
     assert not any(parameter.is_meta for parameter in prefix.parameters())
@@ -191,12 +191,12 @@ def test_features_that_would_be_wrong_are_refused_and_told(tmp_path: Path, chang
 
 def test_what_is_not_cacheable_or_too_large_or_can_not_be_written_is_computed_each_time(tmp_path: Path) -> None:
     strategy = Strategy(trainable=("block.-1",))
-    _, declared, _ = _open(tmp_path, Strategy(trainable=("block.-1",), cacheable=False), PARTS)
+    _, declared, _ = open_store(tmp_path, Strategy(trainable=("block.-1",), cacheable=False), PARTS)
     assert "not cacheable" in declared.report.told
-    _, limited, _ = _open(tmp_path, strategy, PARTS, limit_bytes=1000)
+    _, limited, _ = open_store(tmp_path, strategy, PARTS, limit_bytes=1000)
     assert "features.limit_gigabytes" in limited.report.told
     (tmp_path / "file").write_text("")
-    _, unwritable, _ = _open(tmp_path / "file" / "below", strategy, PARTS)
+    _, unwritable, _ = open_store(tmp_path / "file" / "below", strategy, PARTS)
     assert "can't be written" in unwritable.report.told
 
 
@@ -205,7 +205,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    _, store, _ = _open(tmp_path, Strategy(trainable=("block.-1",)), PARTS)
+    _, store, _ = open_store(tmp_path, Strategy(trainable=("block.-1",)), PARTS)
     assert "No space left on device" in store.report.told
     assert [path for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
@@ -214,26 +214,26 @@ def test_the_least_recently_used_features_make_room(tmp_path: Path) -> None:
     strategy = Strategy(trainable=("block.-1",))
     size = 46 * 128 * 4
     for seed in range(3):
-        _open(tmp_path, strategy, PARTS, seed=seed, limit_bytes=2 * size)
+        open_store(tmp_path, strategy, PARTS, seed=seed, limit_bytes=2 * size)
         time.sleep(0.02)
-        _open(tmp_path, strategy, PARTS, seed=0, limit_bytes=2 * size)  # seed 0 stays in use
+        open_store(tmp_path, strategy, PARTS, seed=0, limit_bytes=2 * size)  # seed 0 stays in use
         time.sleep(0.02)
     assert len(list(tmp_path.glob("*.features"))) == 2
-    assert _open(tmp_path, strategy, PARTS, seed=0)[1].report.computed_tokens == 0
+    assert open_store(tmp_path, strategy, PARTS, seed=0)[1].report.computed_tokens == 0
 
 
 def test_room_is_made_before_it_is_needed_and_not_of_what_is_in_use(tmp_path: Path) -> None:
     strategy, size = Strategy(trainable=("block.-1",)), 46 * 128 * 4
-    _open(tmp_path, strategy, PARTS, seed=0)
+    open_store(tmp_path, strategy, PARTS, seed=0)
     (used,) = tmp_path.glob("*.features")
     for name in ("of the dead", "of the living"):
         (tmp_path / f"{name}.partial").write_bytes(b"half")
     with FileLock(tmp_path / "of the living.features.lock"):
         with FileLock(f"{used}.lock"):
-            _open(tmp_path, strategy, PARTS, seed=1, limit_bytes=size)
+            open_store(tmp_path, strategy, PARTS, seed=1, limit_bytes=size)
         assert used.exists()
         assert [path.stem for path in tmp_path.glob("*.partial")] == ["of the living"]
-        _open(tmp_path, strategy, PARTS, seed=2, limit_bytes=size)
+        open_store(tmp_path, strategy, PARTS, seed=2, limit_bytes=size)
     assert len(list(tmp_path.glob("*.features"))) == 1
 
 

@@ -115,9 +115,9 @@ def _attend_by_row(
     of_all = _by_head(*(rows.unpack(part)[None] for part in (query, key, value)), heads)
     each = []
     for length, *parts in zip(lengths, *(part.split(lengths, dim=2) for part in of_all), strict=True):
-        # Alone in its rectangle, a row has no padding to hide.
-        alone = replace(attended, rows=Rows.padded(np.array([length]), length)) if attended.is_near(length) else None
-        mask = alone.mask() if alone else None
+        mask = None  # alone in its rectangle, a row has no padding to hide
+        if attended.is_near(length):
+            mask = replace(attended, rows=Rows.padded(np.array([length]), length)).mask()
         causal = attended.causal and mask is None
         each.append(F.scaled_dot_product_attention(*parts, attn_mask=mask, is_causal=causal, scale=scale))
     return rows.pack(torch.cat(each, dim=2)[0].transpose(0, 1).flatten(1))

@@ -84,7 +84,8 @@ class FeatureStore:
             return self.computed(prefix, examples, "the strategy says that its prefix is not cacheable")
         if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in prefix.modules()):
             return self.computed(prefix, examples, "the prefix has dropout")
-        rows = DistinctRows.of(examples, one_token=prefix.readout is not None, causal=prefix.causal)
+        at_once = tokens_at_once(self.world.device.type)
+        rows = DistinctRows.of(examples, prefix.readout is not None, prefix.causal, at_once)
         shape = (int(rows.feature_lengths.sum()), hidden)
         size = shape[0] * shape[1] * self.dtype.itemsize
         if size > self.limit_bytes:
@@ -176,7 +177,7 @@ class FeatureStore:
             problem = next(filter(None, self.world.gather(problem)), None)
             store = problem or np.memmap(path, self.dtype, "r", shape=shape)
             self.world.gather(None)  # until then the leader's lock keeps the file from those who make room
-            tokens = rows.computed_tokens(tokens_at_once(self.world.device.type))
+            tokens = rows.computed_tokens
             self.report = FeatureReport(0, tokens) if whole else FeatureReport(tokens, tokens if done else 0)
             return store
         finally:
@@ -190,8 +191,7 @@ class FeatureStore:
         inputs: what the lowest `done` stages made of the rows, one after the other.
         """
         # The same chunks at any number of ranks, so that the bits don't depend on it.
-        chunks = rows.chunks(tokens_at_once(self.world.device.type))
-        mine = chunks[self.world.local_rank :: self.world.local_size]
+        mine = rows.chunks[self.world.local_rank :: self.world.local_size]
         with partial.open("r+b") as file:
             for number, chunk in enumerate(mine):
                 features = self._features(prefix, rows, chunk, done, inputs)
@@ -209,7 +209,7 @@ class FeatureStore:
     def _features(self, prefix: Prefix, rows: DistinctRows, chunk: slice, done: int, inputs: np.ndarray) -> Tensor:
         lengths = rows.token_lengths[chunk]
         start = int(rows.token_starts[chunk.start])
-        sharing = Rows.sharing(lengths, rows.shared_within(chunk))
+        sharing = Rows.sharing(lengths, rows.shared[chunk])
         features, of_rows = features_of(
             prefix, inputs[start : start + int(lengths.sum())], sharing, self.world.device, done
         )

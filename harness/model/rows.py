@@ -47,8 +47,7 @@ class Rows:
         filler = 0 if width == 1 else -count % TOKENS_MULTIPLE
         if (lengths == width).all() and not filler:
             return cls(torch.from_numpy(starts), torch.from_numpy(lengths), width, None)
-        cells = np.repeat(np.arange(len(lengths)) * width - starts, lengths) + np.arange(count)
-        return cls(*map(torch.from_numpy, (starts, lengths)), width, torch.from_numpy(cells), filler)
+        return cls(*map(torch.from_numpy, (starts, lengths)), width, _cells(lengths), filler)
 
     @classmethod
     def sharing(cls, lengths: np.ndarray, shared: np.ndarray) -> Rows:
@@ -60,12 +59,14 @@ class Rows:
         for length, common in zip(lengths, shared, strict=True):
             sources.append(np.concatenate([sources[-1][:common], count + np.arange(length - common)]))
             count += length - common
-        within = np.arange(lengths.sum()) - np.repeat(rows.starts.numpy(), lengths)
-        own = np.flatnonzero(within >= np.repeat(shared, lengths))
-        cells = torch.from_numpy(np.repeat(np.arange(len(lengths)) * rows.width, lengths) + within)
-        everything = torch.from_numpy(np.concatenate(sources))
-        return cls(
-            rows.starts, rows.lengths, rows.width, cells, -count % TOKENS_MULTIPLE, everything, torch.from_numpy(own)
+        of_all = np.concatenate(sources)
+        _, first_met = np.unique(of_all, return_index=True)
+        return replace(
+            rows,
+            cells=_cells(lengths),
+            filler=-count % TOKENS_MULTIPLE,
+            sources=torch.from_numpy(of_all),
+            own=torch.from_numpy(first_met),
         )
 
     @classmethod
@@ -125,3 +126,11 @@ class Rows:
     def attended(self) -> Tensor:
         """Which cells of the rectangle hold a token that is attended to, bool [rows, width]."""
         return torch.arange(self.width, device=self.lengths.device) < self.lengths[:, None]
+
+
+def _cells(lengths: np.ndarray) -> Tensor:
+    """The cell of each token of all rows, in a rectangle as wide as the longest row."""
+    starts = np.cumsum(lengths) - lengths
+    return torch.from_numpy(
+        np.repeat(np.arange(len(lengths)) * lengths.max() - starts, lengths) + np.arange(lengths.sum())
+    )
