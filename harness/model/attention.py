@@ -66,11 +66,11 @@ class Key(nn.Linear):
 class Value(nn.Linear):
     """The values of all heads: [tokens, hidden] -> [tokens, heads * head]."""
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Of hidden states that differ from head to head, [rows, heads, hidden] -> [rows, heads * head]."""
-        if hidden.ndim == 2:
+    def forward(self, hidden: Tensor, heads: int | None = None) -> Tensor:
+        """With `heads`: [rows, heads, hidden], hidden states that differ from head to head, -> [rows, heads * head]."""
+        if heads is None:
             return super().forward(hidden)
-        weight, bias = self.weight.to(hidden.dtype).unflatten(0, (hidden.shape[1], -1)), self.bias.to(hidden.dtype)
+        weight, bias = self.weight.to(hidden.dtype).unflatten(0, (heads, -1)), self.bias.to(hidden.dtype)
         # The matrix stands on the left, so that its gradient comes in its own layout.
         return (weight @ hidden.permute(1, 2, 0)).permute(2, 0, 1).flatten(1) + bias
 
@@ -86,7 +86,7 @@ def attend_once(query: Tensor, hidden: Tensor, key: Key, value: Value, heads: in
     with torch.autocast(hidden.device.type, enabled=False):
         scores = key(rectangle, query) / math.sqrt(query.shape[-1])
         weights = scores.masked_fill(~mask.squeeze(1), -math.inf).softmax(dim=-1)
-        return value(weights @ rectangle)
+        return value(weights @ rectangle, heads)
 
 
 def attend(

@@ -22,6 +22,7 @@ _CODE = (
     "rows.py",
     "attention.py",
     "backbone.py",
+    "cpu_products.py",
     "gpt2.py",
     "hub.py",
     "split.py",

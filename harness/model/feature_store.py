@@ -101,7 +101,7 @@ class FeatureStore:
             return self.computed(prefix, examples, store)
         if self.recipe:
             _KNOWN_TENSORS[self.recipe] = tensors
-        prefix.to("meta")  # nothing needs its tensors any more
+        prefix.release()
         return_freed_memory()
         return {
             name: Stored(store, rows.feature_starts[numbers], rows.feature_lengths[numbers], self.world.device)

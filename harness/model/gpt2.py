@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.declare import AttentionKind
 from harness.model.attention import Attended, Key, Value, attend, attend_once
 from harness.model.backbone import Backbone, Block, Stage
+from harness.model.cpu_products import linear_gelu
 from harness.model.rows import Rows
 
 
@@ -74,16 +74,7 @@ class MLP(nn.Module):
         self.contract = nn.Linear(4 * shape.hidden, shape.hidden)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.contract(_linear_gelu(self.expand, hidden))
-
-
-def _linear_gelu(layer: nn.Linear, hidden: Tensor) -> Tensor:
-    fusable = layer.weight.dtype == torch.bfloat16 and hidden.device.type == "cpu" and type(layer) is nn.Linear
-    if fusable and not torch.is_grad_enabled():
-        # PyTorch's own fused kernel, which its compiler uses: GELU while the product is still in registers. Alone it
-        # takes a tenth of the prefix's time.
-        return torch.ops.mkldnn._linear_pointwise(hidden.bfloat16(), layer.weight, layer.bias, "gelu", [], "tanh")
-    return F.gelu(layer(hidden), approximate="tanh")
+        return self.contract(linear_gelu(self.expand, hidden))
 
 
 class GPT2Block(Block):

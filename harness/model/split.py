@@ -17,6 +17,7 @@ from harness.declare import Readout, Strategy
 from harness.engine.precision import compute_context, parameter_dtype, store_frozen
 from harness.model.adapters import adapt
 from harness.model.backbone import Backbone, Block, run_stages
+from harness.model.cpu_products import pack, unpack
 from harness.model.rows import Rows
 
 
@@ -60,6 +61,12 @@ class Prefix(nn.Module):
                 place = block[used : used + parameter.nbytes].view(parameter.dtype).view(parameter.shape)
                 parameter.data = place.copy_(parameter.data)
                 used += -(-parameter.nbytes // 64) * 64
+            pack(stage)
+
+    def release(self) -> None:
+        """Let go of all tensors."""
+        unpack(self)
+        self.to("meta")
 
     @torch.no_grad()
     def features(self, inputs: Tensor, rows: Rows, done: int = 0) -> Tensor:

@@ -1,0 +1,62 @@
+"""Packed copies of frozen matrices: the same products, for layers of which that is known, and gone with the prefix."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import strategies
+from harness.model.adapters import LoRALinear
+from harness.model.attention import Key, Value
+from harness.model.cpu_products import pack, unpack
+from harness.model.rows import Rows
+from harness.model.split import Prefix, split
+from harness.model.weights import RandomWeights, filled_backbone
+
+CPU = torch.device("cpu")
+ROWS = Rows.packed(np.array([3, 9, 1]))
+IDS = ROWS.pack(torch.arange(13))
+
+
+def _placed(name: str, precision: str = "bf16") -> Prefix:
+    prefix, _ = split(filled_backbone("mini", RandomWeights("gpt2", 0)), strategies.load(name).strategy, classes=2)
+    prefix.place(CPU, precision)
+    return prefix
+
+
+def _packed(module: nn.Module) -> list[nn.Module]:
+    return [layer for layer in module.modules() if hasattr(layer, "packed")]
+
+
+@pytest.mark.parametrize("name", ["head_only", "first_token", "mean_pool", "last_block"])
+def test_packed_matrices_multiply_as_the_layers_do(name: str) -> None:
+    prefix = _placed(name)
+    blocks = sum("block" in stage for stage in prefix.names)
+    assert len(_packed(prefix)) == 6 * blocks > 0, "query, key, value, output and two of the MLP"
+    packed = prefix.features(IDS, ROWS)
+    for layer in _packed(prefix):  # they are what counts: others give other features
+        layer.packed = torch.ops.mkldnn._reorder_linear_weight(-layer.weight, 512)
+    assert not torch.allclose(prefix.features(IDS, ROWS), packed, atol=1e-2)
+    unpack(prefix)
+    torch.testing.assert_close(packed, prefix.features(IDS, ROWS), atol=1e-3, rtol=0)
+
+
+def test_a_layer_that_does_more_than_multiply_is_left_alone() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, hidden: Tensor) -> Tensor:
+            return 2 * super().forward(hidden)
+
+    layers = nn.ModuleList([kind(8, 8) for kind in (Doubled, nn.Linear, Key, Value)]).bfloat16()
+    layers.append(LoRALinear(nn.Linear(8, 8).bfloat16(), strategies.load("lora").strategy.adapt[0]))
+    pack(layers)
+    assert _packed(layers) == list(layers[1:4])
+
+
+def test_float32_is_not_packed_and_released_prefixes_hold_nothing() -> None:
+    assert not _packed(_placed("last_block", "fp32"))
+    prefix = _placed("last_block")
+    prefix.release()
+    assert not _packed(prefix)
+    assert all(parameter.is_meta for parameter in prefix.parameters())
