@@ -24,7 +24,7 @@ _DIFFERS = {"run_id", "finished_at", "seconds", "memory", "throughput", "step_mi
 
 
 def test_the_schema_in_the_repo_is_that_of_the_code() -> None:
-    assert SCHEMA_FILE.read_text() == json_schema(), "run tools/write_record_schema.py"
+    assert SCHEMA_FILE.read_text() == json_schema(), "python -m tools.record_reference"
 
 
 def test_a_record_says_what_ran_and_follows_its_schema(run_here: Callable, tmp_path: Path) -> None:

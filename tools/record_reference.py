@@ -1,4 +1,5 @@
-"""Write `docs/record.md`, the reference of the record's fields, from the code that defines them."""
+"""Write the reference of the record's fields, `docs/record.md`, and their JSON Schema, `harness/record.schema.json`,
+from the code that defines them."""
 
 from __future__ import annotations
 
@@ -9,14 +10,14 @@ from typing import get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from harness.records import SCHEMA_VERSION, Record
+from harness.records import SCHEMA_FILE, SCHEMA_VERSION, Record, json_schema
 
 PAGE = Path(__file__).parents[1] / "docs" / "record.md"
 HEADER = f"""# The record of a run
 
-`results/runs/<run_id>/record.json`, one for each run, whatever became of it. This page is made from
-`harness/records.py` by `python -m tools.record_reference`; the same as JSON Schema is `harness/record.schema.json`
-(schema version {SCHEMA_VERSION}). Where a part is null, the run ended before it was measured, or it does not apply.
+`results/runs/<run_id>/record.json`, one for each run, whatever became of it. This page, and the
+same as JSON Schema, `harness/record.schema.json` (schema version {SCHEMA_VERSION}), are made from `harness/records.py`
+by `python -m tools.record_reference`. Where a part is null, the run ended before it was measured, or it does not apply.
 Fractions are between 0 and 1, sizes in bytes. [Measuring](measuring.md) says how each figure is taken.
 
 Beside it lie `predictions.csv`, the test texts (index in the source, label, predicted class and the probability of each
@@ -68,3 +69,4 @@ def _type(annotation: object) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(reference(), encoding="utf-8")
+    SCHEMA_FILE.write_text(json_schema(), encoding="utf-8")
