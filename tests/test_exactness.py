@@ -128,7 +128,8 @@ def test_60_losses_lie_within_what_one_ulp_opens(
         config = TrainingConfig(epochs=1)
         checkpoints = Checkpoints(tmp_path / "checkpoints", {}, None)
         clock = Clock(CPU)
-        return np.array(train(engine, features, examples, config, 0, WORLD, clock, checkpoints, lambda *_: None)[0])
+        curve, _ = train(engine, features, examples, config, 0, WORLD, clock, checkpoints, lambda *_: None)
+        return np.array(curve.losses)
 
     def arranged(options: list[str]) -> np.ndarray:
         of_file = ["--strategy", strategy, "--data", str(file_of_messages), "--epochs", "1", *options]
