@@ -192,8 +192,8 @@ class FeatureStore:
         """
         # The same chunks at any number of ranks, so that the bits don't depend on it.
         mine = rows.chunks[self.world.local_rank :: self.world.local_size]
-        for first in mine[:1]:  # a prefix that draws random numbers gives itself away at one row
-            row = slice(first.start, first.start + 1)
+        if mine:  # a prefix that draws random numbers gives itself away at one row
+            row = slice(mine[0].start, mine[0].start + 1)
             if not torch.equal(*(self._features(prefix, rows, row, done, inputs) for _ in range(2))):
                 return "the prefix is not deterministic"
         with partial.open("r+b") as file:
