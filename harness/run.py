@@ -35,6 +35,7 @@ from harness.model.assembly import Fill, assemble
 from harness.model.feature_store import FeatureReport, FeatureStore
 from harness.model.features import Features
 from harness.model.models import model_of
+from harness.model.occurring_tokens import leave_out_tokens
 from harness.model.split import Prefix, parameter_counts
 from harness.plan import PlannedRun
 from harness.train import share_of, train
@@ -93,6 +94,10 @@ def run(
         prefix, suffix, fill = assemble(config, strategy, model, planned.weights_path, len(outcome.classes))
         parameters, trainable = parameter_counts(prefix, suffix)
         facts["parameters"] = {"parameters": parameters, "trainable_parameters": trainable}
+        # A third party's `build` may count on the whole embedding.
+        left_out = None if config.plain or strategy.build else leave_out_tokens(suffix, examples)
+        if not planned.keep:
+            left_out = None  # nobody asks for the whole table: its memory is free
         engine = open_engine(config.engine, config.precision, world, fused=not config.plain)
         engine.prepare(suffix, config.optimizer)
 
@@ -122,6 +127,8 @@ def run(
         logits = {name: predict(engine, part, world, batch_size) for name, part in features.items()}
     if planned.keep:
         outcome.trained = engine.values()
+        if left_out:
+            outcome.trained = left_out.whole(outcome.trained, config.optimizer, steps=len(outcome.curve))
     facts["communication"] = _communication(engine, features["train"], examples["train"], config, world)
     engine.close()
     assert not any(parameter.requires_grad for parameter in prefix.parameters()), "the prefix was unfrozen in mid-run"
