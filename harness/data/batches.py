@@ -125,9 +125,10 @@ def batches_by_length(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
 def tokens_at_once(device: str) -> int:
     """How many tokens to compute at once where no gradient is kept, by the device's type.
 
-    On a CPU what its caches hold (512 ran a tenth faster than 1024), on a GPU what keeps it busy between launches.
+    On a CPU what keeps its products near their peak (2,048 take a thirteenth less time each than 512), on a GPU what
+    keeps it busy between launches.
     """
-    return 512 if device == "cpu" else 16_384
+    return 2_048 if device == "cpu" else 16_384
 
 
 def batches_in_order(count: int, batch_size: int) -> list[np.ndarray]:
