@@ -27,11 +27,12 @@ class OccurringTokens(nn.Module):
     def __init__(self, table: nn.Embedding, ids: Tensor) -> None:
         super().__init__()
         self.weight = nn.Parameter(table.weight.detach()[ids])
-        places = torch.full((table.num_embeddings,), -1)
-        places[ids] = torch.arange(len(ids))
-        self.register_buffer("places", places, persistent=False)
+        # No buffer: DistributedDataParallel would send it to all ranks in every step.
+        self.places = torch.full((table.num_embeddings,), -1)
+        self.places[ids] = torch.arange(len(ids))
 
     def forward(self, token_ids: Tensor) -> Tensor:
+        self.places = self.places.to(token_ids.device)
         return F.embedding(self.places[token_ids], self.weight)
 
 
