@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
 from rich.console import Console
 
+from benchmarks.processes import encoded
 from harness import bench, cli
 from harness.records import Record, Store
 from harness.suite_file import load_suite
@@ -73,6 +75,15 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 def losses_of(folder: Path, record: Record) -> list[float]:
     return curve_of(folder, record)["loss"].tolist()
+
+
+def exchanged_parameters(record: Record) -> int:
+    """Whose gradients ranks exchange: all trained ones of mini, but the 128 of each token that does not occur."""
+    if record.strategy != "full":
+        return record.model.trainable_parameters
+    parts = encoded("synthetic", "mini", record.config["data"]["size"]).values()
+    occurring = np.unique(np.concatenate([[0], *(part.token_ids for part in parts)]))
+    return record.model.trainable_parameters - 128 * (640 - len(occurring))
 
 
 def curve_of(folder: Path, record: Record) -> pd.DataFrame:
