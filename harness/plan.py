@@ -43,7 +43,7 @@ from harness.records import BASELINE, StrategySource
 from harness.suite_file import Published, SuiteConfig
 
 TEXTBOOK_LEARNING_RATE = 5e-5
-MINI_LEARNING_RATE = 1e-3
+MINI_LEARNING_RATE = 3e-4
 
 
 class PlannedRun(BaseModel):
@@ -229,7 +229,7 @@ def _identified(
         size.rpartition("/")[2].removeprefix(PREFIX),
         Path(config.data.name).stem,
         f"s{config.seed}",
-        identity[:10],
+        short_identity(identity),
     ]
     return PlannedRun(
         run_id="-".join(filter(None, what)),
@@ -264,6 +264,11 @@ def _only(tree: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
         part, dot, entry = key.partition(".")
         kept[part] = {entry: tree[part][entry]} if dot else tree[part]
     return kept
+
+
+def short_identity(identity: str) -> str:
+    """How it stands at the end of a run's name."""
+    return identity[:10]
 
 
 def _identity(used: dict[str, Any], *hashes: str | None) -> str:

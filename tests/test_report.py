@@ -91,7 +91,7 @@ def test_a_failed_cell_shows_why_and_keeps_what_was_measured(three: list[Record]
 
 def test_the_table_says_what_ran_on_what_and_what_auto_chose(three: list[Record], store: Store) -> None:
     text = _printed(three[:2], 160, store)
-    assert "mini, pretrained weights · synthetic (280 / 40 / 80) · 1 epochs, batch 8, lr 0.001" in text
+    assert "mini, pretrained weights · synthetic (280 / 40 / 80) · 1 epochs, batch 8, lr 0.0003" in text
     assert "Weights chosen by auto: at hand" in text
     assert "97%" in text
     metrics = three[0].metrics.test
