@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import strategies
+from harness.model import cpu_products
 from harness.model.adapters import LoRALinear
 from harness.model.attention import Key, Value
-from harness.model.cpu_products import pack, unpack
+from harness.model.cpu_products import linear_gelu, pack, unpack
 from harness.model.rows import Rows
 from harness.model.split import Prefix, split
 from harness.model.weights import RandomWeights, filled_backbone
@@ -18,6 +21,7 @@ from harness.model.weights import RandomWeights, filled_backbone
 CPU = torch.device("cpu")
 ROWS = Rows.packed(np.array([3, 9, 1]))
 IDS = ROWS.pack(torch.arange(13))
+pytestmark = pytest.mark.skipif(not cpu_products.can_pack(), reason="this processor does not have these kernels")
 
 
 def _placed(name: str, precision: str = "bf16") -> Prefix:
@@ -52,6 +56,30 @@ def test_a_layer_that_does_more_than_multiply_is_left_alone() -> None:
     layers.append(LoRALinear(nn.Linear(8, 8).bfloat16(), strategies.load("lora").strategy.adapt[0]))
     pack(layers)
     assert _packed(layers) == list(layers[1:4])
+
+
+def test_what_else_is_done_in_a_layers_name_is_done_without_gradient_too() -> None:
+    def changes(change: Callable[[nn.Linear], object]) -> bool:
+        layer, hidden = nn.Linear(8, 8).bfloat16().requires_grad_(False), torch.ones(2, 8).bfloat16()
+        with torch.no_grad():
+            before = linear_gelu(layer, hidden)
+            change(layer)
+            pack(layer)
+            return not torch.equal(linear_gelu(layer, hidden), before)
+
+    assert not changes(lambda layer: None)
+    assert changes(lambda layer: layer.register_forward_hook(lambda *call: call[-1] + 1))
+    assert changes(lambda layer: layer.register_forward_pre_hook(lambda *call: (call[-1][0] + 1,)))
+    assert changes(lambda layer: setattr(layer, "forward", torch.zeros_like))
+
+
+def test_a_processor_without_these_kernels_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But that what GELU is taken of is rounded first."""
+    packed = _placed("head_only").features(IDS, ROWS)
+    monkeypatch.setattr(cpu_products, "can_pack", lambda: False)
+    prefix = _placed("head_only")
+    assert not _packed(prefix)
+    torch.testing.assert_close(packed, prefix.features(IDS, ROWS), atol=3e-2, rtol=0)
 
 
 def test_float32_is_not_packed_and_released_prefixes_hold_nothing() -> None:

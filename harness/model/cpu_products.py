@@ -18,8 +18,7 @@ def pack(module: nn.Module) -> None:
     512 tokens. Layers that are not stored in bfloat16 (see `store_frozen`) stay as they are."""
     tokens = tokens_at_once("cpu")
     for layer in module.modules():
-        # No subclasses: they may do something else with their matrix.
-        if type(layer) in (nn.Linear, Key, Value) and _is_bfloat16_on_cpu(layer):
+        if _only_multiplies(layer):
             layer.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), tokens)
             layer.forward = functools.partial(_forward, layer)
 
@@ -34,7 +33,7 @@ def unpack(module: nn.Module) -> None:
 def linear_gelu(layer: nn.Linear, hidden: Tensor) -> Tensor:
     """GELU (by tanh) of what a layer gives: while the product is still in registers, where that can be. Alone it takes
     a tenth of the prefix's time."""
-    if type(layer) is nn.Linear and _is_bfloat16_on_cpu(layer) and not torch.is_grad_enabled():
+    if _only_multiplies(layer) and not torch.is_grad_enabled():
         return _product(layer, hidden, "gelu", "tanh")
     return F.gelu(layer(hidden), approximate="tanh")
 
@@ -49,5 +48,18 @@ def _product(layer: nn.Linear, hidden: Tensor, activation: str = "none", algorit
     return torch.ops.mkldnn._linear_pointwise(hidden.bfloat16(), matrix, layer.bias, activation, [], algorithm)
 
 
-def _is_bfloat16_on_cpu(layer: nn.Linear) -> bool:
-    return layer.weight.dtype == torch.bfloat16 and layer.weight.device.type == "cpu"
+def _only_multiplies(layer: nn.Module) -> bool:
+    """Whether a layer is a matrix in bfloat16 on a CPU that can multiply by it, and nothing else is done in its name.
+
+    A subclass, a hook (DeepSpeed's ZeRO 3 brings the matrix in one) or a `forward` of its own may do more.
+    """
+    if type(layer) not in (nn.Linear, Key, Value) or layer._forward_hooks or layer._forward_pre_hooks:
+        return False
+    replaced = "forward" in vars(layer) and not hasattr(layer, "packed")
+    return not replaced and layer.weight.dtype == torch.bfloat16 and layer.weight.device.type == "cpu" and can_pack()
+
+
+@functools.cache
+def can_pack() -> bool:
+    """Whether these kernels run on this processor: on one without AVX-512 they do not, and PyTorch's own must."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
