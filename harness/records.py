@@ -322,6 +322,6 @@ def json_schema() -> str:
 
 
 def newest_of_each(records: Iterable[Record]) -> list[Record]:
-    """One record for each configuration: the newest."""
-    newest = {json.dumps(record.config, sort_keys=True): record for record in records}
+    """One record for each configuration: the newest. A point of a sweep is none of ordinary runs."""
+    newest = {json.dumps([record.config, record.sweep_around], sort_keys=True): record for record in records}
     return list(newest.values())

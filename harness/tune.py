@@ -5,11 +5,12 @@ One rate for all strategies favours some of them, so each is shown at the common
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 from harness import UserError, baselines
 from harness.config import RunConfig
-from harness.plan import Plan, PlannedRun
+from harness.plan import Plan, PlannedRun, short_identity
 from harness.records import Record
 from harness.suite_file import Row, SuiteConfig
 
@@ -36,11 +37,17 @@ def at_own_rates(suite: SuiteConfig, rates: dict[str, float]) -> SuiteConfig:
 
 
 def marked(plan: Plan, common: float) -> Plan:
-    """The plan's runs as points of a sweep around the common rate; those at it are ordinary runs."""
+    """The plan's runs as points of a sweep around the common rate; those at it are ordinary runs.
+
+    The others are no records of ordinary runs at their rate: a table shows these among themselves, and all of them.
+    """
 
     def mark(run: PlannedRun) -> PlannedRun:
-        at_common = run.config.optimizer.learning_rate == common
-        return run if at_common else run.model_copy(update={"sweep_around": common})
+        if run.config.optimizer.learning_rate == common:
+            return run
+        identity = hashlib.sha256(f"{run.identity} around {common}".encode()).hexdigest()
+        name = run.run_id.removesuffix(short_identity(run.identity)) + short_identity(identity)
+        return run.model_copy(update={"sweep_around": common, "identity": identity, "run_id": name})
 
     return plan.model_copy(update={"runs": [mark(run) for run in plan.runs]})
 

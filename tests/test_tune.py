@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from harness import bench
-from harness.records import Record, Store
+from harness.records import Record, Store, newest_of_each
 from harness.report.comparison import compare, groups
 from harness.report.formats import markdown
 from harness.report.sheet import sheets
-from harness.report.sweep import best_rates, sweep_notes
+from harness.report.sweep import best_rates, curves, sweep_notes
 from harness.suite_file import load_suite
 from harness.tune import GRID, SWEPT_SEEDS
 
@@ -134,6 +134,34 @@ def test_a_rate_at_which_one_seed_failed_is_left_out_and_told(swept: list[Record
     (told,) = (note for note in sweep_notes(lost) if "did not end well" in note)
     assert told.startswith("rates of head_only at which")
     assert all(f"{rate:g}" in told for rate in seeds)
+
+
+def test_a_sweep_of_which_nothing_ended_well_has_a_table(swept: list[Record], tmp_path: Path) -> None:
+    point = next(record for record in swept if record.sweep_around)
+    stopped = point.model_copy(update={"status": "interrupted", "error": "interrupted", "metrics": None})
+    (group,) = groups([stopped])
+    (entry,) = compare(group, Store(tmp_path))
+    assert entry.records == [stopped]
+
+
+def test_ordinary_runs_at_a_rate_of_the_grid_are_no_points_of_the_sweep(tmp_path: Path) -> None:
+    """One before the sweep would be missing in its curve; one after it would be missing among its own seeds."""
+    store, common, seeds = Store(tmp_path / "results"), 3e-4, [0, 1]
+
+    def run(rate: float, **options: object) -> None:
+        asked = SUITE | {"strategy": ["head_only"], "seed": seeds, "tune": None, "optimizer.learning_rate": rate}
+        suite = load_suite(None, asked | options, [])
+        bench.run_suite(Console(quiet=True), suite, store.results, tmp_path / "cache", force=False)
+
+    run(10 * common, seed=[0])
+    run(common, tune="lr")
+    run(10 * common)
+    ordinary, sweep = sorted(groups(store.all()), key=lambda group: any(one.sweep_around for one in group.records))
+    assert [len(curve.points) for curve in curves(sweep.records)] == [len(GRID)]
+    (entry,) = compare(ordinary, store)
+    assert sorted(record.seed for record in entry.records) == seeds
+    newest = groups(newest_of_each(store.all()))
+    assert sum(len(group.records) for group in newest) == len(store.all()), "none is the other's newer version"
 
 
 def test_the_same_command_does_nothing_again(swept: list[Record], folder: Path) -> None:

@@ -105,9 +105,10 @@ def best_rates(records: list[Record]) -> dict[str, float]:
 
 
 def without_other_rates(records: list[Record]) -> list[Record]:
-    """The records of a table: those at the common rate, and of a sweep those at each strategy's best."""
+    """The records of a table: those at the common rate, and of a sweep those at each strategy's best; all of them where
+    no rate is known to be the best."""
     best = {(curve.name, curve.code): curve.best.rate for curve in curves(records)}
-    return [one for one in records if not one.sweep_around or rate_of(one) == best.get(_code(one))]
+    return [one for one in records if not one.sweep_around or rate_of(one) == best.get(_code(one), rate_of(one))]
 
 
 def sweep_notes(records: list[Record]) -> list[str]:
