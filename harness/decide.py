@@ -224,13 +224,17 @@ def effective_strategy(config: RunConfig, model: Model) -> Strategy:
     return changed.on(model.attention)
 
 
-@functools.lru_cache
 def frozen_stages(strategy: Strategy, model: Model, classes: int) -> int:
     """How many stages its prefix has; 0 where only its own code knows.
 
     Raises UserError where it names a stage that the backbone does not have.
     """
-    return 0 if strategy.build else len(split_without_tensors(strategy, model, classes)[0].stages)
+    return 0 if strategy.build else _declared_frozen_stages(strategy, model, classes)
+
+
+@functools.lru_cache
+def _declared_frozen_stages(strategy: Strategy, model: Model, classes: int) -> int:
+    return len(split_without_tensors(strategy, model, classes)[0].stages)
 
 
 def trainable_parameters(strategy: Strategy, model: Model, classes: int) -> int:

@@ -79,10 +79,12 @@ class Strategy:
     cacheable: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.trainable, str) or not all(isinstance(name, str) for name in self.trainable):
+        if not isinstance(self.trainable, tuple) or not all(isinstance(name, str) for name in self.trainable):
             raise ValueError(f"trainable={self.trainable!r}: expected a tuple of stage names, such as ('block.-1',)")
         if not isinstance(self.adapt, tuple) or not all(isinstance(adapter, Adapter) for adapter in self.adapt):
             raise ValueError(f"adapt={self.adapt!r}: expected a tuple of adapters, such as (Adapter(rank=16),)")
+        if len(self.adapt) > 1:
+            raise ValueError(f"adapt={self.adapt!r}: expected one adapter at most, since it is of every Linear")
         if not isinstance(self.input, Input):
             raise ValueError(f"input={self.input!r}: expected an Input, such as Input(pad_to=120)")
         if self.readout not in (None, *get_args(Readout)):

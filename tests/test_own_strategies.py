@@ -68,6 +68,28 @@ def test_code_may_put_another_module_in_place_of_a_stages_own() -> None:
     assert parameter_counts(prefix, suffix)[1] == 4 * 128 * 128 + 128 + 258
 
 
+def test_code_may_use_a_block_twice(run_here: Callable, tmp_path: Path) -> None:
+    """And be an object that can't be hashed."""
+    path = tmp_path / "twice.py"
+    path.write_text("""from dataclasses import dataclass
+
+from harness.declare import Strategy
+
+
+@dataclass
+class Twice:
+    block: int
+
+    def __call__(self, backbone):
+        backbone.blocks[self.block + 1] = backbone.blocks[self.block]
+
+
+strategy = Strategy(build=Twice(0), trainable=("block.-1",))
+""")
+    (record,) = run_here(strategy=[str(path)], data__size=50, training__epochs=0)
+    assert (record.status, record.prefix.boundary) == ("ok", "block.3")
+
+
 def test_values_that_code_changes_stay_changed(run_here: Callable, tmp_path: Path) -> None:
     source = """from harness.declare import Strategy
 
@@ -183,6 +205,8 @@ BROKEN = {
     "unknown attention": ("from harness.declare import *\nstrategy = Strategy(attention='both')", "attention='both'"),
     "unknown field": ("from harness.declare import *\nstrategy = Strategy(train=())", "train"),
     "one string": ("from harness.declare import *\nstrategy = Strategy(trainable='all')", "trainable='all'"),
+    "a list": ("from harness.declare import *\nstrategy = Strategy(trainable=['all'])", "trainable=['all']"),
+    "two adapters": ("from harness.declare import *\nstrategy = Strategy(adapt=(Adapter(), Adapter()))", "at most"),
     "no tuple": ("from harness.declare import *\nstrategy = Strategy(adapt=Adapter())", "adapt=Adapter"),
     "number as input": ("from harness.declare import *\nstrategy = Strategy(input=120)", "input=120"),
     "pads to nothing": ("from harness.declare import *\nstrategy = Strategy(input=Input(0))", "pad_to=0"),

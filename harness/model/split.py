@@ -44,8 +44,8 @@ class Prefix(nn.Module):
     def place(self, device: torch.device, precision: Precision, fill: Callable[[str], None] | None = None) -> None:
         """Bring the stages to `device` in the types of `precision`, one after the other.
 
-        fill: gives the named stage its parameters first. All of them end in one block of memory, which goes back to the
-        system at once when it is freed; many small blocks would be kept by the allocator.
+        fill: gives the named stage its parameters first. On a CPU all of them end in one block of memory, which goes
+        back to the system at once when it is freed; many small blocks would be kept by the allocator.
         """
         self.precision: Precision = precision
         block, used = None, 0
@@ -54,9 +54,13 @@ class Prefix(nn.Module):
                 fill(name)
             stage.to(device, parameter_dtype(precision))
             store_frozen(stage, precision)
+            if device.type != "cpu":
+                continue
             if block is None:  # memory that is not written to costs nothing: room for all in the widest type
-                widest = sum(parameter.numel() for parameter in self.parameters()) * parameter_dtype(precision).itemsize
-                block = torch.empty(widest + 64 * len(list(self.parameters())), dtype=torch.uint8, device=device)
+                sizes = [parameter.numel() for stage in self.stages for parameter in stage.parameters()]
+                block = torch.empty(
+                    sum(sizes) * parameter_dtype(precision).itemsize + 64 * len(sizes), dtype=torch.uint8
+                )
             for parameter in stage.parameters():
                 place = block[used : used + parameter.nbytes].view(parameter.dtype).view(parameter.shape)
                 parameter.data = place.copy_(parameter.data)
