@@ -25,7 +25,7 @@ from harness.launch import launch
 from harness.plan import Plan, resolve
 from harness.records import SCHEMA_VERSION as RECORD_SCHEMA_VERSION
 from harness.records import Record, Store
-from harness.suite import prepare_store
+from harness.suite import checkpoints_of, prepare_store
 from harness.suite_file import load_suite
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +100,7 @@ def rerun(results: Path) -> Measurement:
         planned = plan(store.results, Path(cache))
         for run in planned.runs:
             store.remove(run.run_id)
+            checkpoints_of(run, store).remove()  # the times of a run that goes on are of its last steps
         planned, _ = prepare_store(planned, store, force=False)
         launch(planned)
     records = [store.read(run.run_id) for run in planned.runs]
