@@ -146,16 +146,16 @@ def test_a_sweep_of_which_nothing_ended_well_has_a_table(swept: list[Record], tm
 
 def test_ordinary_runs_at_a_rate_of_the_grid_are_no_points_of_the_sweep(tmp_path: Path) -> None:
     """One before the sweep would be missing in its curve; one after it would be missing among its own seeds."""
-    store, common, seeds = Store(tmp_path / "results"), 3e-4, [0, 1]
+    store, common, of_grid, seeds = Store(tmp_path / "results"), 3e-4, 3e-3, [0, 1]
 
     def run(rate: float, **options: object) -> None:
         asked = SUITE | {"strategy": ["head_only"], "seed": seeds, "tune": None, "optimizer.learning_rate": rate}
         suite = load_suite(None, asked | options, [])
         bench.run_suite(Console(quiet=True), suite, store.results, tmp_path / "cache", force=False)
 
-    run(10 * common, seed=[0])
+    run(of_grid, seed=[0])
     run(common, tune="lr")
-    run(10 * common)
+    run(of_grid)
     ordinary, sweep = sorted(groups(store.all()), key=lambda group: any(one.sweep_around for one in group.records))
     assert [len(curve.points) for curve in curves(sweep.records)] == [len(GRID)]
     (entry,) = compare(ordinary, store)
