@@ -6,7 +6,7 @@ Suites are drawn from a latent normal model. An answer is right where
 
 normal parts whose variances add up to one; the truth, the expected accuracy over new seeds and new messages, is `rate`.
 
-Of the suites of a cell each has a truth of its own, within half a message of the rate that the cell is named by. At one
+Of the suites of a cell each has a rate of its own, within half a message of the one that the cell is named by. At one
 and the same truth a count of few errors decides alone whether the interval holds it, so that coverage jumps up and down
 from one truth to the next (Brown, Cai and DasGupta, 2001); `sawtooth_table` shows by how much.
 """
