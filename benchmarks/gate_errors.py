@@ -1,8 +1,9 @@
 """How often the gate errs, from real runs: `python -m benchmarks.gate_errors` (about 20 minutes on 2 quiet cores).
 
-It fills a pool, `results/gate_errors`, with the gate's runs: many other seeds, and the gate's own under other
-instruction sets and thread counts. What the pool has already is not run again: delete it to measure a changed code.
-Then it draws pairs of a reference and a rerun out of the pool, and counts in how many the gate alarms.
+It fills a pool, `results/gate_errors`, with the gate's runs: many other seeds, the gate's own under other instruction
+sets and thread counts, and its processes of cost runs several times over. What the pool has already is not run again:
+delete it to measure a changed code. Then it draws pairs of a reference and a rerun out of the pool, and counts in how
+many the gate alarms.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import gate
-from harness.gate import Measurement, Run
+from harness.gate import Cost, Measurement, Run
 from harness.gate_checks import alarms, compare, farthest
 from harness.launch import launch
 from harness.plan import Plan
@@ -31,7 +33,7 @@ POOL = Path("results") / "gate_errors"
 RERUNS = 600
 SEEDS = range(40)
 GATE_SEEDS = list(dict.fromkeys(run.seed for run in load_suite(gate.SUITE, {}, []).runs()))
-COSTS = len(load_suite(gate.COST_SUITE, {}, []).runs())
+COST_REPEATS = 6
 # The gate's own seeds again; the first is what all others are compared with.
 VARIANTS = {
     "one thread": {"OMP_NUM_THREADS": "1"},
@@ -43,37 +45,78 @@ BASE = "one thread"
 FALL, GROWTH = 0.03, 1.2
 
 
-Pool = dict[str, dict[int, Measurement]]  # by variant and seed
+@dataclass(frozen=True)
+class Pool:
+    """variants: by variant and seed. costs: by process, as many pairs as the gate's processes do."""
+
+    variants: dict[str, dict[int, Measurement]]
+    costs: list[list[Cost]]
 
 
 def fill(variant: str) -> None:
-    """Do in this process what the pool lacks of a variant; the environment must be the variant's."""
-    store, planned = _planned(variant)
+    """Do in this process, and the cost runs in others, what the pool lacks of a variant; the environment must be the
+    variant's."""
+    store, suite, costs = _planned(variant)
+    launch(_lacking(suite, store))
+    gate.measure_costs([_lacking(plan, store) for plan in costs], store)
+    for repeat in range(COST_REPEATS if variant == BASE else 0):
+        store, plans = _planned_costs(repeat)
+        gate.measure_costs([_lacking(plan, store) for plan in plans], store)
+
+
+def _lacking(plan: Plan, store: Store) -> Plan:
     done = [record.config for record in store.all()]
-    launch(planned.model_copy(update={"runs": [run for run in planned.runs if run.used not in done]}))
+    return plan.model_copy(update={"runs": [run for run in plan.runs if run.used not in done]})
 
 
 def read(variant: str) -> dict[int, Measurement]:
     """Of each seed that is complete."""
-    store, planned = _planned(variant)
+    store, suite, costs = _planned(variant)
+    of_suite, of_costs = (_by_seed(plans, store) for plans in ([suite], costs))
+    seeds = [seed for seed in of_suite if all(of_suite[seed]) and all(of_costs[seed])]
+    return {seed: gate.measurement(store, of_suite[seed], of_costs[seed]) for seed in seeds}
+
+
+def read_costs() -> list[list[Cost]]:
+    """Of each process."""
+    found = []
+    for repeat in range(COST_REPEATS):
+        store, plans = _planned_costs(repeat)
+        pairs = {seed: gate.cost(*records) for seed, records in _by_seed(plans, store).items()}
+        found += [[pairs[seed] for seed in dict.fromkeys(run.config.seed for run in plan.runs)] for plan in plans]
+    return found
+
+
+def _by_seed(plans: Sequence[Plan], store: Store) -> dict[int, list[Record | None]]:
     records = {json.dumps(record.config, sort_keys=True): record for record in store.all()}
     found: dict[int, list[Record | None]] = {}
-    for run in planned.runs:
+    for run in (run for plan in plans for run in plan.runs):
         found.setdefault(run.config.seed, []).append(records.get(json.dumps(run.used, sort_keys=True)))
-    return {seed: gate.measurement(store, of_seed) for seed, of_seed in found.items() if all(of_seed)}
+    return found
 
 
-def _planned(variant: str) -> tuple[Store, Plan]:
-    results = POOL / variant.replace(" ", "_")
-    store = Store(results)
+def _planned(variant: str) -> tuple[Store, Plan, list[Plan]]:
+    store, seeds = _store(variant), list(SEEDS) if variant == BASE else list(GATE_SEEDS)
+    cache = store.results / "cache"
+    return store, gate.suite_plan(store.results, cache, seeds), gate.cost_plans(store.results, cache, seeds)
+
+
+def _planned_costs(repeat: int) -> tuple[Store, list[Plan]]:
+    store = _store(f"costs {repeat}")
+    return store, gate.cost_plans(store.results, store.results / "cache")
+
+
+def _store(name: str) -> Store:
+    store = Store(POOL / name.replace(" ", "_"))
     store.check_writable()
-    return store, gate.plan(results, results / "cache", list(SEEDS) if variant == BASE else list(GATE_SEEDS))
+    return store
 
 
 def _together(seeds: Sequence[Measurement], pool: Pool, random: np.random.Generator) -> Measurement:
-    """The runs of `seeds`, with as many costs as the gate has, drawn from BASE's with replacement."""
-    costs = random.choice([cost for one in pool[BASE].values() for cost in one.costs], COSTS)
-    return seeds[0].model_copy(update={"runs": [run for one in seeds for run in one.runs], "costs": list(costs)})
+    """The runs of `seeds`, with the costs of as many processes as the gate has, drawn with replacement."""
+    drawn = random.integers(len(pool.costs), size=gate.COST_PROCESSES)
+    costs = [cost for number in drawn for cost in pool.costs[number]]
+    return seeds[0].model_copy(update={"runs": [run for one in seeds for run in one.runs], "costs": costs})
 
 
 def lowered(measured: Measurement, strategies: Iterable[str], random: np.random.Generator) -> Measurement:
@@ -97,8 +140,8 @@ def swollen(measured: Measurement) -> Measurement:
 def other_seeds(pool: Pool, random: np.random.Generator) -> tuple[Measurement, Measurement]:
     """A reference and a rerun that have no seed in common."""
     count = len(GATE_SEEDS)
-    drawn = random.choice(list(pool[BASE]), 2 * count, replace=False)
-    parts = ([pool[BASE][int(seed)] for seed in part] for part in (drawn[:count], drawn[count:]))
+    drawn = random.choice(list(pool.variants[BASE]), 2 * count, replace=False)
+    parts = ([pool.variants[BASE][int(seed)] for seed in part] for part in (drawn[:count], drawn[count:]))
     return tuple(_together(part, pool, random) for part in parts)
 
 
@@ -106,15 +149,15 @@ def same_seeds(pool: Pool, random: np.random.Generator) -> tuple[Measurement, Me
     """The gate's seeds, each as one variant ran it and as another did."""
     pairs = []
     for seed in GATE_SEEDS:
-        having = [variant for variant in pool if seed in pool[variant]]
+        having = [variant for variant, of in pool.variants.items() if seed in of]
         if len(having) > 1:
-            pairs.append([pool[str(variant)][seed] for variant in random.choice(having, 2, replace=False)])
+            pairs.append([pool.variants[str(variant)][seed] for variant in random.choice(having, 2, replace=False)])
     return tuple(_together(side, pool, random) for side in zip(*pairs, strict=True))
 
 
 def rates(pool: Pool, draw: Callable, random: np.random.Generator) -> dict[str, float]:
     """The share of reruns in which the gate alarms, by what was done to the rerun."""
-    names = list(dict.fromkeys(run.strategy for one in pool[BASE].values() for run in one.runs))
+    names = list(dict.fromkeys(run.strategy for one in pool.variants[BASE].values() for run in one.runs))
     changes: dict[str, Callable[[Measurement], Measurement]] = {"nothing worse": lambda rerun: rerun}
     for strategies in ([name] for name in names):
         changes[f"{strategies[0]} 3 points lower"] = lambda rerun, these=strategies: lowered(rerun, these, random)
@@ -130,11 +173,11 @@ def rates(pool: Pool, draw: Callable, random: np.random.Generator) -> dict[str, 
 def spread_table(pool: Pool) -> Table:
     """What the checks saw of the variants: how far losses were from BASE's, and both ratios."""
     table = _table("Each variant", ["seeds", "largest distance of losses", "memory", "speed"])
-    for variant, seeds in pool.items():
+    for variant, seeds in pool.variants.items():
         apart = [
             farthest(np.array(ours.losses), np.array(theirs.losses))[0]
-            for seed in seeds.keys() & pool[BASE].keys()
-            for ours, theirs in zip(seeds[seed].runs, pool[BASE][seed].runs, strict=True)
+            for seed in seeds.keys() & pool.variants[BASE].keys()
+            for ours, theirs in zip(seeds[seed].runs, pool.variants[BASE][seed].runs, strict=True)
         ]
         costs = [cost for one in seeds.values() for cost in one.costs]
         ratios = [np.array([getattr(cost, name) for cost in costs]) for name in ("memory", "speed")]
@@ -152,7 +195,7 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.gate_errors", variant]
         subprocess.run(command, env=os.environ | environment, check=True)
     console, random = Console(width=120), np.random.default_rng(0)
-    pool = {variant: read(variant) for variant in VARIANTS}
+    pool = Pool({variant: read(variant) for variant in VARIANTS}, read_costs())
     console.print(spread_table(pool), "")
     found = {"other seeds": rates(pool, other_seeds, random), "same seeds": rates(pool, same_seeds, random)}
     table = _table(f"Alarms in {RERUNS} reruns, %", list(found))

@@ -175,6 +175,12 @@ def run_gate(console: Console, results: Path, update: str | None) -> int:
         reference = gate.read_reference(gate.REFERENCE)  # what is wrong with it is told now, not after the work
     else:
         gate.check_reason(update)
+    console.print(
+        f"The suite first; then memory and speed, a minute of short runs in {gate.COST_PROCESSES} processes, one after "
+        "the other.",
+        highlight=False,
+        soft_wrap=True,
+    )
     try:
         measured = gate.rerun(results)
     except KeyboardInterrupt:

@@ -11,6 +11,8 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +35,9 @@ SUITE = ROOT / "configs" / "gate.yaml"
 COST_SUITE = ROOT / "configs" / "gate_cost.yaml"
 REFERENCE = ROOT / "results" / "reference" / "gate"
 GATE_SCHEMA_VERSION = 2
+# The peaks of one process are all higher or lower by some 4%, as its heap happens to lie; so the pairs of cost runs are
+# shared out among several.
+COST_PROCESSES = 8
 
 ENVIRONMENT = ("processor", "cores", "threads", "cpu_capability", "device", "versions", "code_sha256")
 
@@ -97,39 +102,51 @@ def rerun(results: Path) -> Measurement:
     store = Store(results / "gate")
     store.check_writable()
     with tempfile.TemporaryDirectory(dir=store.results, prefix="cache-") as cache:
-        planned = plan(store.results, Path(cache))
-        for run in planned.runs:
+        suite, costs = suite_plan(store.results, Path(cache)), cost_plans(store.results, Path(cache))
+        for run in [*suite.runs, *(run for plan in costs for run in plan.runs)]:
             store.remove(run.run_id)
             checkpoints_of(run, store).remove()  # the times of a run that goes on are of its last steps
-        planned, _ = prepare_store(planned, store, force=False)
-        launch(planned)
-    records = [store.read(run.run_id) for run in planned.runs]
-    failed = [record for record in records if record.status != "ok"]
+        launch(prepare_store(suite, store, force=False)[0])
+        measure_costs(costs, store)
+    records, of_costs = ([store.read(run.run_id) for plan in plans for run in plan.runs] for plans in ([suite], costs))
+    failed = [record for record in records + of_costs if record.status != "ok"]
     if failed:
         raise FailedRuns(failed)
-    return measurement(store, records)
+    return measurement(store, records, of_costs)
 
 
-def plan(results: Path, cache: Path, seeds: list[int] | None = None) -> Plan:
-    """The suite's runs, then the cost runs, fast and plain in turn; with other seeds where they are given."""
-    suite, fast, plain = (
-        resolve(load_suite(file, {"seed": seeds} | options, []), results, cache).runs
-        for file, options in ((SUITE, {}), (COST_SUITE, {"plain": False}), (COST_SUITE, {"plain": True}))
+def suite_plan(results: Path, cache: Path, seeds: list[int] | None = None) -> Plan:
+    """The suite's runs, with other seeds where they are given."""
+    return resolve(load_suite(SUITE, {"seed": seeds}, []), results, cache)
+
+
+def cost_plans(results: Path, cache: Path, seeds: list[int] | None = None) -> list[Plan]:
+    """What each of COST_PROCESSES processes does of the cost runs: pairs of a fast run and its plain path."""
+    fast, plain = (
+        resolve(load_suite(COST_SUITE, {"seed": seeds, "plain": is_plain}, []), results, cache).runs
+        for is_plain in (False, True)
     )
-    side_by_side = [run for pair in zip(fast, plain, strict=True) for run in pair]
-    return Plan(runs=[*suite, *side_by_side], results=results, cache=cache)
+    pairs = list(zip(fast, plain, strict=True))
+    shares = [pairs[first::COST_PROCESSES] for first in range(min(COST_PROCESSES, len(pairs)))]
+    return [
+        Plan(runs=[run for pair in share for run in pair], results=results, cache=cache, quiet=True) for share in shares
+    ]
 
 
-def measurement(store: Store, records: list[Record]) -> Measurement:
-    """What the gate keeps of the records of a plan's runs, in the plan's order."""
-    plain = {record.seed: record for record in records if record.config["plain"]}
-    ahead = records.index(next(iter(plain.values()))) - 1  # the first cost run stands before its plain path
-    suite, fast = records[:ahead], records[ahead::2]
+def measure_costs(plans: list[Plan], store: Store) -> None:
+    """Each plan in a process of its own, one after the other."""
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh:
+        for plan in plans:
+            fresh.submit(launch, prepare_store(plan, store, force=False)[0]).result()
+
+
+def measurement(store: Store, suite: list[Record], costs: list[Record]) -> Measurement:
+    """What the gate keeps of the records of its suite and of the pairs of its cost runs."""
     return Measurement(
         finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        environment={key: records[0].environment[key] for key in ENVIRONMENT},
+        environment={key: suite[0].environment[key] for key in ENVIRONMENT},
         runs=[_run(store, record) for record in suite],
-        costs=[_cost(record, plain[record.seed]) for record in fast],
+        costs=[cost(fast, plain) for fast, plain in zip(costs[::2], costs[1::2], strict=True)],
     )
 
 
@@ -150,7 +167,7 @@ def _run(store: Store, record: Record) -> Run:
     )
 
 
-def _cost(fast: Record, plain: Record) -> Cost:
+def cost(fast: Record, plain: Record) -> Cost:
     return Cost(
         strategy=fast.strategy,
         seed=fast.seed,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.stats import trim_mean
 
 from harness import statistics
 from harness.gate import Measurement, Run
@@ -18,6 +19,7 @@ LOSS_WINDOW = 25
 LOSS_BAND = 1e-4
 # A curve that leaves its band downwards and ends lower by so much of itself is an improvement.
 LOWER_LOSS = 0.05
+TRIMMED = 0.1  # at either end
 # What a ratio to the plain path may become, as a multiple of the reference's.
 MOST_MEMORY = 1.1
 LEAST_SPEED = 0.4
@@ -122,9 +124,11 @@ def _parameters(old: list[Run], new: list[Run]) -> Finding:
 
 
 def _ratio(check: Literal["memory", "speed"], reference: Measurement, measured: Measurement) -> Finding:
-    """Geometric means over seeds: a peak or a time that one run missed or met by chance weighs little."""
+    """Geometric means over seeds, without the TRIMMED outermost: a peak that one run met or missed by chance, and the
+    first run's, which computes the features of all, don't move it."""
     before, after = (
-        float(np.exp(np.mean([np.log(getattr(cost, check)) for cost in one.costs]))) for one in (reference, measured)
+        float(np.exp(trim_mean([np.log(getattr(cost, check)) for cost in one.costs], TRIMMED)))
+        for one in (reference, measured)
     )
     change = after / before
     if check == "memory":

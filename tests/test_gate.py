@@ -33,7 +33,7 @@ def _made(rates: dict[str, float], seed: int = 0) -> Measurement:
             right = hard ^ (random.random(MESSAGES) > 0.02)
             losses = 0.7 * np.exp(-np.arange(STEPS) / 200) + random.uniform(0, 0.2, STEPS)
             runs.append(_run(strategy, number, right, losses.tolist()))
-    costs = [Cost(strategy="last_block", seed=n, config={"plain": False}, memory=0.4, speed=9.0) for n in range(3)]
+    costs = [Cost(strategy="last_block", seed=n, config={"plain": False}, memory=0.4, speed=9.0) for n in range(10)]
     return Measurement(finished_at="2026-01-01", environment={}, runs=runs, costs=costs)
 
 
@@ -125,6 +125,12 @@ def test_trainable_parameters_memory_and_speed(reference: Measurement) -> None:
     slow = [cost.model_copy(update={"speed": cost.speed / 3}) for cost in reference.costs]
     slower = reference.model_copy(update={"costs": slow})
     assert _verdicts(compare(reference, slower)) == {("speed", "last_block"): "regression"}
+
+
+def test_one_wild_run_is_no_regression(reference: Measurement) -> None:
+    wild = reference.costs[0].model_copy(update={"memory": 20.0, "speed": 0.01})
+    once = reference.model_copy(update={"costs": [wild, *reference.costs[1:]]})
+    assert _verdicts(compare(reference, once)) == {}
 
 
 @pytest.mark.parametrize(
