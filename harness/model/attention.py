@@ -2,8 +2,8 @@
 
 One query of a row needs no keys and values. A head's key of hidden state h is K h + b, so that its product with query
 q is (Kᵀ q) · h + q · b: each query goes through K once, instead of every token. And the weighted mean of the values
-V h + c is V applied to the weighted mean of the h, plus c. The same numbers but for rounding, for a sixtieth of the
-work.
+V h + c is V applied to the weighted mean of the h, plus c. In the same way the norm before them scales and shifts the
+queries and the weighted means. The same numbers but for rounding, for a sixtieth of the work.
 """
 
 from __future__ import annotations
@@ -50,17 +50,24 @@ class Attended:
         return seen[:, None] if seen.ndim == 3 else seen[None, None]
 
 
+class Norm(nn.LayerNorm):
+    """What the hidden states go through before they become keys and values."""
+
+    def normalized(self, hidden: Tensor) -> Tensor:
+        """Neither scaled nor shifted."""
+        return F.layer_norm(hidden, self.normalized_shape, eps=self.eps)
+
+
 class Key(nn.Linear):
     """The keys of all heads: [tokens, hidden] -> [tokens, heads * head]."""
 
-    def forward(self, hidden: Tensor, query: Tensor | None = None) -> Tensor:
-        """With `query`, [rows, heads, head], one of each row, and `hidden` [rows, width, hidden]: the products of
-        queries and keys instead, [rows, heads, width]."""
+    def forward(self, hidden: Tensor | None, query: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """With `query`, [rows, heads, head], instead of hidden states: what each is multiplied with, [rows, heads,
+        hidden], and what is added, [rows, heads, 1], to give its products with keys."""
         if query is None:
             return super().forward(hidden)
         weight, bias = (part.to(query.dtype).unflatten(0, query.shape[1:]) for part in (self.weight, self.bias))
-        through = (query.transpose(0, 1) @ weight).transpose(0, 1)
-        return through @ hidden.transpose(1, 2) + (query * bias).sum(dim=-1, keepdim=True)
+        return (query.transpose(0, 1) @ weight).transpose(0, 1), (query * bias).sum(dim=-1, keepdim=True)
 
 
 class Value(nn.Linear):
@@ -75,18 +82,23 @@ class Value(nn.Linear):
         return (weight @ hidden.permute(1, 2, 0)).permute(2, 0, 1).flatten(1) + bias
 
 
-def attend_once(query: Tensor, hidden: Tensor, key: Key, value: Value, heads: int, attended: Attended) -> Tensor:
+def attend_once(
+    query: Tensor, hidden: Tensor, norm: Norm, key: Key, value: Value, heads: int, attended: Attended
+) -> Tensor:
     """What `attend` gives for one query of each row, [rows, heads * head], without keys and values of the tokens.
 
-    hidden: [tokens, hidden], what these would be made of. Computed in its type: so little needs no bfloat16.
+    hidden: [tokens, hidden], before `norm`. Its scale and shift are not applied to each token but to queries and to
+    weighted means, so that above a frozen prefix no token needs a gradient. Computed in the type of `hidden`: so little
+    needs no bfloat16.
     """
-    rectangle, mask = attended.rows.rectangle(hidden), attended.mask()
+    rectangle, mask = attended.rows.rectangle(norm.normalized(hidden)), attended.mask()
     assert mask is not None, "one token of each row is read"
     query = query.to(hidden.dtype).unflatten(1, (heads, -1))
     with torch.autocast(hidden.device.type, enabled=False):
-        scores = key(rectangle, query) / math.sqrt(query.shape[-1])
-        weights = scores.masked_fill(~mask.squeeze(1), -math.inf).softmax(dim=-1)
-        return value(weights @ rectangle, heads)
+        through, constant = key(None, query)
+        products = (through * norm.weight) @ rectangle.transpose(1, 2) + through @ norm.bias[:, None] + constant
+        weights = (products / math.sqrt(query.shape[-1])).masked_fill(~mask.squeeze(1), -math.inf).softmax(dim=-1)
+        return value(weights @ rectangle * norm.weight + norm.bias, heads)
 
 
 def attend(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.declare import AttentionKind
-from harness.model.attention import Attended, Key, Value, attend, attend_once
+from harness.model.attention import Attended, Key, Norm, Value, attend, attend_once
 from harness.model.backbone import Backbone, Block, Stage
 from harness.model.cpu_products import linear_gelu
 from harness.model.rows import Rows
@@ -58,12 +58,17 @@ class SelfAttention(nn.Module):
         self.value = Value(shape.hidden, shape.hidden)
         self.output = nn.Linear(shape.hidden, shape.hidden)
 
-    def forward(self, hidden: Tensor, rows: Rows, read_at: Tensor | None) -> Tensor:
-        """hidden: [tokens, hidden] -> the same; or [rows, hidden] at the tokens `read_at` ([rows]), one of each row."""
+    def forward(self, hidden: Tensor, norm: nn.Module, rows: Rows, read_at: Tensor | None) -> Tensor:
+        """hidden: [tokens, hidden], before `norm` -> the same; or [rows, hidden] at the tokens `read_at` ([rows]), one
+        of each row."""
         attended = Attended(rows, self.causal, read_at)
+        # An adapter, or a strategy that builds, may have put something else in their place.
+        as_built = isinstance(norm, Norm) and isinstance(self.key, Key) and isinstance(self.value, Value)
+        if read_at is not None and as_built:
+            query = self.query(norm(hidden[read_at]))
+            return self.output(attend_once(query, hidden, norm, self.key, self.value, self.heads, attended))
+        hidden = norm(hidden)
         query = self.query(hidden if read_at is None else hidden[read_at])
-        if read_at is not None and isinstance(self.key, Key) and isinstance(self.value, Value):  # without adapters
-            return self.output(attend_once(query, hidden, self.key, self.value, self.heads, attended))
         return self.output(attend(query, self.key(hidden), self.value(hidden), self.heads, attended))
 
 
@@ -80,7 +85,7 @@ class MLP(nn.Module):
 class GPT2Block(Block):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(shape.hidden)
+        self.attention_norm = Norm(shape.hidden)
         self.attention = SelfAttention(shape)
         self.mlp_norm = nn.LayerNorm(shape.hidden)
         self.mlp = MLP(shape)
@@ -88,7 +93,7 @@ class GPT2Block(Block):
     def forward(self, hidden: Tensor, rows: Rows, read_at: Tensor | None = None) -> Tensor:
         """[tokens, hidden] -> the same, or [rows, hidden] at the tokens `read_at` ([rows]) only."""
         residual = hidden if read_at is None else hidden[read_at]
-        residual = residual + self.attention(self.attention_norm(hidden), rows, read_at)
+        residual = residual + self.attention(hidden, self.attention_norm, rows, read_at)
         return residual + self.mlp(self.mlp_norm(residual))
 
 
