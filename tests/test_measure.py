@@ -129,6 +129,14 @@ def test_calibration_error_by_hand() -> None:
     assert expected_calibration_error(edges, np.array([0, 1]), bins=10) == pytest.approx((0.4 + 0.65) / 2)
 
 
+def test_what_a_rank_imports_is_no_run_s_memory(ftbench: Callable, tmp_path: Path) -> None:
+    """PyTorch's compiler, which optimizers import when the first is built, takes 70 MB."""
+    done = ftbench("run", "--strategy", "head_only", "--model", "mini", "--data", "synthetic", "--nproc", "2")
+    assert done.returncode == 0, done.stderr
+    (record,) = Store(tmp_path / "results").all()
+    assert max(rank.phases["prepare"] - rank.at_start for rank in record.memory.by_rank) < 30e6
+
+
 @pytest.mark.parametrize("strategy", ["head_only", "last_block", "lora", "full"])
 def test_gpt2_is_held_once(ftbench: Callable, tmp_path: Path, assets: Path, strategy: str) -> None:
     """No phase holds two copies of its weights, and a suffix is trained without the prefix in memory."""
