@@ -89,6 +89,10 @@ def test_tables_that_are_told_apart_by_little_tell_it(run_here: Callable, two: l
     assert first.endswith("optimizer.weight_decay 0.1")
     assert second.endswith("optimizer.weight_decay 0.5")
     assert "weight_decay" not in headings(groups(two))[0]
+    smaller = run_here(strategy=["last_block"], **SMALL, training__micro_batch_size=4)
+    first, second = headings(groups([*two, *smaller]))
+    assert first.endswith(" · no training.micro_batch_size")
+    assert second.endswith(" · training.micro_batch_size 4")
 
 
 def test_a_killed_run_leaves_the_data_in_the_heading(two: list[Record]) -> None:

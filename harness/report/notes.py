@@ -20,10 +20,14 @@ def headings(groups: Sequence[Group]) -> list[str]:
     for group, text in zip(groups, texts, strict=True):
         alike = [other.conditions for other, its in zip(groups, texts, strict=True) if its == text]
         keys = sorted({key for other in alike for key in differences(group.conditions, other)})
-        values = {key: str(get_key(group.conditions, key)) for key in keys}
-        shown = (f"{key} {value[:12] if key.endswith('sha256') else value}" for key, value in values.items())
-        told.append(" · ".join([text, *shown]))
+        told.append(" · ".join([text, *(_condition(key, get_key(group.conditions, key)) for key in keys)]))
     return told
+
+
+def _condition(key: str, value: object) -> str:
+    if value is None:
+        return f"no {key}"
+    return f"{key} {str(value)[:12] if key.endswith('sha256') else value}"
 
 
 def heading(group: Group) -> str:
