@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import torch._dynamo  # noqa: F401  what an optimizer imports when it is built, 70 MB, would count as the first run's memory
-
 from harness.engine.world import World, connect, device_of, disconnect, leave
 from harness.measure.memory import keep_freed_memory
 from harness.plan import Plan
@@ -21,6 +19,9 @@ def work(plan: Plan, alone: bool = False) -> None:
     Raises KeyboardInterrupt where the suite was asked to stop, RankLost where its group must start anew.
     """
     listen()
+    # What an optimizer imports when it is built, 70 MB, would count as the first run's memory.
+    import torch._dynamo  # noqa: F401
+
     keep_freed_memory()
     world = World(0, 1, device_of(0)) if alone else connect(plan.runs[0].config.engine.timeout_seconds)
     with observer_for(plan, world) as observer:
