@@ -1,4 +1,4 @@
-"""How often the gate errs, from real runs: `python -m benchmarks.gate_errors` (about 20 minutes on 2 quiet cores).
+"""How often the gate errs, from real runs: `python -m benchmarks.gate_errors` (about 25 minutes on 2 quiet cores).
 
 It fills a pool, `results/gate_errors`, with the gate's runs: many other seeds, the gate's own under other instruction
 sets and thread counts, and its processes of cost runs several times over. What the pool has already is not run again:
@@ -30,7 +30,7 @@ from harness.records import Record, Store
 from harness.suite_file import load_suite
 
 POOL = Path("results") / "gate_errors"
-RERUNS = 600
+RERUNS = 3000
 SEEDS = range(40)
 GATE_SEEDS = list(dict.fromkeys(run.seed for run in load_suite(gate.SUITE, {}, []).runs()))
 COST_REPEATS = 6
