@@ -17,8 +17,8 @@ from harness.engine import ddp, optimizer
 from harness.gate import Cost, Measurement, Run, check_comparable
 from harness.gate_checks import Finding, alarms, compare
 from harness.model import split
+from harness.model.attention import Attended
 from harness.model.backbone import run_stages
-from harness.model.rows import Rows
 
 SEEDS, MESSAGES, STEPS = 5, 2_000, 400
 
@@ -248,13 +248,20 @@ def _no_weight_decay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _readout_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(stages, hidden, rows, readout, plain=False):
-        return run_stages(stages, hidden, rows)[rows.starts + rows.lengths - 2]
+        hidden, rows = rows.apart(run_stages(stages, hidden, rows))
+        return hidden[rows.starts + rows.lengths - 2]
 
     monkeypatch.setattr(split, "read", read)
 
 
 def _padding_attended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Rows, "seen", lambda self, counts: torch.ones(len(counts), 1, 1, self.width, dtype=torch.bool))
+    mask = Attended.mask
+
+    def all_cells(self):
+        rows = self.rows
+        return mask(self) if self.read_at is None else torch.ones(len(rows.lengths), 1, 1, rows.width, dtype=torch.bool)
+
+    monkeypatch.setattr(Attended, "mask", all_cells)
 
 
 def _last_block_frozen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,5 +31,10 @@ def forward_flops(shape: Shape, stages: Sequence[str], lengths: np.ndarray, read
 
 
 def training_flops(shape: Shape, stages: Sequence[str], lengths: np.ndarray, reads_one_token: bool) -> int:
-    """Of a forward and a backward pass of stages that are all trained: a product has two in its backward pass."""
-    return 3 * forward_flops(shape, stages, lengths, reads_one_token)
+    """Of a forward and a backward pass of stages that are all trained: a product has two in its backward pass; but what
+    a frozen prefix gives needs no gradient where the one query of each row is all that attends to it."""
+    flops = 3 * forward_flops(shape, stages, lengths, reads_one_token)
+    blocks = sum(name.startswith("block.") for name in stages)
+    if reads_one_token and blocks == 1 and "embeddings" not in stages:
+        flops -= 4 * shape.hidden * shape.heads * int(lengths.sum())
+    return flops

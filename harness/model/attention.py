@@ -96,7 +96,8 @@ def attend_once(
     query = query.to(hidden.dtype).unflatten(1, (heads, -1))
     with torch.autocast(hidden.device.type, enabled=False):
         through, constant = key(None, query)
-        products = (through * norm.weight) @ rectangle.transpose(1, 2) + through @ norm.bias[:, None] + constant
+        constant = constant + (through * norm.bias).sum(dim=-1, keepdim=True)
+        products = (through * norm.weight) @ rectangle.transpose(1, 2) + constant
         weights = (products / math.sqrt(query.shape[-1])).masked_fill(~mask.squeeze(1), -math.inf).softmax(dim=-1)
         return value(weights @ rectangle * norm.weight + norm.bias, heads)
 
