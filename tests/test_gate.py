@@ -300,7 +300,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Measurement:
         ),
         (_no_weight_decay, {"losses of head_only", "losses of last_block"}),
         (_readout_off_by_one, {"losses of head_only", "losses of last_block"}),
-        (_padding_attended, {"losses of last_block"}),
+        (_padding_attended, {"losses of head_only", "losses of last_block"}),
         (_last_block_frozen, {"accuracy of last_block", "losses of last_block", "parameters of last_block"}),
         (_labels_swapped, {"losses of head_only", "losses of last_block"}),
     ],
