@@ -91,7 +91,7 @@ def _growth(info: dict[str, Any]) -> Table:
     for row in info["rows"]:
         cells = [row["value"], *(f"{row[phase]:.2f}" for phase in (*phases, "total")), f"{row['memory_megabytes']:.0f}"]
         # Seconds for a thousand tokens more are milliseconds for one.
-        more = [f"{row['marginal'][phase]:.3f}" if "marginal" in row else "" for phase in phases] if marginal else []
+        more = [f"{row['marginal'][phase]:.3g}" if "marginal" in row else "" for phase in phases] if marginal else []
         table.add_row(*cells, *more)
     return table
 

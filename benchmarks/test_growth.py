@@ -30,18 +30,18 @@ def test_examples(benchmark, tmp_path: Path) -> None:
         for number, size in itertools.product(range(ROUNDS), SIZES):
             settings, cache = f"data.size={size}", tmp_path / str(min(number, FEATURE_ROUNDS - 1))
             measured[size].append(ours("last_block", "synthetic", 1, MODEL, settings=settings, cache=cache))
-        seconds = {size: _by_phase(runs) for size, runs in measured.items()}
-        rows = [_median_row(runs, size) | {"tokens": _tokens(runs[0], size)} for size, runs in measured.items()]
-        for (size, before), (larger, row) in itertools.pairwise(zip(SIZES, rows, strict=True)):
+        rows = [_row_of_rounds(runs, size) for size, runs in measured.items()]
+        seconds = [_by_phase(runs) for runs in measured.values()]
+        for (before, smaller), (row, larger) in itertools.pairwise(zip(rows, seconds, strict=True)):
             row["marginal"] = {
                 phase: 1000
-                * _median_difference(seconds[larger][phase], seconds[size][phase])
+                * _median_difference(larger[phase], smaller[phase])
                 / (row["tokens"][phase] - before["tokens"][phase])
                 for phase in row["tokens"]
             }
         return rows
 
-    medians = f"medians of {ROUNDS} rounds, features and total of {FEATURE_ROUNDS}"
+    medians = f"medians of {ROUNDS}, features and total of {FEATURE_ROUNDS}"
     _keep(benchmark, f"examples (last_block, {MODEL}, 1 epoch, {medians})", grow)
 
 
@@ -97,10 +97,10 @@ def _by_phase(runs: list[Measured]) -> dict[str, list[float]]:
     return {phase: [getattr(run.record.seconds, phase) for run in runs[:count]] for phase, count in rounds.items()}
 
 
-def _median_row(runs: list[Measured], size: int) -> dict:
-    memory = max(_row(run, size)["memory_megabytes"] for run in runs)
+def _row_of_rounds(runs: list[Measured], size: int) -> dict:
     medians = {phase: statistics.median(seconds) for phase, seconds in _by_phase(runs).items()}
-    return {"value": str(size), **medians, "memory_megabytes": memory}
+    memory = max(_row(run, size)["memory_megabytes"] for run in runs)
+    return {"value": str(size), **medians, "memory_megabytes": memory, "tokens": _tokens(runs[0], size)}
 
 
 def _median_difference(larger: list[float], smaller: list[float]) -> float:
