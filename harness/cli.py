@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -194,3 +195,5 @@ def main() -> None:
     except UserError as error:
         Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
+    finally:
+        gc.freeze()  # at its end the interpreter would look for cycles among all that PyTorch made: 0.9 s
