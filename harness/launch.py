@@ -134,7 +134,7 @@ def _launcher(plan: Plan) -> list[str]:
     engine, hosts = plan.runs[0].config.engine, plan.hosts
     if hosts.hostfile:
         return _deepspeed_launcher(engine, hosts.hostfile)
-    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--signals-to-handle=SIGINT"]
     sizes = [f"--nproc-per-node={engine.processes}", f"--max-restarts={engine.restarts}"]
     if engine.nodes == 1:
         return [*torchrun, "--standalone", *sizes]
@@ -163,7 +163,7 @@ def _free_port() -> int:
 
 
 def _environment(engine: EngineConfig) -> dict[str, str]:
-    own = {"PDSH_SSH_ARGS_APPEND": " ".join(SSH_OPTIONS), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT"}
+    own = {"PDSH_SSH_ARGS_APPEND": " ".join(SSH_OPTIONS)}
     return own | os.environ | _environment_of_ranks(engine)
 
 
