@@ -77,8 +77,7 @@ def test_a_stopped_run_goes_on(ftbench: Callable, tmp_path: Path, undisturbed, e
     _assert_it_stops_and_goes_on(ftbench, process, tmp_path, undisturbed, engine)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.long)])
 def test_a_signal_to_every_process_of_a_group(ftbench: Callable, tmp_path: Path, undisturbed, number: int) -> None:
     """As a cluster sends it: to the launchers and the ranks at once, and more than once."""
     process = _start(tmp_path, *ENGINES["ddp"])
