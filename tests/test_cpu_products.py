@@ -13,7 +13,7 @@ import strategies
 from harness.model import cpu_products
 from harness.model.adapters import LoRALinear
 from harness.model.attention import Key, Value
-from harness.model.cpu_products import linear_gelu, pack, unpack
+from harness.model.cpu_products import FEW_ROWS, linear, linear_gelu, pack, unpack
 from harness.model.rows import Rows
 from harness.model.split import Prefix, split
 from harness.model.weights import RandomWeights, filled_backbone
@@ -58,19 +58,36 @@ def test_a_layer_that_does_more_than_multiply_is_left_alone() -> None:
     assert _packed(layers) == list(layers[1:4])
 
 
-def test_what_else_is_done_in_a_layers_name_is_done_without_gradient_too() -> None:
+@pytest.mark.parametrize(("product", "dtype"), [(linear_gelu, torch.bfloat16), (linear, torch.float32)])
+def test_what_else_is_done_in_a_layers_name_is_done_without_gradient_too(product: Callable, dtype: torch.dtype) -> None:
     def changes(change: Callable[[nn.Linear], object]) -> bool:
-        layer, hidden = nn.Linear(8, 8).bfloat16().requires_grad_(False), torch.ones(2, 8).bfloat16()
-        with torch.no_grad():
-            before = linear_gelu(layer, hidden)
+        layer, hidden = nn.Linear(8, 8).to(dtype).requires_grad_(False), torch.ones(2, 8).to(dtype)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            before = product(layer, hidden).float()
             change(layer)
             pack(layer)
-            return not torch.equal(linear_gelu(layer, hidden), before)
+            return not torch.allclose(product(layer, hidden).float(), before, atol=1e-2)
 
     assert not changes(lambda layer: None)
     assert changes(lambda layer: layer.register_forward_hook(lambda *call: call[-1] + 1))
     assert changes(lambda layer: layer.register_forward_pre_hook(lambda *call: (call[-1][0] + 1,)))
     assert changes(lambda layer: setattr(layer, "forward", torch.zeros_like))
+
+
+def test_few_rows_go_through_a_trained_matrix_in_float32() -> None:
+    """Forwards and backwards, where more rows are rounded to bfloat16."""
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 32)
+    for rows, tolerance in ((1, 1e-5), (FEW_ROWS, 1e-5), (FEW_ROWS + 1, 0.1)):
+        hidden, gradient = torch.randn(rows, 64, requires_grad=True), torch.randn(rows, 32)
+        inputs = (hidden, layer.weight, layer.bias)
+        exact = (layer(hidden), *torch.autograd.grad(layer(hidden), inputs, gradient))
+        with torch.autocast("cpu", torch.bfloat16):
+            product = linear(layer, hidden)
+        found = (product, *torch.autograd.grad(product, inputs, gradient.to(product.dtype)))
+        errors = [(one.double() - other.double()).abs().max().item() for one, other in zip(found, exact, strict=True)]
+        assert max(errors) < tolerance
+        assert (min(errors) > 1e-3) == (rows > FEW_ROWS)
 
 
 def test_a_processor_without_these_kernels_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

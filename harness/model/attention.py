@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from harness.model.rows import Rows
 
@@ -78,8 +79,23 @@ class Value(nn.Linear):
         if heads is None:
             return super().forward(hidden)
         weight, bias = self.weight.to(hidden.dtype).unflatten(0, (heads, -1)), self.bias.to(hidden.dtype)
-        # The matrix stands on the left, so that its gradient comes in its own layout.
-        return (weight @ hidden.permute(1, 2, 0)).permute(2, 0, 1).flatten(1) + bias
+        return _OfHeads.apply(hidden, weight).flatten(1) + bias
+
+
+class _OfHeads(torch.autograd.Function):
+    """Each head's matrix, [heads, head, hidden], on each of its hidden states, [rows, heads, hidden] -> [rows, heads,
+    head]. The matrix's gradient comes in its own layout, and for no product's sake does anything lie transposed."""
+
+    @staticmethod
+    def forward(context: FunctionCtx, hidden: Tensor, weight: Tensor) -> Tensor:
+        context.save_for_backward(hidden, weight)
+        return (hidden.transpose(0, 1) @ weight.transpose(1, 2)).transpose(0, 1)
+
+    @staticmethod
+    def backward(context: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, weight = context.saved_tensors
+        gradient = gradient.transpose(0, 1)
+        return (gradient @ weight).transpose(0, 1), gradient.transpose(1, 2) @ hidden.transpose(0, 1)
 
 
 def attend_once(

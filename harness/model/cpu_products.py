@@ -1,4 +1,4 @@
-"""Products of frozen matrices in bfloat16 on a CPU, by the kernels that PyTorch's own compiler uses."""
+"""Products on a CPU that has bfloat16, by the kernels that PyTorch's own compiler uses."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import functools
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from harness.data.batches import tokens_at_once
 from harness.model.attention import Key, Value
+
+# Up to so many rows it costs more to bring a trained matrix into bfloat16, and its gradient back, than products gain.
+FEW_ROWS = 16
 
 
 def pack(module: nn.Module) -> None:
@@ -35,7 +39,27 @@ def linear_gelu(layer: nn.Linear, hidden: Tensor) -> Tensor:
     a tenth of the prefix's time."""
     if _only_multiplies(layer) and not torch.is_grad_enabled():
         return _product(layer, hidden, "gelu", "tanh")
-    return F.gelu(layer(hidden), approximate="tanh")
+    return F.gelu(linear(layer, hidden), approximate="tanh")
+
+
+def linear(layer: nn.Linear, hidden: Tensor) -> Tensor:
+    """What a layer gives. Where bfloat16 is computed in, few rows still go through a trained matrix in float32."""
+    few = len(hidden) <= FEW_ROWS and torch.is_autocast_enabled("cpu")
+    if few and _only_multiplies(layer, torch.float32):
+        return _InFloat32.apply(hidden.float(), layer.weight, layer.bias)
+    return layer(hidden)
+
+
+class _InFloat32(torch.autograd.Function):
+    @staticmethod
+    def forward(context: FunctionCtx, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        context.save_for_backward(hidden, weight)
+        return _multiply(hidden, weight, bias)
+
+    @staticmethod
+    def backward(context: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        hidden, weight = context.saved_tensors
+        return _multiply(gradient, weight.t()), _multiply(gradient.t(), hidden.t()), gradient.sum(dim=0)
 
 
 def _forward(layer: nn.Linear, hidden: Tensor, *others: object) -> Tensor:
@@ -45,18 +69,24 @@ def _forward(layer: nn.Linear, hidden: Tensor, *others: object) -> Tensor:
 
 def _product(layer: nn.Linear, hidden: Tensor, activation: str = "none", algorithm: str = "") -> Tensor:
     matrix = getattr(layer, "packed", layer.weight)
-    return torch.ops.mkldnn._linear_pointwise(hidden.bfloat16(), matrix, layer.bias, activation, [], algorithm)
+    return _multiply(hidden.bfloat16(), matrix, layer.bias, activation, algorithm)
 
 
-def _only_multiplies(layer: nn.Module) -> bool:
-    """Whether a layer is a matrix in bfloat16 on a CPU that can multiply by it, and nothing else is done in its name.
+def _multiply(
+    hidden: Tensor, matrix: Tensor, bias: Tensor | None = None, activation: str = "none", algorithm: str = ""
+) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(hidden, matrix, bias, activation, [], algorithm)
+
+
+def _only_multiplies(layer: nn.Module, dtype: torch.dtype = torch.bfloat16) -> bool:
+    """Whether a layer is a matrix in `dtype` on a CPU that can multiply by it, and nothing else is done in its name.
 
     A subclass, a hook (DeepSpeed's ZeRO 3 brings the matrix in one) or a `forward` of its own may do more.
     """
     if type(layer) not in (nn.Linear, Key, Value) or layer._forward_hooks or layer._forward_pre_hooks:
         return False
     replaced = "forward" in vars(layer) and not hasattr(layer, "packed")
-    return not replaced and layer.weight.dtype == torch.bfloat16 and layer.weight.device.type == "cpu" and can_pack()
+    return not replaced and layer.weight.dtype == dtype and layer.weight.device.type == "cpu" and can_pack()
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from harness.declare import AttentionKind
 from harness.model.attention import Attended, Key, Norm, Value, attend, attend_once
 from harness.model.backbone import Backbone, Block, Stage
-from harness.model.cpu_products import linear_gelu
+from harness.model.cpu_products import linear, linear_gelu
 from harness.model.rows import Rows
 
 
@@ -65,8 +65,8 @@ class SelfAttention(nn.Module):
         # An adapter, or a strategy that builds, may have put something else in their place.
         as_built = isinstance(norm, Norm) and isinstance(self.key, Key) and isinstance(self.value, Value)
         if read_at is not None and as_built:
-            query = self.query(norm(hidden[read_at]))
-            return self.output(attend_once(query, hidden, norm, self.key, self.value, self.heads, attended))
+            query = linear(self.query, norm(hidden[read_at]))
+            return linear(self.output, attend_once(query, hidden, norm, self.key, self.value, self.heads, attended))
         hidden = norm(hidden)
         query = self.query(hidden if read_at is None else hidden[read_at])
         return self.output(attend(query, self.key(hidden), self.value(hidden), self.heads, attended))
@@ -79,7 +79,7 @@ class MLP(nn.Module):
         self.contract = nn.Linear(4 * shape.hidden, shape.hidden)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.contract(linear_gelu(self.expand, hidden))
+        return linear(self.contract, linear_gelu(self.expand, hidden))
 
 
 class GPT2Block(Block):
