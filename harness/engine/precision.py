@@ -1,7 +1,8 @@
 """In which type numbers are stored and multiplied.
 
 `bf16`: trained parameters, their optimizer state, the residual stream, the head and the loss stay float32; matrix
-products and attention run in bfloat16; frozen matrices are stored once in it.
+products and attention run in bfloat16, on a CPU but for those of few rows with trained matrices; frozen matrices are
+stored once in it.
 """
 
 from __future__ import annotations
