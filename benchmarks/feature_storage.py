@@ -19,9 +19,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import bench
-from harness.records import Record, Store
-from harness.suite_file import load_suite
+from harness import commands
+from harness.config.suite import load_suite
+from harness.results.record import Record
+from harness.results.store import Store
 
 STRATEGIES = ["last_block", "head_only"]
 SEEDS = list(range(3))
@@ -44,7 +45,7 @@ def main(model: str) -> None:
 def _run(model: str, precision: str, results: Path, cache: Path) -> dict[str, list[tuple[Record, np.ndarray]]]:
     """Of each strategy its records with their test probabilities of the first class, by seed."""
     options = {"strategy": STRATEGIES, "seed": SEEDS, "model.name": model, "data.name": "sms_spam"}
-    bench.run_suite(
+    commands.run_suite(
         Console(quiet=True), load_suite(None, options | {"precision": precision}, []), results, cache, False
     )
     found: dict[str, list[tuple[Record, np.ndarray]]] = {name: [] for name in STRATEGIES}

@@ -21,13 +21,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import gate
-from harness.gate import Cost, Measurement, Run
-from harness.gate_checks import alarms, compare, farthest
-from harness.launch import launch
-from harness.plan import Plan
-from harness.records import Record, Store
-from harness.suite_file import load_suite
+from harness.config.suite import load_suite
+from harness.gate import measurement as gate
+from harness.gate.checks import alarms, compare, farthest
+from harness.gate.measurement import Cost, Measurement, Run
+from harness.launch.launcher import launch
+from harness.planning.plan import Plan
+from harness.results.record import Record
+from harness.results.store import Store
 
 POOL = Path("results") / "gate_errors"
 RERUNS = 3000

@@ -28,12 +28,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from harness.config import DataConfig
+from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
-from harness.data.fetch import assets_folder
-from harness.data.hub_files import is_hub, locate
+from harness.data.downloads import assets_folder
+from harness.data.hub import is_hub, locate
 from harness.data.tokenizer import load_tokenizer
-from harness.model.hub import FAMILIES
+from harness.model.hub.backbone import FAMILIES
 
 
 def main(strategy: str, data: str, epochs: int, precision: str, model_name: str) -> None:

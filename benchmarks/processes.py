@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path
 
-from harness.config import DataConfig, TrainingConfig
-from harness.data.batches import Examples, encode_split, global_batches
+from harness.config.schema import DataConfig, TrainingConfig
+from harness.config.strategy import Input
+from harness.data.batching import global_batches
 from harness.data.dataset import load_dataset
-from harness.data.fetch import assets_folder
-from harness.data.hub_files import is_hub
+from harness.data.downloads import assets_folder
+from harness.data.encoding import Examples, encode_split
+from harness.data.hub import is_hub
 from harness.data.tokenizer import load_tokenizer
-from harness.declare import Input
-from harness.engine.precision import choose
 from harness.model.gpt2 import SHAPES
-from harness.records import Record, Store
+from harness.model.precision import choose
+from harness.results.record import Record
+from harness.results.store import Store
 
 ROOT = Path(__file__).parents[1]
 CACHE = user_cache_path("ftbench", appauthor=False)

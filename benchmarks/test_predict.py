@@ -12,11 +12,11 @@ import torch
 import transformers
 from rich.console import Console
 
-from harness import bench
+from harness import commands
+from harness.config.suite import load_suite
 from harness.data.synthetic import generate
-from harness.export import write_folder
-from harness.serve import Classifier
-from harness.suite_file import load_suite
+from harness.serving.classifier import Classifier
+from harness.serving.export import write_folder
 
 MESSAGES = 1000
 ROUNDS = 2
@@ -27,7 +27,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a kept classifier of the mini model."""
     folder = tmp_path_factory.mktemp("results")
     suite = load_suite(None, {"model.name": "mini", "data.name": "synthetic", "training.epochs": 1}, [])
-    bench.run_suite(Console(quiet=True), suite, folder, folder, force=False, save=True)
+    commands.run_suite(Console(quiet=True), suite, folder, folder, force=False, save=True)
     return folder
 
 

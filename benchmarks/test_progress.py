@@ -17,16 +17,16 @@ import torch
 from rich.console import Console
 
 from benchmarks.test_speed import FULL
-from harness.config import TrainingConfig
-from harness.engine.world import World
-from harness.plan import Plan, resolve
-from harness.records import Store
-from harness.report.live import REFRESHES_PER_SECOND, Live
-from harness.report.progress import LOG, EventLog, Lines, Several
-from harness.report.watching import Silent
-from harness.suite import execute, prepare_store
-from harness.suite_file import load_suite
-from harness.train import EXCHANGE_EVERY_STEPS
+from harness.config.schema import TrainingConfig
+from harness.config.suite import load_suite
+from harness.distributed.process_group import World
+from harness.experiment.runner import execute, prepare_store
+from harness.planning.plan import Plan, resolve
+from harness.progress.live import REFRESHES_PER_SECOND, Live
+from harness.progress.observers import LOG, EventLog, Lines, Several
+from harness.progress.watching import Silent
+from harness.results.store import Store
+from harness.training.loop import EXCHANGE_EVERY_STEPS
 
 ROUNDS = int(os.environ.get("FTBENCH_PERF_ROUNDS", "10" if FULL else "1"))
 SIZE, EPOCHS, REPEATS = 1000, 20 if FULL else 5, 1000

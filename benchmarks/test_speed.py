@@ -27,12 +27,12 @@ from benchmarks.processes import (
     trained_rows,
     trainer_seconds,
 )
-from harness.config import DataConfig
+from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
-from harness.data.fetch import NotAvailable
+from harness.data.downloads import NotAvailable
 from harness.measure.flops import forward_flops, training_flops
 from harness.model.gpt2 import SHAPES
-from harness.records import Record
+from harness.results.record import Record
 from tests.wheel_models import DECODER, fetch_models
 
 FULL = bool(os.environ.get("FTBENCH_PERF_FULL"))

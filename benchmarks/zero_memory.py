@@ -25,14 +25,14 @@ from rich.table import Table
 from torch import Tensor
 
 import strategies
-from harness.config import EngineConfig, OptimizerConfig
-from harness.engine.deepspeed import DeepSpeedEngine
-from harness.engine.protocol import MicroBatch
-from harness.engine.world import connect, disconnect
+from harness.config.schema import EngineConfig, OptimizerConfig
+from harness.distributed.process_group import connect, disconnect
 from harness.measure.memory import MemoryMeter
-from harness.model.rows import Rows
+from harness.model.packing import Rows
 from harness.model.split import split
 from harness.model.weights import RandomWeights, filled_backbone
+from harness.training.engines.deepspeed import DeepSpeedEngine
+from harness.training.engines.protocol import MicroBatch
 
 RANKS = (2, 4)
 STAGES = (0, 1, 2, 3)

@@ -1,7 +1,7 @@
 # %% [markdown]
 # Fine-tuning for classification, step by step: the textbook's chapter with the harness's own parts, on the embedded
 # mini model, so that it runs anywhere in about a minute: `python docs/chapter.py`. Editors that know `# %%` open it as
-# a notebook. `harness/run.py` does the same for every strategy, on any number of processes.
+# a notebook. `harness/experiment/run.py` does the same for every strategy, on any number of processes.
 
 # %%
 from pathlib import Path
@@ -10,25 +10,26 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from harness import bench
+from harness import commands
 from harness.baselines import Part, Task, zero_shot
-from harness.config import DataConfig, EngineConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
-from harness.data.batches import encode_split, global_batches
+from harness.config.schema import DataConfig, EngineConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from harness.config.strategy import Input, Strategy
+from harness.config.suite import load_suite
+from harness.data.batching import global_batches
 from harness.data.dataset import load_dataset
+from harness.data.encoding import encode_split
 from harness.data.tokenizer import load_tokenizer
-from harness.decide import resolve_model
-from harness.declare import Input, Strategy
-from harness.engine.factory import open_engine
-from harness.engine.world import World
-from harness.evaluate import measure, predict
+from harness.distributed.process_group import World
+from harness.features.features import Computed
 from harness.model.continuation import MINI_PROOF, continue_greedily
-from harness.model.features import Computed
 from harness.model.models import model_of
-from harness.model.rows import Rows
+from harness.model.packing import Rows
 from harness.model.split import parameter_counts, split
-from harness.records import Metrics
-from harness.suite_file import load_suite
-from harness.train import share_of
+from harness.planning.resolve import resolve_model
+from harness.results.record import Metrics
+from harness.training.engines.factory import open_engine
+from harness.training.evaluation import measure, predict
+from harness.training.loop import share_of
 
 RESULTS, CACHE = Path("results") / "chapter", Path("results") / "chapter" / "cache"
 console = Console(width=None if Console().is_terminal else 160)
@@ -145,4 +146,4 @@ engine.close()
 
 compared = ["head_only", "last_block", "first_token", "length_rule", "tfidf"]
 suite = load_suite(None, {"strategy": compared, "model.name": "mini", "data.name": "synthetic", "seed": [SEED]}, [])
-bench.run_suite(console, suite, RESULTS, CACHE, force=False)
+commands.run_suite(console, suite, RESULTS, CACHE, force=False)

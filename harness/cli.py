@@ -12,7 +12,7 @@ from platformdirs import user_cache_path
 from rich.console import Console
 from rich.markup import escape
 
-from harness import UserError
+from harness.errors import UserError
 
 app = typer.Typer(
     help="Which part of a pretrained decoder to fine-tune for classification, which token to read, what it costs.",
@@ -65,9 +65,9 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="print the table and what went wrong, no progress")] = False,
 ) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
-    from harness import baselines, bench
-    from harness.config import Hosts
-    from harness.suite_file import load_suite, parse_seeds, split_assignments
+    from harness import baselines, commands
+    from harness.config.schema import Hosts
+    from harness.config.suite import load_suite, parse_seeds, split_assignments
     from strategies import built_in_names
 
     names = [*built_in_names(), *baselines.NAMES] if strategy == "all" else strategy.split(",") if strategy else None
@@ -89,7 +89,7 @@ def run(
     }
     suite = load_suite(config, options, split_assignments(assign or []))
     hosts = Hosts(node_rank=node_rank, rendezvous=rdzv, hostfile=hostfile)
-    raise typer.Exit(bench.run_suite(console, suite, results, cache, force, hosts, save, quiet))
+    raise typer.Exit(commands.run_suite(console, suite, results, cache, force, hosts, save, quiet))
 
 
 @app.command()
@@ -104,19 +104,19 @@ def table(
     ] = None,
 ) -> None:
     """The comparison table of the records in a results folder, printed and written."""
-    from harness import bench
-    from harness.report.sheet import View
+    from harness import commands
+    from harness.report.table.sheet import View
 
     view = View(sort, tuple(columns.split(",")) if columns else None, contains)
-    bench.show_results(console, results, reference, view, form)
+    commands.show_results(console, results, reference, view, form)
 
 
 @app.command()
 def report(results: Results = RESULTS, reference: Reference = None, cache: Cache = CACHE) -> None:
     """Tables, plots and a page (report.html) of the records in a results folder, written."""
-    from harness import bench
+    from harness import commands
 
-    bench.make_report(console, results, cache, reference)
+    commands.make_report(console, results, cache, reference)
 
 
 @app.command()
@@ -125,9 +125,9 @@ def gate(
     results: Results = RESULTS,
 ) -> None:
     """Run a small suite again and compare it with the committed reference; exit code 1 on a real regression."""
-    from harness import bench
+    from harness import commands
 
-    raise typer.Exit(bench.run_gate(console, results, update))
+    raise typer.Exit(commands.run_gate(console, results, update))
 
 
 @app.command("list")
@@ -172,9 +172,9 @@ def predict(
     cache: Cache = CACHE,
 ) -> None:
     """Label and probability of texts, by the classifier that `ftbench run --save` has kept."""
-    from harness import answers
+    from harness.serving import predictions
 
-    answers.predict(classifier, cache, texts or [], file, jsonl)
+    predictions.predict(classifier, cache, texts or [], file, jsonl)
 
 
 @app.command()
@@ -184,9 +184,9 @@ def export(
     cache: Cache = CACHE,
 ) -> None:
     """Write the kept classifier as a folder that transformers loads with GPT2ForSequenceClassification."""
-    from harness import answers
+    from harness.serving import predictions
 
-    answers.export(console, classifier, cache, folder)
+    predictions.export(console, classifier, cache, folder)
 
 
 def main() -> None:

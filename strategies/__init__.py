@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from harness import UserError
-from harness.declare import Strategy
+from harness.config.strategy import Strategy
+from harness.errors import UserError
 
 ENTRY_POINT_GROUP = "ftbench.strategies"
 # From the least trained to the most, then the variants of reading, input and attention.
@@ -109,7 +109,7 @@ def _entry(name: str, module: ModuleType, origin: str) -> Entry:
     if not isinstance(declared, Strategy):
         raise UserError(
             f"strategy {name!r} ({origin}) declares no strategy: its module needs a line "
-            "`strategy = Strategy(...)`, with Strategy from harness.declare."
+            "`strategy = Strategy(...)`, with `from harness import Strategy`."
         )
     lines = (module.__doc__ or "").strip().splitlines()
     return Entry(name, declared, lines[0] if lines else "", origin, _sha256_of(module))

@@ -1,5 +1,5 @@
 """Every parameter of the backbone and the head."""
 
-from harness.declare import Strategy
+from harness import Strategy
 
 strategy = Strategy(trainable=("all",))

@@ -1,5 +1,5 @@
 """Only the new head: the frozen backbone is a fixed feature extractor."""
 
-from harness.declare import Strategy
+from harness import Strategy
 
 strategy = Strategy()

@@ -1,5 +1,5 @@
 """The last block, the final LayerNorm and the head: the textbook's choice."""
 
-from harness.declare import Strategy
+from harness import Strategy
 
 strategy = Strategy(trainable=("block.-1", "final_norm"))

@@ -1,5 +1,5 @@
 """The textbook's input: rows padded to the longest training text, padding attended, position -1 read."""
 
-from harness.declare import Input, Strategy
+from harness import Input, Strategy
 
 strategy = Strategy(trainable=("block.-1", "final_norm"), readout="last", input=Input(pad_to="longest"))

@@ -1,5 +1,5 @@
 """Low-rank adapters on every Linear, the head included; the backbone itself stays frozen."""
 
-from harness.declare import Adapter, Strategy
+from harness import Adapter, Strategy
 
 strategy = Strategy(adapt=(Adapter(rank=16, alpha=16.0),))

@@ -1,5 +1,5 @@
 """The last block trained, the mean over all real tokens read."""
 
-from harness.declare import Strategy
+from harness import Strategy
 
 strategy = Strategy(trainable=("block.-1", "final_norm"), readout="mean")

@@ -1,5 +1,5 @@
 """The last block trained without the causal mask: every token sees the whole text, in all blocks."""
 
-from harness.declare import Strategy
+from harness import Strategy
 
 strategy = Strategy(trainable=("block.-1", "final_norm"), attention="full")

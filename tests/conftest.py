@@ -15,9 +15,10 @@ import pytest
 from rich.console import Console
 
 from benchmarks.processes import encoded
-from harness import bench, cli
-from harness.records import Record, Store
-from harness.suite_file import load_suite
+from harness import cli, commands
+from harness.config.suite import load_suite
+from harness.results.record import Record
+from harness.results.store import Store
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,7 +49,7 @@ def run_here(tmp_path: Path) -> Callable[..., list[Record]]:
         suite = load_suite(None, dotted, [])
         store = Store(tmp_path / results)
         before = {record.run_id for record in store.all()}
-        bench.run_suite(Console(quiet=True), suite, tmp_path / results, tmp_path / "cache", force, save=save)
+        commands.run_suite(Console(quiet=True), suite, tmp_path / results, tmp_path / "cache", force, save=save)
         order = [run.strategy for run in suite.runs()]
         new = [record for record in store.all() if record.run_id not in before]
         return sorted(new, key=lambda record: (order.index(record.config["strategy"]), record.seed))
@@ -148,4 +149,4 @@ def _is_worker(process: psutil.Process) -> bool:
         arguments = process.cmdline()
     except psutil.NoSuchProcess:  # ended while it was looked at
         return False
-    return "harness.worker" in arguments and "torch.distributed.run" not in arguments
+    return "harness.launch.worker" in arguments and "torch.distributed.run" not in arguments

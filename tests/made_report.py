@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness import bench
-from harness.suite_file import load_suite
+from harness import commands
+from harness.config.suite import load_suite
 
 SCRIPT = "<script>alert(1)</script>"
 STRATEGIES = ["head_only", "last_block", "tfidf", "majority", "length_rule"]
@@ -35,9 +35,9 @@ def make_report(folder: Path) -> Path:
         {"data.name": str(_data_file(folder)), "strategy": STRATEGIES},
         {"data.name": "synthetic", "data.size": 200, "strategy": ["head_only", "last_block"]},
     ):
-        bench.run_suite(console, load_suite(None, base | options, []), results, cache, force=False)
+        commands.run_suite(console, load_suite(None, base | options, []), results, cache, force=False)
     damaged = results / "runs" / "a damaged <i>one" / "record.json"
     damaged.parent.mkdir()
     damaged.write_text("{}")
-    bench.make_report(console, results, cache)
+    commands.make_report(console, results, cache)
     return results

@@ -12,18 +12,18 @@ import numpy as np
 import torch
 
 import strategies
-from harness.config import DataConfig, EngineConfig, OptimizerConfig, TrainingConfig
-from harness.data.batches import Examples, encode_split
+from harness.config.schema import DataConfig, EngineConfig, OptimizerConfig, TrainingConfig
 from harness.data.dataset import load_dataset
+from harness.data.encoding import Examples, encode_split
 from harness.data.tokenizer import load_tokenizer
-from harness.engine.deepspeed import DeepSpeedEngine
-from harness.engine.protocol import Engine
-from harness.engine.world import World, connect, disconnect, leave
-from harness.model.features import Computed, Features
+from harness.distributed.process_group import World, connect, disconnect, leave
+from harness.features.features import Computed, Features
 from harness.model.gpt2 import SHAPES
 from harness.model.split import split
 from harness.model.weights import RandomWeights, filled_backbone
-from harness.train import share_of
+from harness.training.engines.deepspeed import DeepSpeedEngine
+from harness.training.engines.protocol import Engine
+from harness.training.loop import share_of
 
 SAVED_AFTER, STEPS, BATCH = 3, 6, 8
 DATA, CACHE = DataConfig(name="synthetic", size=80), Path("never written")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from harness.data.sources import load_file
-from harness.records import Store
+from harness.results.store import Store
 
 # Data files
 

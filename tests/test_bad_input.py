@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.records import Store
+from harness.results.store import Store
 from tests.conftest import ROOT, assert_refused, command, records_below
 
 LONG = pytest.mark.long
@@ -147,7 +147,7 @@ def test_wrong_usage(run_cli: Callable, arguments: list[str]) -> None:
 
 def test_a_strategy_that_trains_what_is_not_there(refused: Callable, tmp_path: Path) -> None:
     path = tmp_path / "high.py"
-    path.write_text("from harness.declare import Strategy\nstrategy = Strategy(trainable=('block.11',))\n")
+    path.write_text("from harness import Strategy\nstrategy = Strategy(trainable=('block.11',))\n")
     told = refused("--strategy", str(path))
     assert "'block.11'" in told
     assert "from -4 to 3" in told

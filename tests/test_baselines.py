@@ -20,18 +20,19 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import strategies
 from harness import baselines
 from harness.baselines import Part, Task
-from harness.config import DataConfig, RunConfig
-from harness.data.batches import Examples
+from harness.config.schema import DataConfig, RunConfig
 from harness.data.dataset import load_dataset
+from harness.data.encoding import Examples
 from harness.data.tokenizer import load_tokenizer
 from harness.model.gpt2 import SHAPES
 from harness.model.models import GPT2Model
-from harness.records import SCHEMA_FILE, Record, Store
-from harness.report.columns import rows
-from harness.report.comparison import Group, compare, groups
+from harness.report.analysis.comparison import Group, compare, groups
 from harness.report.files import comparison
-from harness.report.formats import markdown
-from harness.report.sheet import sheets
+from harness.report.table.columns import rows
+from harness.report.table.formats import markdown
+from harness.report.table.sheet import sheets
+from harness.results.record import SCHEMA_FILE, Record
+from harness.results.store import Store
 from tests.conftest import predicted_by
 
 ALL = list(baselines.NAMES)

@@ -10,16 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.data.batches import (
-    batches_by_length,
-    batches_in_order,
-    encode_split,
-    gather_rows,
-    global_batches,
-    micro_batches,
-)
+from harness import Input
+from harness.data.batching import batches_by_length, batches_in_order, gather_rows, global_batches, micro_batches
+from harness.data.encoding import encode_split
 from harness.data.tokenizer import END_OF_TEXT, load_tokenizer
-from harness.declare import Input
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.records import Record, Store
+from harness.results.record import Record
+from harness.results.store import Store
 from tests.conftest import ROOT, command, losses_of, predicted_by, workers_of
 
 ENGINES = {

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import UserError
-from harness.config import RunConfig
-from harness.suite_file import load_suite, parse_seeds, split_assignments
+from harness.config.schema import RunConfig
+from harness.config.suite import load_suite, parse_seeds, split_assignments
+from harness.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import strategies
-from harness.model import cpu_products
-from harness.model.adapters import LoRALinear
+from harness.kernels import cpu_products
+from harness.kernels.cpu_products import FEW_ROWS, linear, linear_gelu, pack, unpack
 from harness.model.attention import Key, Value
-from harness.model.cpu_products import FEW_ROWS, linear, linear_gelu, pack, unpack
-from harness.model.rows import Rows
+from harness.model.lora import LoRALinear
+from harness.model.packing import Rows
 from harness.model.split import Prefix, split
 from harness.model.weights import RandomWeights, filled_backbone
 

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import UserError
-from harness.config import DataConfig
+from harness.config.schema import DataConfig
 from harness.data.dataset import Dataset, load_dataset
 from harness.data.sources import load_file
 from harness.data.splits import cut, near_duplicate_key
+from harness.errors import UserError
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 

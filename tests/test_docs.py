@@ -21,14 +21,15 @@ import pytest
 import typer
 
 import strategies
-from harness import UserError, baselines, bench, cli
-from harness.suite_file import SuiteConfig
+from harness import baselines, cli, commands
+from harness.config.suite import SuiteConfig
+from harness.errors import UserError
 from tests.conftest import ROOT
 
 # What the reader is to bring, or to put in place of a name in capitals: made for a test, so that the rest is checked.
 READERS_FILES = {
     "reviews.csv": "text,label\n" + "".join(f"text number {n},{'good' if n % 2 else 'bad'}\n" for n in range(40)),
-    "path/to/mine.py": "from harness.declare import Strategy\n\nstrategy = Strategy()\n",
+    "path/to/mine.py": "from harness import Strategy\n\nstrategy = Strategy()\n",
     "hosts.txt": "worker-1 slots=4\nworker-2 slots=4\n",
 }
 # What stands in code spans without being a whole command.
@@ -58,7 +59,7 @@ def commands_of(page: Path) -> Iterator[str]:
 
 
 @cache
-def commands() -> dict[str, str]:
+def documented_commands() -> dict[str, str]:
     """Every command, with a page that has it."""
     found = {}
     for page in PAGES:
@@ -106,7 +107,7 @@ def check_ftbench(arguments: list[str], folder: Path, monkeypatch: pytest.Monkey
     """Parse a command line of ftbench; of `run` the suite that it asks for, checked as far as nothing is loaded."""
     asked: list[SuiteConfig] = []
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(bench, "run_suite", lambda console, suite, *rest: asked.append(suite) or 0)
+    monkeypatch.setattr(commands, "run_suite", lambda console, suite, *rest: asked.append(suite) or 0)
     group = typer.main.get_command(cli.app)
     sub_command, *rest = arguments
     assert sub_command in group.commands, f"ftbench has no command {sub_command!r}"
@@ -164,11 +165,11 @@ def test_commands_are_found() -> None:
         "STRATEGY=last_block,full SEEDS=0,1,2 sbatch --array=0-5 cluster/slurm.sbatch",
         "make bench MODEL=hf:./model.gguf",  # without the words beside it
     ):
-        assert command in commands()
-    assert len(commands()) > 40
+        assert command in documented_commands()
+    assert len(documented_commands()) > 40
 
 
-@pytest.mark.parametrize("command", map(checked, commands()))
+@pytest.mark.parametrize("command", map(checked, documented_commands()))
 def test_a_command_can_be_typed_so(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(command, folder, monkeypatch)
 
@@ -222,7 +223,7 @@ def test_the_next_steps_lead_to_a_report_and_a_prediction(folder: Path) -> None:
         "ftbench export my_classifier",
         "ftbench table --sort test --format markdown",
     ]
-    assert not set(steps) - set(commands())
+    assert not set(steps) - set(documented_commands())
     told = [typed(step, folder) for step in steps]
     assert "ftbench predict" in told[0]
     assert (folder / "results" / "report.html").exists()
@@ -236,14 +237,14 @@ def test_the_next_steps_lead_to_a_report_and_a_prediction(folder: Path) -> None:
     ["ftbench explain last_block", "ftbench list", "ftbench list --model mini", "ftbench check-weights --model mini"],
 )
 def test_commands_that_only_look(command: str, run_cli: Callable) -> None:
-    assert command in commands()
+    assert command in documented_commands()
     code, out, _ = run_cli(*shlex.split(command)[1:], results=None)
     assert (code, bool(out)) == (0, True)
 
 
 @pytest.mark.long
 def test_every_command_on_the_embedded_model_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = [command for command in commands() if command.startswith("make bench")]
+    own = [command for command in documented_commands() if command.startswith("make bench")]
     with monkeypatch.context() as patched:
         quick = [command for command in own if is_quick(check(command, folder, patched))]
     assert quick

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.records import Record, Store
+from harness.results.record import Record
+from harness.results.store import Store
 from strategies import built_in_names
 from tests.conftest import ROOT, exchanged_parameters, losses_of, predicted_by
 

@@ -11,23 +11,23 @@ import pytest
 import torch
 
 import strategies
-from harness.checkpoint import Checkpoints
-from harness.config import DataConfig, OptimizerConfig, TrainingConfig
-from harness.data.batches import Examples, encode_split, longest_row
+from harness.config.schema import DataConfig, OptimizerConfig, TrainingConfig
 from harness.data.dataset import load_dataset
-from harness.data.fetch import assets_folder
+from harness.data.downloads import assets_folder
+from harness.data.encoding import Examples, encode_split, longest_row
 from harness.data.tokenizer import load_tokenizer
-from harness.engine.ddp import DDPEngine
-from harness.engine.world import World
-from harness.evaluate import predict
+from harness.distributed.process_group import World
+from harness.features.features import Computed, Features
+from harness.features.store import FeatureStore
 from harness.measure.clock import Clock
-from harness.model.feature_store import FeatureStore
-from harness.model.features import Computed, Features
 from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import RandomWeights, filled_backbone
-from harness.records import Store
-from harness.train import train
+from harness.results.store import Store
+from harness.training.checkpoints import Checkpoints
+from harness.training.engines.ddp import DDPEngine
+from harness.training.evaluation import predict
+from harness.training.loop import train
 from tests.conftest import losses_of
 
 CPU = torch.device("cpu")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import strategies
-from harness.decide import split_without_tensors, trainable_parameters
 from harness.model.models import model_of
-from harness.records import Record
+from harness.planning.strategy import split_without_tensors, trainable_parameters
 from harness.report.explain import PADDING, lines
+from harness.results.record import Record
 from tests.hub_models import save_small
 
 DECODERS = ["head_only", "last_block", "last_two_blocks", "full", "lora", "mean_pool", "last_padded"]
@@ -111,7 +111,7 @@ def test_which_token_is_read_and_what_it_sees(explain: Callable) -> None:
 
 def test_a_strategy_of_ones_own(explain: Callable, run_cli: Callable, tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
-    declare = "from harness.declare import Input, Strategy\n"
+    declare = "from harness import Input, Strategy\n"
     mine.write_text(
         f'"""The biases of block 1."""\n{declare}'
         "def build(backbone):\n"

@@ -13,11 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.data.tokenizer import load_tokenizer
-from harness.engine.world import World
-from harness.evaluate import predict
-from harness.export import library_tokenizer
-from harness.model.features import Computed
-from harness.serve import Classifier
+from harness.distributed.process_group import World
+from harness.features.features import Computed
+from harness.serving.classifier import Classifier
+from harness.serving.export import library_tokenizer
+from harness.training.evaluation import predict
 from tests.conftest import assert_refused
 
 TEXTS = [

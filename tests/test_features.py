@@ -15,16 +15,16 @@ import torch
 from filelock import FileLock
 
 import strategies
-from harness.config import Precision
-from harness.data.batches import Examples
-from harness.declare import Strategy
-from harness.engine.world import World
+from harness import Strategy
+from harness.config.schema import Precision
+from harness.data.encoding import Examples
+from harness.distributed.process_group import World
+from harness.features.features import Computed, Features
+from harness.features.store import FeatureStore
 from harness.model.backbone import Stage
-from harness.model.feature_store import FeatureStore
-from harness.model.features import Computed, Features
 from harness.model.split import Prefix, split
 from harness.model.weights import RandomWeights, empty_backbone
-from harness.records import Store
+from harness.results.store import Store
 from tests.conftest import ROOT, command
 
 CPU = torch.device("cpu")

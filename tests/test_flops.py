@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import strategies
 from harness.measure.flops import forward_flops, training_flops
 from harness.model.gpt2 import GPT2, SHAPES
-from harness.model.rows import Rows
+from harness.model.packing import Rows
 from harness.model.split import split
 
 LENGTHS = np.array([32, 32])  # tokens that no filler follows

@@ -12,13 +12,16 @@ import torch
 import yaml
 
 from benchmarks.gate_errors import lowered, swollen
-from harness import UserError, gate, gate_checks, train
-from harness.engine import ddp, optimizer
-from harness.gate import Cost, Measurement, Run, check_comparable
-from harness.gate_checks import Finding, alarms, compare
+from harness.errors import UserError
+from harness.gate import checks as gate_checks
+from harness.gate import measurement as gate
+from harness.gate.checks import Finding, alarms, compare
+from harness.gate.measurement import Cost, Measurement, Run, check_comparable
 from harness.model import split
 from harness.model.attention import Attended
 from harness.model.backbone import run_stages
+from harness.training import loop as train
+from harness.training.engines import ddp, optimizer
 
 SEEDS, MESSAGES, STEPS = 5, 2_000, 400
 

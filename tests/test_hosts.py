@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.records import Store
+from harness.results.store import Store
 from tests.conftest import ROOT, command, losses_of, predicted_by
 
 pytestmark = pytest.mark.long

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from harness.config import ModelConfig
+from harness.config.schema import ModelConfig
 from harness.data.tokenizer import load_tokenizer
-from harness.model.hub import FAMILIES, HubBackbone
-from harness.model.hub_loading import HubModel
-from harness.model.rows import Rows
-from harness.records import Store
+from harness.model.hub.backbone import FAMILIES, HubBackbone
+from harness.model.hub.loading import HubModel
+from harness.model.packing import Rows
+from harness.results.store import Store
 from tests.conftest import losses_of, predicted_by
 from tests.hub_models import WORDS, save_small, small_model
 

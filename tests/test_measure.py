@@ -16,18 +16,18 @@ from scipy.special import softmax
 from sklearn.metrics import classification_report, roc_auc_score
 from torch import nn
 
-from harness.engine.precision import InPrecision
-from harness.engine.world import World
-from harness.evaluate import measure, predict
+from harness.distributed.process_group import World
+from harness.features.features import Stored
 from harness.measure.clock import WARM_UP_STEPS, Clock, Step, step_milliseconds, throughput
 from harness.measure.communication import measure_communication
 from harness.measure.memory import MemoryMeter, anonymous_bytes, keep_freed_memory
-from harness.model.features import Stored
 from harness.model.gpt2 import SHAPES, GPT2Block
-from harness.model.rows import Rows
+from harness.model.packing import Rows
+from harness.model.precision import InPrecision
 from harness.model.split import Suffix
-from harness.records import Store
+from harness.results.store import Store
 from harness.statistics import expected_calibration_error
+from harness.training.evaluation import measure, predict
 
 CPU = torch.device("cpu")
 

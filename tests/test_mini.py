@@ -15,15 +15,16 @@ import torch
 from scipy.stats import ttest_1samp
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from harness.config import DataConfig
+from harness.config.schema import DataConfig
 from harness.data import synthetic
 from harness.data.dataset import load_dataset
 from harness.data.sources import generate_synthetic
 from harness.data.tokenizer import load_tokenizer
+from harness.files import file_sha256
 from harness.model.gpt2 import SHAPES
-from harness.model.rows import Rows
-from harness.model.weights import MINI_CHECKPOINT, Checkpoint, RandomWeights, file_sha256, filled_backbone
-from harness.records import Record
+from harness.model.packing import Rows
+from harness.model.weights import MINI_CHECKPOINT, Checkpoint, RandomWeights, filled_backbone
+from harness.results.record import Record
 from tools import pretrain_mini
 
 SIZE = 3000  # the default: 600 test messages

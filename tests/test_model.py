@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import strategies
-from harness.declare import Strategy
+from harness import Strategy
 from harness.model.continuation import continue_greedily
 from harness.model.gpt2 import GPT2, SHAPES
-from harness.model.rows import Rows
+from harness.model.packing import Rows
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import Checkpoint, RandomWeights, filled_backbone
 
@@ -206,7 +206,7 @@ def test_only_without_the_causal_mask_does_the_first_token_see_the_last(attentio
 
 
 def test_an_unknown_stage_is_named() -> None:
-    from harness import UserError
+    from harness.errors import UserError
 
     with pytest.raises(UserError, match=r"block\.7.*block\.N.*-4 to 3"):
         _cut(Strategy(trainable=("block.7",)))

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 import strategies
-from harness.config import OptimizerConfig
-from harness.model.occurring_tokens import OccurringTokens, leave_out_tokens
+from harness.config.schema import OptimizerConfig
+from harness.kernels.occurring_tokens import OccurringTokens, leave_out_tokens
 from harness.model.split import Suffix, split
 from harness.model.weights import RandomWeights, filled_backbone
-from harness.records import Record
+from harness.results.record import Record
 from tests.test_features import examples_of
 
 PARTS = {"train": examples_of([[5, 6, 7], [300]]), "test": examples_of([[5, 9]])}
@@ -75,7 +75,7 @@ def test_their_losses_are_the_same(run_here: Callable, tmp_path: Path) -> None:
     (record,) = run_here(**options)
     losses = (tmp_path / "results" / "runs" / record.run_id / "losses.csv").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.run.leave_out_tokens", lambda suffix, examples: None)
+        patch.setattr("harness.experiment.run.leave_out_tokens", lambda suffix, examples: None)
         (again,) = run_here(results="whole", **options)
     assert (tmp_path / "whole" / "runs" / again.run_id / "losses.csv").read_bytes() == losses
     assert np.isfinite(record.metrics.test.loss)

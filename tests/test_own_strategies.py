@@ -10,19 +10,19 @@ import pytest
 from torch import nn
 
 import strategies
-from harness import UserError, cli
-from harness.declare import Strategy
-from harness.launch import launch
+from harness import Strategy, cli
+from harness.config.suite import load_suite
+from harness.errors import UserError
+from harness.launch.launcher import launch
 from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.split import parameter_counts, split
-from harness.plan import resolve
-from harness.records import Store
-from harness.suite_file import load_suite
+from harness.planning.plan import resolve
+from harness.results.store import Store
 from tests.test_strategies import EXPECTED
 
 OWN = '''"""Only the biases."""
 
-from harness.declare import Strategy
+from harness import Strategy
 
 
 def build(backbone):
@@ -73,7 +73,7 @@ def test_code_may_use_a_block_twice(run_here: Callable, tmp_path: Path) -> None:
     path = tmp_path / "twice.py"
     path.write_text("""from dataclasses import dataclass
 
-from harness.declare import Strategy
+from harness import Strategy
 
 
 @dataclass
@@ -91,7 +91,7 @@ strategy = Strategy(build=Twice(0), trainable=("block.-1",))
 
 
 def test_values_that_code_changes_stay_changed(run_here: Callable, tmp_path: Path) -> None:
-    source = """from harness.declare import Strategy
+    source = """from harness import Strategy
 
 def build(backbone):
     for block in backbone.blocks:
@@ -143,7 +143,7 @@ def test_a_file_may_declare_dataclasses(tmp_path: Path) -> None:
     """These look their module up by name."""
     path = tmp_path / "settings.py"
     declared = "@dataclass\nclass Settings:\n    rate: float = 0.5\n\n\nstrategy = Strategy()\n"
-    imports = "from dataclasses import dataclass\nfrom harness.declare import Strategy\n"
+    imports = "from dataclasses import dataclass\nfrom harness import Strategy\n"
     path.write_text(f"from __future__ import annotations\n{imports}{declared}")
     assert strategies.load(str(path)).name == "settings"
 
@@ -201,17 +201,26 @@ BROKEN = {
     "needs what is not there": ("import no_such_module_anywhere", "no_such_module_anywhere"),
     "declares nothing": ("x = 1", "strategy = Strategy(...)"),
     "declares something else": ("strategy = 'full'", "strategy = Strategy(...)"),
-    "unknown readout": ("from harness.declare import *\nstrategy = Strategy(readout='lst')", "readout='lst'"),
-    "unknown attention": ("from harness.declare import *\nstrategy = Strategy(attention='both')", "attention='both'"),
-    "unknown field": ("from harness.declare import *\nstrategy = Strategy(train=())", "train"),
-    "one string": ("from harness.declare import *\nstrategy = Strategy(trainable='all')", "trainable='all'"),
-    "a list": ("from harness.declare import *\nstrategy = Strategy(trainable=['all'])", "trainable=['all']"),
-    "two adapters": ("from harness.declare import *\nstrategy = Strategy(adapt=(Adapter(), Adapter()))", "at most"),
-    "no tuple": ("from harness.declare import *\nstrategy = Strategy(adapt=Adapter())", "adapt=Adapter"),
-    "number as input": ("from harness.declare import *\nstrategy = Strategy(input=120)", "input=120"),
-    "pads to nothing": ("from harness.declare import *\nstrategy = Strategy(input=Input(0))", "pad_to=0"),
-    "pads to a word": ("from harness.declare import *\nstrategy = Strategy(input=Input('long'))", "pad_to='long'"),
-    "half a rank": ("from harness.declare import *\nstrategy = Strategy(adapt=(Adapter(0.5),))", "rank=0.5"),
+    "unknown readout": ("from harness import *\nstrategy = Strategy(readout='lst')", "readout='lst'"),
+    "unknown attention": (
+        "from harness import *\nstrategy = Strategy(attention='both')",
+        "attention='both'",
+    ),
+    "unknown field": ("from harness import *\nstrategy = Strategy(train=())", "train"),
+    "one string": ("from harness import *\nstrategy = Strategy(trainable='all')", "trainable='all'"),
+    "a list": ("from harness import *\nstrategy = Strategy(trainable=['all'])", "trainable=['all']"),
+    "two adapters": (
+        "from harness import *\nstrategy = Strategy(adapt=(Adapter(), Adapter()))",
+        "at most",
+    ),
+    "no tuple": ("from harness import *\nstrategy = Strategy(adapt=Adapter())", "adapt=Adapter"),
+    "number as input": ("from harness import *\nstrategy = Strategy(input=120)", "input=120"),
+    "pads to nothing": ("from harness import *\nstrategy = Strategy(input=Input(0))", "pad_to=0"),
+    "pads to a word": (
+        "from harness import *\nstrategy = Strategy(input=Input('long'))",
+        "pad_to='long'",
+    ),
+    "half a rank": ("from harness import *\nstrategy = Strategy(adapt=(Adapter(0.5),))", "rank=0.5"),
     "bytes": ("\0", "null bytes"),
 }
 

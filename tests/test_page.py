@@ -14,15 +14,16 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness import bench
+from harness import commands
 from harness.data.dataset import load_dataset
-from harness.records import Record, Store, TrainingCurve
-from harness.report.comparison import Group, compare, groups
-from harness.report.mistakes import mistakes
+from harness.report.analysis.comparison import Group, compare, groups
+from harness.report.analysis.misclassified import mistakes
 from harness.report.page import _highlights, _plain_grid
-from harness.report.plots import confusion, pareto_front
-from harness.report.sheet import sheets
-from harness.report.trends import courses, history
+from harness.report.plots.rows import confusion, pareto_front
+from harness.report.plots.trends import courses, history
+from harness.report.table.sheet import sheets
+from harness.results.record import Record, TrainingCurve
+from harness.results.store import Store
 from tests.made_report import PLOTS, SCRIPT, make_report
 
 
@@ -146,7 +147,7 @@ def test_the_same_records_make_the_same_report(made: Path) -> None:
     stale.write_text("of an earlier report")
     (made / "plots" / "mine.svg").write_text("not the report's")
     before = written()
-    bench.make_report(Console(quiet=True), made, made.parent / "cache")
+    commands.make_report(Console(quiet=True), made, made.parent / "cache")
     assert written() == {name: content for name, content in before.items() if name != stale.name}
     (made / "plots" / "mine.svg").unlink()
 
@@ -260,7 +261,7 @@ def test_a_report_of_thousands_of_records_stays_small(made: Path, tmp_path: Path
             store.write(copy)
             store.write_predictions(copy.run_id, predictions)
             store.write_curve(copy.run_id, curve)
-    bench.make_report(Console(quiet=True), store.results, made.parent / "cache")
+    commands.make_report(Console(quiet=True), store.results, made.parent / "cache")
     assert json.loads((store.results / "comparison.json").read_text())[0]["rows"][19]
     assert (store.results / "report.html").stat().st_size < 5e6
     assert (store.results / "plots" / "table1_history.svg").exists()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import strategies
-from harness.config import DataConfig
+from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
-from harness.records import Store
+from harness.results.store import Store
 from tests.conftest import curve_of, exchanged_parameters, losses_of, predicted_by
 
 # 250 texts: 175 / 25 / 50, none of which divides by the ranks; 22 batches an epoch, the last one of 7.

@@ -16,11 +16,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from harness.plan import Plan, resolve
-from harness.report.live import Live, duration
-from harness.report.progress import LOG, EventLog, Lines
-from harness.report.remaining import WINDOW_STEPS, Remaining
-from harness.suite_file import load_suite
+from harness.config.suite import load_suite
+from harness.planning.plan import Plan, resolve
+from harness.progress.live import Live, duration
+from harness.progress.observers import LOG, EventLog, Lines
+from harness.progress.remaining import WINDOW_STEPS, Remaining
 from tests.conftest import ROOT, command
 
 EPOCHS, STEPS = 5, 500

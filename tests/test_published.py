@@ -10,20 +10,21 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from harness import bench
-from harness.plan import PlannedRow
-from harness.records import Record, Store
-from harness.report.published import PARTS, Line, judged, notes, print_published
-from harness.report.suites import KeptSuite
+from harness import commands
+from harness.config.suite import Published, load_suite
+from harness.planning.plan import PlannedRow
+from harness.report.analysis.published import PARTS, Line, judged, notes, print_published
+from harness.results.record import Record
+from harness.results.store import Store
+from harness.results.suites import KeptSuite
 from harness.statistics import next_run_interval
-from harness.suite_file import Published, load_suite
 
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
     tmp_path = tmp_path_factory.mktemp("record")
     suite = load_suite(None, {"model.name": "mini", "data.name": "synthetic", "data.size": 100}, ["training.epochs=0"])
-    bench.run_suite(Console(quiet=True), suite, tmp_path / "made", tmp_path / "cache", False)
+    commands.run_suite(Console(quiet=True), suite, tmp_path / "made", tmp_path / "cache", False)
     (made,) = Store(tmp_path / "made").all()
     return made
 

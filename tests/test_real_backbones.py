@@ -10,13 +10,13 @@ import pytest
 import torch
 import transformers
 
-from harness.config import ModelConfig
-from harness.data.hub_files import locate
+from harness.config.schema import ModelConfig
+from harness.data.hub import locate
 from harness.data.tokenizer import load_tokenizer
-from harness.model.hub_loading import HubModel
-from harness.model.rows import Rows
-from harness.records import Store
-from harness.report.comparison import Entry, Group, compare
+from harness.model.hub.loading import HubModel
+from harness.model.packing import Rows
+from harness.report.analysis.comparison import Entry, Group, compare
+from harness.results.store import Store
 from tests.wheel_models import DECODER, ENCODER, WheelModel, fetch_models
 
 pytestmark = pytest.mark.long

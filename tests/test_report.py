@@ -14,17 +14,18 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness import bench
-from harness.records import Record, Store, newest_of_each
-from harness.report.columns import columns, rows
-from harness.report.comparison import Group, compare, groups
+from harness import commands
+from harness.config.suite import load_suite
+from harness.report.analysis.comparison import Group, compare, groups
+from harness.report.analysis.scaling import scaling, scaling_markdown
 from harness.report.files import comparison, summary, write_tables
-from harness.report.formats import markdown
-from harness.report.scaling import scaling, scaling_markdown
-from harness.report.sheet import sheets
-from harness.report.table import print_table
+from harness.report.table.columns import columns, rows
+from harness.report.table.formats import markdown
+from harness.report.table.sheet import sheets
+from harness.report.table.terminal import print_table
+from harness.results.record import Record
+from harness.results.store import Store, newest_of_each
 from harness.statistics import accuracy_interval, mcnemar, paired_difference
-from harness.suite_file import load_suite
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def run_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, pd.DataF
     options = {"model.name": "mini", "data.name": "synthetic", "data.size": 400, "training.epochs": 0}
     store = Store(folder / "results")
     suite = load_suite(None, {**options, "strategy": "head_only"}, [])
-    bench.run_suite(Console(quiet=True), suite, store.results, folder / "cache", force=False)
+    commands.run_suite(Console(quiet=True), suite, store.results, folder / "cache", force=False)
     (record,) = store.all()
     return record, store.predictions(record.run_id)
 

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.records import Record, Store
-from harness.report.comparison import Group, compare, groups
-from harness.report.notes import heading, headings
-from harness.report.scaling import scaling
-from harness.report.sheet import sheets
-from harness.suite_file import load_suite
+from harness.config.suite import load_suite
+from harness.report.analysis.comparison import Group, compare, groups
+from harness.report.analysis.scaling import scaling
+from harness.report.table.notes import heading, headings
+from harness.report.table.sheet import sheets
+from harness.results.record import Record
+from harness.results.store import Store
 
 SMALL = {"data__size": 60, "training__epochs": 0}
-DECLARED = "from harness.declare import Strategy\n\nstrategy = Strategy()\n"
+DECLARED = "from harness import Strategy\n\nstrategy = Strategy()\n"
 
 
 @pytest.fixture

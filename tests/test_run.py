@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
-from harness.records import SCHEMA_FILE, Record, Store, json_schema
+from harness.results.record import SCHEMA_FILE, Record, json_schema
+from harness.results.store import Store
 from harness.statistics import wilson_interval
 from tests.conftest import ROOT, command, curve_of, workers_of
 
@@ -109,7 +110,7 @@ def test_a_readout_that_is_overridden_is_recorded_and_shown(run_here: Callable, 
 
 _FAILING = '''
 """Fails when it is built."""
-from harness.declare import Strategy
+from harness import Strategy
 
 
 def build(backbone):
@@ -166,7 +167,7 @@ from pathlib import Path
 
 import torch
 
-from harness.declare import Strategy
+from harness import Strategy
 
 
 def build(backbone):

@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 
 import strategies
-from harness import UserError, kept
-from harness.config import DataConfig
+from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
-from harness.records import Store
-from harness.serve import Classifier
+from harness.errors import UserError
+from harness.results import saved_classifier as kept
+from harness.results.store import Store
+from harness.serving.classifier import Classifier
 from tests.conftest import assert_refused
 
 SIZE = 200
@@ -56,7 +57,7 @@ def _test_texts(size: int = SIZE) -> list[str]:
 
 DROPOUT_BELOW = """
 from torch import nn
-from harness.declare import Strategy
+from harness import Strategy
 
 def build(backbone):
     block = backbone.stages()["block.0"]
@@ -248,7 +249,7 @@ def test_a_classifier_may_move_but_must_be_whole(predict: Callable, refused_text
 
 def test_what_it_stands_on_must_be_the_same(run_here: Callable, predict: Callable, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        '"""Mine."""\nfrom harness.declare import Strategy\nstrategy = Strategy(trainable=("final_norm",))\n'
+        '"""Mine."""\nfrom harness import Strategy\nstrategy = Strategy(trainable=("final_norm",))\n'
     )
     run_here(strategy=[str(tmp_path / "mine.py")], save=True, **SMALL)
     folder = tmp_path / "results" / "classifier"

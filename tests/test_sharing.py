@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 
 import strategies
-from harness.declare import Readout, Strategy
-from harness.model.distinct_rows import DistinctRows
+from harness import Readout, Strategy
+from harness.features.distinct import DistinctRows
 from harness.model.gpt2 import GPT2
-from harness.model.rows import Rows
+from harness.model.packing import Rows
 from harness.model.weights import RandomWeights, filled_backbone
 from tests.test_features import examples_of, open_store
 

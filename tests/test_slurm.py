@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.records import Record, Store
+from harness.results.record import Record
+from harness.results.store import Store
 from tests.conftest import ROOT, command, losses_of, predicted_by
 from tests.slurm_cluster import NODES, Cluster, NotAvailable, slurm_cluster
 from tests.test_checkpoint import LONG

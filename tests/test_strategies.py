@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 import strategies
-from harness import UserError
-from harness.decide import trainable_parameters
-from harness.declare import Adapter, Input, Strategy
-from harness.model.adapters import LoRALinear, adapt
+from harness import Adapter, Input, Strategy
+from harness.errors import UserError
 from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.lora import LoRALinear, adapt
 from harness.model.models import GPT2Model
 from harness.model.split import parameter_counts, split
+from harness.planning.strategy import trainable_parameters
 
 # Trained parameters of the 124M model with two classes, and the first stage above the cut. Embeddings alone are no
 # prefix worth keeping.

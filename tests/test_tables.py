@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness import bench
-from harness.records import Store
-from harness.suite_file import load_suite
+from harness import commands
+from harness.config.suite import load_suite
+from harness.results.store import Store
 
 STRATEGIES = ["head_only", "last_block", "tfidf"]
 
@@ -24,7 +24,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
     options = {"model.name": "mini", "data.name": "synthetic", "data.size": 300, "training.epochs": 1}
     suite = load_suite(None, {**options, "strategy": STRATEGIES, "seed": [0, 1]}, [])
-    bench.run_suite(Console(quiet=True), suite, folder / "results", folder / "cache", force=False)
+    commands.run_suite(Console(quiet=True), suite, folder / "results", folder / "cache", force=False)
     return folder / "results"
 
 

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from harness import UserError, decide, plan
-from harness.config import RunConfig
-from harness.decide import effective_strategy, trainable_parameters
+from harness.config.schema import RunConfig
+from harness.config.suite import Row, SuiteConfig, load_suite
+from harness.errors import UserError
 from harness.model.backbone import run_stages
 from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.models import GPT2Model
-from harness.model.rows import Rows
-from harness.records import Store
-from harness.suite_file import Row, SuiteConfig, load_suite
+from harness.model.packing import Rows
+from harness.planning import plan
+from harness.planning import resolve as decide
+from harness.planning.strategy import effective_strategy, trainable_parameters
+from harness.results.store import Store
 
 TEXTBOOK = Path(__file__).parents[1] / "configs" / "textbook.yaml"
 # model, weights, readout, trained parameters, pad_to, batch size, micro-batch size, attention: section 2 of the design.

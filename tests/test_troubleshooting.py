@@ -21,9 +21,9 @@ FOLDERS = ("harness", "strategies")
 # What becomes a UserError where a person has asked for it.
 ERRORS = {"UserError", "NotAvailable"}
 # Of what a strategy declares: told as "strategy NAME can't be loaded: ValueError: ...".
-DECLARED = Path("harness/declare.py")
+DECLARED = Path("harness/config/strategy.py")
 # Functions that compose messages, which others raise.
-COMPOSERS = {Path("harness/config_tree.py"): "explain", Path("harness/checkpoint.py"): "_write"}
+COMPOSERS = {Path("harness/config/tree.py"): "explain", Path("harness/training/checkpoints.py"): "_write"}
 # What is raised as it was composed elsewhere.
 WRAPPED = {"problem", "explain(error, RunConfig)", "f'{where}: {explain(error, Entry)}'", "f'{where}: {error}'"}
 # Shorter literals are glue, as in f"{where}: {error}".

@@ -10,14 +10,15 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness import bench
-from harness.records import Record, Store, newest_of_each
-from harness.report.comparison import compare, groups
-from harness.report.formats import markdown
-from harness.report.sheet import sheets
-from harness.report.sweep import best_rates, curves, sweep_notes
-from harness.suite_file import load_suite
-from harness.tune import GRID, SWEPT_SEEDS
+from harness import commands
+from harness.config.suite import load_suite
+from harness.planning.sweep import GRID, SWEPT_SEEDS
+from harness.report.analysis.comparison import compare, groups
+from harness.report.analysis.sweep import best_rates, curves, sweep_notes
+from harness.report.table.formats import markdown
+from harness.report.table.sheet import sheets
+from harness.results.record import Record
+from harness.results.store import Store, newest_of_each
 
 SUITE = {
     "strategy": ["head_only", "last_block", "majority"],
@@ -32,7 +33,7 @@ SUITE = {
 
 def _run(folder: Path) -> list[Record]:
     store = Store(folder / "results")
-    bench.run_suite(Console(quiet=True), load_suite(None, SUITE, []), store.results, folder / "cache", force=False)
+    commands.run_suite(Console(quiet=True), load_suite(None, SUITE, []), store.results, folder / "cache", force=False)
     return store.all()
 
 
@@ -86,12 +87,12 @@ def test_validation_chooses_and_every_seed_runs_at_both_rates(swept: list[Record
 def test_a_strategy_by_path_runs_at_its_own_rate_too(tmp_path: Path) -> None:
     """And DeepSpeed, in one process, joins a group for the sweep and another one for the rest."""
     path = tmp_path / "mine.py"
-    path.write_text("from harness.declare import Strategy\nstrategy = Strategy()\n")
+    path.write_text("from harness import Strategy\nstrategy = Strategy()\n")
     seeds = SWEPT_SEEDS + 1
     asked = {**SUITE, "strategy": [str(path)], "engine.name": "deepspeed", "seed": list(range(seeds))}
     asked |= {"optimizer.learning_rate": 1.2345e-5, "data.size": 100, "training.epochs": 2}
     store = Store(tmp_path / "results")
-    bench.run_suite(Console(quiet=True), load_suite(None, asked, []), store.results, tmp_path / "cache", force=False)
+    commands.run_suite(Console(quiet=True), load_suite(None, asked, []), store.results, tmp_path / "cache", force=False)
     assert {record.status for record in store.all()} == {"ok"}
     rates = [_rate(record) for record in store.all()]
     assert len(set(rates)) == len(GRID), "the common rate is one of the grid, whatever its digits"
@@ -151,7 +152,7 @@ def test_ordinary_runs_at_a_rate_of_the_grid_are_no_points_of_the_sweep(tmp_path
     def run(rate: float, **options: object) -> None:
         asked = SUITE | {"strategy": ["head_only"], "seed": seeds, "tune": None, "optimizer.learning_rate": rate}
         suite = load_suite(None, asked | options, [])
-        bench.run_suite(Console(quiet=True), suite, store.results, tmp_path / "cache", force=False)
+        commands.run_suite(Console(quiet=True), suite, store.results, tmp_path / "cache", force=False)
 
     run(of_grid, seed=[0])
     run(common, tune="lr")

@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.config import ModelConfig
+from harness.config.schema import ModelConfig
 from harness.data.synthetic import STREAM_SEED, conversations
 from harness.data.tokenizer import load_tokenizer
 from harness.model.gpt2 import GPT2
-from harness.model.rows import Rows
+from harness.model.packing import Rows
 from harness.model.weights import MINI_CHECKPOINT, filled_backbone, published_tensors, weights_of
 
 HELD_OUT_SEED = STREAM_SEED + 1

@@ -1,5 +1,5 @@
-"""Write the reference of the record's fields, `docs/record.md`, and their JSON Schema, `harness/record.schema.json`,
-from the code that defines them."""
+"""Write `docs/record.md`, the reference of the record's fields, and `record.schema.json`, its JSON Schema, from the
+code that defines them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from harness.records import SCHEMA_FILE, SCHEMA_VERSION, Record, json_schema
+from harness.results.record import SCHEMA_FILE, SCHEMA_VERSION, Record, json_schema
 
 PAGE = Path(__file__).parents[1] / "docs" / "record.md"
 HEADER = f"""# The record of a run
 
 `results/runs/<run_id>/record.json`, one for each run, whatever became of it. This page, and the
-same as JSON Schema, `harness/record.schema.json` (schema version {SCHEMA_VERSION}), are made from `harness/records.py`
-by `python -m tools.record_reference`. Where a part is null, the run ended before it was measured, or it does not apply.
-Fractions are between 0 and 1, sizes in bytes. [Measuring](measuring.md) says how each figure is taken.
+same as JSON Schema, `harness/results/record.schema.json` (schema version {SCHEMA_VERSION}), are made from
+`harness/results/record.py` by `python -m tools.record_reference`.
+Where a part is null, the run ended before it was measured, or it does not apply. Fractions are between 0 and 1, sizes
+in bytes. [Measuring](measuring.md) says how each figure is taken.
 
 Beside it lie `predictions.csv`, the test texts (index in the source, label, predicted class and the probability of each
 class), and `losses.csv`, of each training step the loss of its batch in nats and the share of it that was answered
@@ -59,7 +60,7 @@ def _row(name: str, field: FieldInfo) -> str:
 def _type(annotation: object) -> str:
     models = _models_in(annotation)
     named = inspect.formatannotation(annotation)
-    for prefix in ("typing.", "harness.records."):
+    for prefix in ("typing.", "harness.results.record."):
         named = named.replace(prefix, "")
     named = named.replace("NoneType", "null").replace("None", "null").replace("|", "\\|")
     for model in models:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness.config import RunConfig
-from harness.data.batches import Examples
+from harness.config.schema import RunConfig
+from harness.data.encoding import Examples
 from harness.data.tokenizer import Tokenizer
 from harness.model.models import Model
 

@@ -14,12 +14,12 @@ import torch
 from scipy.special import softmax
 from torch import Tensor
 
-from harness import UserError
 from harness.baselines import Fitted, Part, Task
-from harness.data.batches import batches_by_length, tokens_at_once
+from harness.data.batching import batches_by_length, tokens_at_once
+from harness.errors import UserError
+from harness.features.features import features_of
 from harness.model.backbone import Backbone
-from harness.model.features import features_of
-from harness.model.rows import Rows
+from harness.model.packing import Rows
 from harness.model.split import Prefix
 
 USES = ("data", "model", "precision")

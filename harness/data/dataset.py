@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.config import DataConfig
-from harness.data.fetch import assets_folder
+from harness.config.schema import DataConfig
+from harness.data.downloads import assets_folder
 from harness.data.sources import Source, generate_synthetic, load_file, load_sms_spam
 from harness.data.splits import cut, seen_in_training
 
@@ -28,7 +28,7 @@ class Dataset:
 def load_dataset(config: DataConfig, cache: Path) -> Dataset:
     """The data set that `config.name` (no longer `auto`) names.
 
-    Raises UserError for a file that can't be used, harness.data.fetch.NotAvailable where it can't be had.
+    Raises UserError for a file that can't be used, harness.data.downloads.NotAvailable where it can't be had.
     """
     source = _load_source(config, cache)
     balanced = config.name == "sms_spam" if config.balance is None else config.balance

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import UserError
 from harness.data import synthetic
-from harness.data.fetch import Remote, fetch
+from harness.data.downloads import Remote, fetch
+from harness.errors import UserError
 
 SMS_SPAM = Remote(
     name="the SMS Spam Collection",
@@ -51,7 +51,7 @@ class Source:
 def load_sms_spam(cache: Path, assets: Path | None) -> Source:
     """The SMS Spam Collection as the textbook reads it: pandas' default quoting merges two lines, 5,572 rows.
 
-    Raises harness.data.fetch.NotAvailable where it can't be had.
+    Raises harness.data.downloads.NotAvailable where it can't be had.
     """
     path = fetch(SMS_SPAM, cache, assets)
     texts = pd.read_csv(path, sep="\t", header=None, names=["label", "text"])

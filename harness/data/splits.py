@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from harness import UserError
+from harness.errors import UserError
 
 SplitKind = Literal["random", "grouped"]
 SPLITS = ("train", "validation", "test")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import tiktoken
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks, load_tiktoken_bpe
 
-from harness import UserError
-from harness.data.fetch import Remote, fetch
-from harness.data.hub_files import has_tokenizer, is_hub, library, locate, told
+from harness.data.downloads import Remote, fetch
+from harness.data.hub import has_tokenizer, is_hub, library, locate, told
+from harness.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -123,7 +123,7 @@ class HubTokenizer:
 def load_tokenizer(model: str, cache: Path, assets: Path | None) -> Tokenizer:
     """The tokenizer of the model `model`.
 
-    Raises harness.data.fetch.NotAvailable where its vocabulary can't be had, UserError where a hub's model has none.
+    Raises NotAvailable where its vocabulary cannot be had, UserError where a hub model has none.
     """
     if is_hub(model):
         return _hub_tokenizer(model, locate(model, cache))

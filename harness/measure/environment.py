@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -14,17 +12,9 @@ from typing import Any
 import psutil
 import torch
 
-_PACKAGE = Path(__file__).parents[1]
+from harness.measure.code import PACKAGE, results_code_sha256
+
 _RECORDED_VERSIONS = ("torch", "numpy", "pandas", "tiktoken", "safetensors", "deepspeed", "transformers")
-
-
-@functools.cache
-def code_sha256() -> str:
-    """Hash of the harness's own source files: the code revision that recognises a finished run."""
-    digest = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        digest.update(f"{path.relative_to(_PACKAGE)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 def cores() -> int:
@@ -44,7 +34,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "versions": _versions(),
         "git": _git_revision(),
-        "code_sha256": code_sha256(),
+        "code_sha256": results_code_sha256(),
     }
 
 
@@ -62,12 +52,11 @@ def _processor_name() -> str:
     return platform.processor()
 
 
-@functools.cache
 def _git_revision() -> dict[str, Any] | None:
     """Revision of the checkout that the code runs from; None where it is installed without one."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(_PACKAGE), *arguments]
+        command = ["git", "-C", str(PACKAGE), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

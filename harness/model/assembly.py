@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from harness.config import RunConfig
-from harness.declare import Strategy
+from harness.config.schema import RunConfig
+from harness.config.strategy import Strategy
 from harness.model.models import Model
 from harness.model.split import Prefix, Suffix, split
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from harness.model.rows import Rows
+from harness.model.packing import Rows
 
 # On a CPU a call for each row is faster than one rectangle, of which less than this holds tokens.
 BY_ROW_BELOW = 0.75

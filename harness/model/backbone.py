@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from harness.declare import AttentionKind
-from harness.model.rows import Rows
+from harness.config.strategy import AttentionKind
+from harness.model.packing import Rows
 
 
 class Stage(nn.Module):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from harness.model.backbone import Backbone
-from harness.model.rows import Rows
+from harness.model.packing import Rows
 
 
 @dataclass(frozen=True)

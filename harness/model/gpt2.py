@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.declare import AttentionKind
+from harness.config.strategy import AttentionKind
+from harness.kernels.cpu_products import linear, linear_gelu
 from harness.model.attention import Attended, Key, Norm, Value, attend, attend_once
 from harness.model.backbone import Backbone, Block, Stage
-from harness.model.cpu_products import linear, linear_gelu
-from harness.model.rows import Rows
+from harness.model.packing import Rows
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.config import ModelConfig
-from harness.data.hub_files import is_hub, locate
-from harness.declare import AttentionKind
+from harness.config.schema import ModelConfig
+from harness.config.strategy import AttentionKind
+from harness.data.hub import is_hub, locate
 from harness.model.backbone import Backbone
 from harness.model.gpt2 import SHAPES
-from harness.model.hub_loading import HubModel
+from harness.model.hub.loading import HubModel
 from harness.model.weights import Weights, empty_backbone, weights_of
 
 

@@ -11,14 +11,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from harness import UserError
-from harness.config import Precision
-from harness.declare import Readout, Strategy
-from harness.engine.precision import compute_context, parameter_dtype, store_frozen
-from harness.model.adapters import adapt
+from harness.config.schema import Precision
+from harness.config.strategy import Readout, Strategy
+from harness.errors import UserError
+from harness.kernels.cpu_products import pack, unpack
 from harness.model.backbone import Backbone, Block, run_stages
-from harness.model.cpu_products import pack, unpack
-from harness.model.rows import Rows
+from harness.model.lora import adapt
+from harness.model.packing import Rows
+from harness.model.precision import compute_context, parameter_dtype, store_frozen
 
 
 class Prefix(nn.Module):

@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from harness import UserError
-from harness.config import ModelConfig
-from harness.data.fetch import is_of_the_disk, unwritable
-from harness.data.hub_files import ask_once, huggingface_hub
+from harness.config.schema import ModelConfig
+from harness.data.hub import ask_once, huggingface_hub
+from harness.errors import UserError
+from harness.files import file_sha256, is_of_the_disk, unwritable
 from harness.model.gpt2 import GPT2, SHAPES
 
 Init = Literal["gpt2", "pytorch"]
@@ -189,11 +189,6 @@ def find_pretrained(name: str, cache: Path, assets: Path | None) -> Path | str:
             f"download {found} is damaged (sha256 {actual}, the hub says {expected}): delete it, try again."
         )
     return found
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stored_names(file: safe_open) -> dict[str, str]:

@@ -10,16 +10,18 @@ from rich.markup import escape
 from rich.table import Table
 
 import strategies
-from harness import UserError, baselines
-from harness.config import ModelConfig
-from harness.data.fetch import assets_folder
-from harness.data.hub_files import is_hub
+from harness import baselines
+from harness.config.schema import ModelConfig
+from harness.config.strategy import AttentionKind, Strategy
+from harness.data.downloads import assets_folder
+from harness.data.hub import is_hub
 from harness.data.tokenizer import load_tokenizer
-from harness.decide import resolve_model, trainable_parameters
-from harness.declare import AttentionKind, Strategy
+from harness.errors import UserError
 from harness.model.continuation import GPT2_PROOF, MINI_PROOF, continue_greedily
 from harness.model.gpt2 import SHAPES
 from harness.model.models import Model, model_of
+from harness.planning.resolve import resolve_model
+from harness.planning.strategy import trainable_parameters
 
 
 def print_strategies(console: Console, name: str, classes: int, cache: Path) -> None:

@@ -17,18 +17,20 @@ from rich.text import Text
 from torch import nn
 
 import strategies
-from harness import UserError, baselines
-from harness.config import ModelConfig
-from harness.data.fetch import NotAvailable, assets_folder
+from harness import baselines
+from harness.config.schema import ModelConfig
+from harness.config.strategy import PadTo, Strategy
+from harness.data.downloads import NotAvailable, assets_folder
 from harness.data.tokenizer import load_tokenizer
-from harness.decide import check_padding, split_without_tensors
-from harness.declare import PadTo, Strategy
-from harness.model.adapters import LoRALinear
+from harness.errors import UserError
 from harness.model.attention import Attended
 from harness.model.backbone import Block
+from harness.model.lora import LoRALinear
 from harness.model.models import Model
-from harness.model.rows import Rows
+from harness.model.packing import Rows
 from harness.model.split import Prefix, Suffix, parameter_counts, split
+from harness.planning.strategy import split_without_tensors
+from harness.planning.validate import check_padding
 from harness.report.catalogue import usable_model
 
 SENTENCE = "You won a prize, call now"

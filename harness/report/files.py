@@ -11,18 +11,19 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock
 
-from harness.data.fetch import write_atomically
-from harness.records import Record, Store, newest_of_each
-from harness.report import formats
-from harness.report.columns import last_line
-from harness.report.comparison import groups
-from harness.report.markdown import cell, markdown_table
-from harness.report.published import TITLES, cells, judged, published_comparison, title
-from harness.report.published import notes as notes_on_published
-from harness.report.scaling import scaling_markdown
-from harness.report.sheet import Sheet, sheets
-from harness.report.suites import KeptSuite, left_out, suites_in
-from harness.report.sweep import curves
+from harness.files import write_atomically
+from harness.report.analysis.comparison import groups
+from harness.report.analysis.published import TITLES, cells, judged, published_comparison, title
+from harness.report.analysis.published import notes as notes_on_published
+from harness.report.analysis.scaling import scaling_markdown
+from harness.report.analysis.sweep import curves
+from harness.report.table import formats
+from harness.report.table.columns import last_line
+from harness.report.table.markdown import cell, markdown_table
+from harness.report.table.sheet import Sheet, sheets
+from harness.results.record import Record
+from harness.results.store import Store, newest_of_each
+from harness.results.suites import KeptSuite, left_out, suites_in
 
 
 def summary(records: list[Record]) -> pd.DataFrame:

@@ -10,19 +10,20 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from harness.data.fetch import write_atomically
-from harness.records import Record, Store, newest_of_each
-from harness.report import published
-from harness.report.comparison import Group, groups, reference_of
-from harness.report.drawing import Plot, draw, short, style
+from harness.files import write_atomically
+from harness.report.analysis import published
+from harness.report.analysis.comparison import Group, groups, reference_of
+from harness.report.analysis.misclassified import Mistakes, mistakes
+from harness.report.analysis.scaling import NOTE, TITLES, scaling
+from harness.report.analysis.sweep import curves, sweep_rows
 from harness.report.files import write_tables
-from harness.report.mistakes import Mistakes, mistakes
-from harness.report.plots import looks_of, row_plots
-from harness.report.scaling import NOTE, TITLES, scaling
-from harness.report.sheet import Sheet, sheets
-from harness.report.suites import KeptSuite, suites_in
-from harness.report.sweep import curves, sweep_rows
-from harness.report.trends import course_plots, history, history_plot, scaling_plot, sweep_plot
+from harness.report.plots.drawing import Plot, draw, short, style
+from harness.report.plots.rows import looks_of, row_plots
+from harness.report.plots.trends import course_plots, history, history_plot, scaling_plot, sweep_plot
+from harness.report.table.sheet import Sheet, sheets
+from harness.results.record import Record
+from harness.results.store import Store, newest_of_each
+from harness.results.suites import KeptSuite, suites_in
 
 ACCURACY = "test % [95%]"
 HIGHLIGHTS = {

@@ -1,0 +1,147 @@
+"""Configurations as trees of keys and values: read, changed, merged; and what is said about a wrong one."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import UserError
+
+
+def read_file(file: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"configuration file {str(file)!r} can't be read: {error}.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"configuration file {str(file)!r} is not YAML: {error}.") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"configuration file {str(file)!r}: expected keys and values, such as `strategy: full`.")
+    return tree
+
+
+def set_key(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        if tree.get(parent) is None:
+            tree[parent] = {}
+        tree = tree[parent]
+        if not isinstance(tree, dict):
+            raise UserError(f"configuration key {parent!r} is {tree!r}: expected keys below it, such as {dotted!r}.")
+    tree[last] = value
+
+
+def scalar(text: str) -> Any:
+    """A value as YAML reads it; numbers such as 1e-4, which YAML 1.1 takes for text, count as numbers."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def get_key(tree: dict[str, Any], dotted: str) -> Any:
+    """None where it is not there."""
+    for key in dotted.split("."):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def merged(tree: dict[str, Any], differences: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `tree` with `differences`, at any depth."""
+    result = copy.deepcopy(tree)
+    for key, value in differences.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else copy.deepcopy(value)
+    return result
+
+
+def differences(left: dict[str, Any], right: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys in which two trees differ, with both values; None for a key that one of them lacks."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in [*left, *(key for key in right if key not in left)]:
+        one, other = left.get(key), right.get(key)
+        if isinstance(one, dict) or isinstance(other, dict):
+            below = differences(*(value if isinstance(value, dict) else {} for value in (one, other)))
+            found |= {f"{key}.{name}": values for name, values in below.items()}
+        elif one != other:
+            found[key] = one, other
+    return found
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Where pydantic found the first mistake in a file that the harness wrote, and which."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """What pydantic found wrong with values for `model`: one line a mistake, with the key, what was given and what was
+    expected; the alternatives of a union on one line."""
+    known, expected = _fields(model), {}
+    for mistake in error.errors():
+        key = _key_of(mistake, known)
+        if mistake["type"] == "missing":
+            expected[f"configuration key {'.'.join(map(str, mistake['loc']))!r} is missing."] = []
+            continue
+        if mistake["type"] in ("extra_forbidden", "invalid_key"):
+            expected[f"unknown configuration key {key!r}: {_nearest_keys(key, known)}"] = []
+        else:
+            given = f"configuration key {key!r} is {mistake['input']!r}: expected "
+            expected.setdefault(given, []).append(_expectation(key, mistake, known))
+    return "\n".join(given + " or ".join(alternatives) for given, alternatives in expected.items())
+
+
+def _key_of(mistake: dict[str, Any], known: list[str]) -> str:
+    """Unions add a step per alternative to the location of a wrong value: only steps that are keys count."""
+    steps = [str(step) for step in mistake["loc"]]
+    if mistake["type"] != "extra_forbidden":
+        while len(steps) > 1 and ".".join(steps) not in known:
+            steps.pop()
+    return ".".join(steps)
+
+
+def _nearest_keys(key: str, known: list[str]) -> str:
+    parent, _, name = key.rpartition(".")
+    siblings = {other.rpartition(".")[2]: other for other in known if parent and other.startswith(f"{parent}.")}
+    near = [other for other in known if other.rpartition(".")[2] == name]
+    near = near or [siblings[other] for other in difflib.get_close_matches(name, siblings, n=1)]
+    if not near and not siblings:
+        near = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(siblings.values() or known)}."
+
+
+def _expectation(key: str, mistake: dict[str, Any], known: list[str]) -> str:
+    if mistake["type"] == "model_type":
+        return f"keys below it: {', '.join(other for other in known if other.startswith(f'{key}.'))}"
+    given, hint = mistake["input"], ""
+    if mistake["type"] == "literal_error" and isinstance(given, str):
+        options = [option.strip("'") for option in mistake["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+        near = difflib.get_close_matches(given, options, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+    return mistake["msg"].removeprefix("Input should be ") + hint
+
+
+def _fields(model: type[BaseModel], prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for name, field in model.model_fields.items():
+        alternatives = (field.annotation, *get_args(field.annotation))
+        part = next((one for one in alternatives if isinstance(one, type) and issubclass(one, BaseModel)), None)
+        names += _fields(part, f"{prefix}{name}.") if part else [prefix + name]
+    return names

@@ -1,0 +1,53 @@
+"""Whether the resolved parts of a run fit each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from harness.config.schema import RunConfig, TrainingConfig
+from harness.config.strategy import Strategy
+from harness.data.downloads import assets_folder
+from harness.data.hub import is_hub
+from harness.data.tokenizer import load_tokenizer
+from harness.errors import UserError
+from harness.model.models import model_of
+from harness.planning.resolve import NotHere
+
+
+def check_precision(precision: str, model: str, cache: Path) -> None:
+    if precision == "fp64" and not model_of(model, cache).computes_in_float64:
+        raise UserError(
+            f"PRECISION=fp64 with MODEL={model}: the library has its rotary positions in float32; use PRECISION=fp32."
+        )
+
+
+def check_ranks(config: RunConfig) -> None:
+    processes, nodes, batch_size = config.engine.processes, config.engine.nodes, config.training.batch_size
+    if processes * nodes > batch_size:
+        given = f"NPROC={processes}" if nodes == 1 else f"NNODES={nodes} x NPROC={processes}"
+        problem = f"{given} ranks can't share a batch of {batch_size}"
+        remedy = f'use at most {batch_size} ranks, or a larger batch (SET="training.batch_size=...").'
+        raise NotHere(problem, f"{problem}: {remedy}")
+    if torch.cuda.is_available() and processes > torch.cuda.device_count():
+        raise UserError(f"NPROC={processes}, but this machine has {torch.cuda.device_count()} GPU(s): one rank a GPU.")
+
+
+def check_batch(training: TrainingConfig, texts: int) -> None:
+    if training.epochs and training.drop_last and texts < training.batch_size:
+        raise UserError(
+            f"training.batch_size={training.batch_size} is more than the {texts} training texts, and an incomplete "
+            'batch is dropped: nothing would be trained. Use a smaller batch, or SET="training.drop_last=false".'
+        )
+
+
+def check_padding(strategy: Strategy, model: str, cache: Path) -> None:
+    pad_to, context = strategy.input.pad_to, model_of(model, cache).context
+    if isinstance(pad_to, int) and pad_to > context:
+        raise UserError(f"pad_to={pad_to} is beyond the context of {model}: at most {context}.")
+    if pad_to and is_hub(model) and load_tokenizer(model, cache, assets_folder()).pad_token is None:
+        raise UserError(
+            f"pad_to={pad_to}: the tokenizer of {model} has no pad token; choose a strategy that does not pad, or name "
+            "a `pad_token` in its tokenizer_config.json."
+        )

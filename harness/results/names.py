@@ -1,0 +1,31 @@
+"""What a row is called."""
+
+from __future__ import annotations
+
+from harness.results.record import Record
+
+
+def printable(text: str) -> str:
+    """Without characters that would steer a terminal or break a file."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+
+
+def row_name(record: Record) -> str:
+    """The strategy with what was changed of it, its own learning rate included."""
+    return variant_name(record, [f"lr {rate_of(record):g}"] if record.sweep_around else [])
+
+
+def variant_name(record: Record, more: list[str] | tuple[str, ...] = ()) -> str:
+    """The strategy with what the configuration changed of it."""
+    config = record.config
+    if record.strategy_source.is_baseline:
+        return record.strategy
+    changes = [str(config[key]) for key in ("readout", "attention") if config[key]]
+    changes += [f"pad {config['pad_to']}"] if config["pad_to"] else []
+    changes += [f"{key} {value:g}" for key, value in config["adapter"].items() if value is not None]
+    changes += more
+    return record.strategy + (f" ({', '.join(changes)})" if changes else "")
+
+
+def rate_of(record: Record) -> float:
+    return record.config["optimizer"]["learning_rate"]

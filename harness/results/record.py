@@ -1,0 +1,219 @@
+"""The record of a run: its schema, and the store on disk.
+
+A record lies in RESULTS/runs/<run_id>/record.json, written atomically, with `predictions.csv` (the test texts) and
+`losses.csv` (each training step) beside it. `record.schema.json` in this package is the JSON Schema of this file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 2
+
+
+SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
+
+
+BASELINE = "baseline"
+
+
+Status = Literal["ok", "oom", "diverged", "failed", "interrupted"]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Metrics(Part):
+    """loss: mean cross-entropy in nats. interval: 95% Wilson interval of the accuracy (test-set size only).
+
+    f1: of each class, 0 where the class neither occurs nor is predicted. roc_auc: area under the ROC curve, with two
+    classes the second's, else the mean over the classes that occur, each against the rest; null where only one
+    occurs. calibration_error: expected, over 15 bins of the top probability (Guo et al., 2017).
+    """
+
+    loss: float
+    accuracy: float
+    correct: int
+    total: int
+    interval: tuple[float, float]
+    f1: dict[str, float]
+    roc_auc: float | None
+    calibration_error: float
+
+
+class AllMetrics(Part):
+    """test_clean: the test texts that do not stand in the training set verbatim.
+
+    train_batches: the training texts of the last epoch's batches; null where an incomplete one was not dropped.
+    """
+
+    train: Metrics
+    validation: Metrics
+    test: Metrics
+    test_clean: Metrics | None
+    train_batches: Metrics | None = None
+
+
+class ModelFacts(Part):
+    """name, weights: null for a baseline that does not depend on them."""
+
+    name: str | None
+    weights: str | None
+    weights_sha256: str | None = Field(description="of the checkpoint file; null for random weights")
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+
+
+class DataFacts(Part):
+    name: str
+    sha256: str
+    classes: list[str]
+    sizes: dict[Literal["train", "validation", "test"], int]
+    best_accuracy: float | None = Field(description="the best possible on average, where it is known")
+    test_in_train: int = Field(description="test texts that stand in the training set verbatim")
+    test_near_train: int = Field(description="the same when digits and punctuation are ignored")
+    cut_texts: int = Field(description="texts longer than a row may be, cut")
+
+
+class EngineFacts(Part):
+    """name: null for a baseline, which needs none."""
+
+    name: str | None
+    zero_stage: int | None
+    world_size: int
+
+
+class PrefixFacts(Part):
+    """boundary: the first stage above the cut.
+
+    computed_tokens: that the prefix computed: where features are stored those of distinct texts, once, and of texts
+    that begin alike their beginning once; else every token of every pass. reused_tokens: the same that a store
+    supplied; where it supplied what a shorter prefix had computed, the tokens count in both.
+    """
+
+    boundary: str
+    computed_tokens: int
+    reused_tokens: int
+    not_stored: str | None = Field(description="why features were not stored; null where they were or there are none")
+
+
+class Throughput(Part):
+    """Steady-state training steps after warm-up; null where a run was shorter than the warm-up."""
+
+    examples_per_second: float | None
+    real_tokens_per_second: float | None
+    padded_tokens_per_second: float | None
+
+
+class StepTimes(Part):
+    p50: float | None
+    p95: float | None
+
+
+class Communication(Part):
+    """One training step of the first rank, measured apart from the rest (`harness/measure/communication.py`)."""
+
+    bytes_by_collective: dict[str, float] = Field(description="of the tensors handed to each kind of collective")
+    milliseconds_per_step: float = Field(description="in collectives, waiting for other ranks included")
+
+
+class Seconds(Part):
+    """total: from the data to the end of the final evaluation."""
+
+    prepare: float | None
+    features: float | None
+    train: float | None
+    evaluate: float | None
+    total: float
+
+
+class RankMemory(Part):
+    """Bytes, by `definition`. at_start: before the run, after imports and earlier runs. phases: the peak of each."""
+
+    rank: int
+    at_start: int
+    phases: dict[str, int]
+    reserved: dict[str, int] = Field(description="the CUDA allocator's reserved bytes; empty on a CPU")
+
+
+class Memory(Part):
+    peak_bytes: int
+    definition: str
+    by_rank: list[RankMemory]
+
+    @property
+    def grown_bytes(self) -> int:
+        """The peak above what a rank held when the run began: runs before it in the same process leave caches."""
+        return max(peak - rank.at_start for rank in self.by_rank for peak in rank.phases.values())
+
+
+class StrategySource(Part):
+    """origin: `built in`, `baseline`, or where else the strategy's code came from."""
+
+    origin: str
+    sha256: str
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.origin == BASELINE
+
+    @property
+    def is_outside(self) -> bool:
+        return self.origin not in ("built in", BASELINE)
+
+    @property
+    def told(self) -> str:
+        """What a reader must know of code from outside."""
+        return f"runs code from outside the harness: {self.origin} (sha256 {self.sha256[:12]})"
+
+
+class Record(Part):
+    schema_version: Literal[2] = SCHEMA_VERSION
+    run_id: str
+    identity: str = Field(description="hash of configuration, content hashes and code: recognises a finished run")
+    status: Status
+    strategy: str
+    strategy_source: StrategySource
+    readout: str | None = Field(description="null for a baseline")
+    attention: str | None = Field(None, description="causal or full; null for a baseline")
+    seed: int
+    precision: str | None = Field(description="null for a baseline that does not depend on it")
+    choices: dict[str, str] = Field(description="what `auto` chose, and why")
+    model: ModelFacts
+    data: DataFacts | None = None
+    engine: EngineFacts
+    metrics: AllMetrics | None = None
+    prefix: PrefixFacts | None = None
+    resumed_from_step: int | None = None
+    sweep_around: float | None = Field(
+        None, description="the common learning rate, where this run is a point of a sweep of rates; else null"
+    )
+    throughput: Throughput | None = None
+    step_milliseconds: StepTimes | None = None
+    communication: Communication | None = Field(None, description="null for a single rank")
+    seconds: Seconds
+    memory: Memory | None = None
+    environment: dict[str, Any]
+    config: dict[str, Any] = Field(description="of a baseline only what it depends on")
+    finished_at: str
+    error: str | None = None
+
+
+class TrainingCurve(Part):
+    """Of each training step, over all ranks: the mean loss of its batch and the share of it that was answered right,
+    both before the step's update."""
+
+    losses: list[float] = []
+    accuracies: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+
+def json_schema() -> str:
+    return json.dumps(Record.model_json_schema(), indent=2) + "\n"

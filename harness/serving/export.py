@@ -1,0 +1,150 @@
+"""A kept classifier as a folder of `transformers`: GPT2ForSequenceClassification with its tokenizer."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from harness.data.hub import library
+from harness.data.tokenizer import END_OF_TEXT, BytePairs
+from harness.errors import UserError
+from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.lora import LoRALinear
+from harness.model.weights import published_tensors
+from harness.serving.classifier import Classifier
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+BIAS_TOLERANCE = 1e-5
+
+
+def write_folder(classifier: Classifier, folder: Path) -> None:
+    """Raises UserError where that class of `transformers` can't express the classifier, or the folder is not empty."""
+    _check_expressible(classifier)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{str(folder)!r} exists and is not an empty folder: name another.")
+    transformers, about = library(), classifier.about
+    shape = SHAPES[about.config.model.name]
+    config = transformers.GPT2Config(
+        vocab_size=shape.vocabulary,
+        n_positions=shape.context,
+        n_embd=shape.hidden,
+        n_layer=shape.blocks,
+        n_head=shape.heads,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), classifier.tokenizer.pad_token),
+        id2label=dict(enumerate(about.classes)),
+        label2id={name: number for number, name in enumerate(about.classes)},
+    )
+    model = transformers.GPT2ForSequenceClassification(config)
+    model.load_state_dict(_tensors(classifier))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as partial:
+            model.save_pretrained(partial)
+            library_tokenizer(classifier.tokenizer, shape.context).save_pretrained(partial)
+            for file in Path(partial).iterdir():
+                file.replace(folder / file.name)
+    except (OSError, SafetensorError) as error:  # the second is safetensors' for what the system says
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{str(folder)!r} can't be written ({reason}): name another.") from error
+
+
+def _check_expressible(classifier: Classifier) -> None:
+    """What it computes is: causal attention over the text's own tokens, read at the last one."""
+    strategy, model = classifier.strategy, classifier.about.config.model.name
+    if model not in SHAPES:
+        reason = f"{model} is no GPT-2"
+    elif strategy.build:
+        reason = "its network is built by the strategy's own code"
+    elif strategy.readout != "last":
+        reason = f"it reads the {strategy.readout} token" if strategy.readout == "first" else "it reads a mean"
+    elif strategy.attention != "causal":
+        reason = "its tokens see those after them"
+    elif classifier.about.pad_to:
+        reason = f"it reads position -1 of rows padded to {classifier.about.pad_to}, and attends to the padding"
+    else:
+        return
+    raise UserError(
+        f"strategy {classifier.about.strategy!r} can't be exported: {reason}, which GPT2ForSequenceClassification does "
+        "not compute; `ftbench predict` does."
+    )
+
+
+def _tensors(classifier: Classifier) -> dict[str, Tensor]:
+    """All parameters in float32 under the names of `transformers`; adapters are added to the matrices that they adapt.
+
+    Its head has no bias b: the final norm's is moved by d, the shortest vector for which the head gives W d = b.
+    """
+    suffix = classifier.suffix.suffix
+    stages = dict(
+        zip((*classifier.prefix.names, *suffix.names), (*classifier.prefix.stages, *suffix.stages), strict=True)
+    )
+    backbone = GPT2(SHAPES[classifier.about.config.model.name])
+    backbone.embeddings, backbone.final_norm = stages["embeddings"], stages["final_norm"]
+    backbone.blocks = nn.ModuleList(stages[f"block.{number}"] for number in range(backbone.shape.blocks))
+    whole = nn.ModuleDict({"backbone": backbone, "head": suffix.head}).float()
+    _merge(whole)
+    weight, bias = whole["head"].weight.detach().double(), whole["head"].bias.detach().double()
+    moved = torch.linalg.pinv(weight) @ bias
+    if not torch.allclose(weight @ moved, bias, atol=BIAS_TOLERANCE):
+        raise UserError(
+            "the head's bias can't be expressed by GPT2ForSequenceClassification, which has none: the rows of its "
+            "matrix depend on each other. Train with other seeds, or fewer classes."
+        )
+    tensors = {f"transformer.{name}": tensor.cpu() for name, tensor in published_tensors(backbone).items()}
+    tensors["transformer.ln_f.bias"] = (tensors["transformer.ln_f.bias"].double() + moved.cpu()).float()
+    return tensors | {"score.weight": weight.float().cpu()}
+
+
+@torch.no_grad()
+def _merge(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, LoRALinear):
+            merged = nn.Linear(child.in_features, child.out_features)
+            merged.weight.copy_(child.weight + child.alpha * child.up @ child.down)
+            merged.bias.copy_(child.bias)
+            setattr(module, name, merged)
+        else:
+            _merge(child)
+
+
+def library_tokenizer(tokenizer: BytePairs, context: int) -> PreTrainedTokenizerFast:
+    """The same byte pairs for `transformers`, whose merges are told by what each token is made of."""
+    import tokenizers
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    written = bytes_to_unicode()
+    ranks = tokenizer._mergeable_ranks
+    spelled = {token: "".join(written[byte] for byte in token) for token in ranks}
+    merges = [
+        tuple(spelled[part] for part in _parts(ranks, token))
+        for token in sorted(ranks, key=ranks.get)
+        if len(token) > 1
+    ]
+    vocabulary = {spelled[token]: rank for token, rank in ranks.items()} | {END_OF_TEXT: tokenizer.pad_token}
+    pairs = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
+    pairs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pairs.decoder = tokenizers.decoders.ByteLevel()
+    return library().PreTrainedTokenizerFast(
+        tokenizer_object=pairs,
+        **dict.fromkeys(("pad_token", "bos_token", "eos_token"), END_OF_TEXT),
+        model_max_length=context,
+        split_special_tokens=True,  # what looks like one in a text is text
+    )
+
+
+def _parts(ranks: dict[bytes, int], token: bytes) -> list[bytes]:
+    """The two tokens that `token` was merged from: what pairs of lower rank make of its bytes."""
+    parts = [token[index : index + 1] for index in range(len(token))]
+    while len(parts) > 2:
+        pairs = [ranks.get(first + second, ranks[token]) for first, second in itertools.pairwise(parts)]
+        best = pairs.index(min(pairs))
+        parts[best : best + 2] = [parts[best] + parts[best + 1]]
+    return parts

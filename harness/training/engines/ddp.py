@@ -1,0 +1,68 @@
+"""Every rank holds the whole suffix; gradients are averaged by DistributedDataParallel (torchrun)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from harness.config.schema import OptimizerConfig, Precision
+from harness.distributed.process_group import World
+from harness.model.packing import Rows
+from harness.model.precision import InPrecision
+from harness.model.split import Suffix
+from harness.training.engines.optimizer import adamw, copied, load_whole_state, trained_parameters, whole_state
+from harness.training.engines.protocol import MicroBatch, loss_sum, part_of_step
+
+
+class DDPEngine:
+    def __init__(self, world: World, precision: Precision, fused: bool) -> None:
+        self.world = world
+        self.precision: Precision = precision
+        self.fused = fused
+
+    def prepare(self, suffix: Suffix, optimizer: OptimizerConfig) -> None:
+        self._suffix: nn.Module = InPrecision(suffix, self.precision, self.world.device)
+        if self.world.size > 1:
+            device_ids = [self.world.device.index] if self.world.device.type == "cuda" else None
+            self._suffix = DistributedDataParallel(self._suffix, device_ids=device_ids, gradient_as_bucket_view=True)
+        self._named = trained_parameters(suffix)
+        self._clip_norm = optimizer.clip_norm
+        self._optimizer = adamw(self._named, optimizer, self.fused)
+
+    def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
+        self._suffix.train()
+        parts = []
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            exchange = number == len(micro_batches)
+            postponed = nullcontext() if exchange or self.world.size == 1 else self._suffix.no_sync()
+            with postponed:
+                logits = self._suffix(micro_batch.features, micro_batch.rows)
+                loss = loss_sum(logits, micro_batch) / global_count
+                (loss * self.world.size).backward()  # the wrapper divides the sum over ranks by their number
+            parts.append(part_of_step(loss, logits, micro_batch, global_count))
+        if self._clip_norm:
+            nn.utils.clip_grad_norm_(self._named.values(), self._clip_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return torch.stack(parts).sum(dim=0)
+
+    @torch.no_grad()
+    def logits(self, features: Tensor, rows: Rows) -> Tensor:
+        self._suffix.eval()
+        return self._suffix(features, rows)
+
+    def values(self) -> dict[str, Tensor]:
+        return {} if self.world.rank else copied(self._named)
+
+    def save(self) -> dict[str, Tensor]:
+        return {} if self.world.rank else whole_state(self._named, self._optimizer)
+
+    def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
+        load_whole_state(self._named, self._optimizer, state)
+
+    def close(self) -> None:
+        del self._suffix, self._optimizer, self._named

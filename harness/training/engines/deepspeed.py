@@ -1,0 +1,165 @@
+"""DeepSpeed's ZeRO (Rajbhandari et al., 2020, arXiv:1910.02054): ranks share optimizer state (stage 1), gradients
+(2) and parameters (3) instead of each holding all; stage 0 shares nothing.
+
+Frozen parameters are not given to the optimizer: they take no part in gradient traffic.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from harness.config.schema import EngineConfig, OptimizerConfig, Precision
+from harness.distributed.process_group import World
+from harness.model.packing import Rows
+from harness.model.precision import InPrecision
+from harness.model.split import Suffix
+from harness.training.engines.optimizer import MOMENTS, adamw, copied, load_whole_state, trained_parameters, whole_state
+from harness.training.engines.protocol import MicroBatch, loss_sum, part_of_step
+
+# DeepSpeed's own bucket of half a billion elements would hold several copies of a model of this size.
+LARGEST_BUCKET = 50_000_000
+
+
+class DeepSpeedEngine:
+    def __init__(self, world: World, precision: Precision, config: EngineConfig, fused: bool) -> None:
+        self.world = world
+        self.precision: Precision = precision
+        self.config = config
+        self.fused = fused
+
+    def prepare(self, suffix: Suffix, optimizer: OptimizerConfig) -> None:
+        deepspeed = _deepspeed(self.world)
+        module = InPrecision(suffix, self.precision, self.world.device)
+        self._named = trained_parameters(suffix)
+        trained = list(self._named.values())
+        elements = sum(parameter.numel() for parameter in trained)
+        self._engine, *_ = deepspeed.initialize(
+            model=module,
+            optimizer=adamw(self._named, optimizer, self.fused),
+            model_parameters=trained,
+            config=self._settings(elements, optimizer.clip_norm),
+            dist_init_required=False,
+        )
+
+    def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
+        self._engine.train()
+        parts = []
+        for micro_batch in micro_batches:
+            logits = self._engine(micro_batch.features, micro_batch.rows)
+            loss = loss_sum(logits, micro_batch) / global_count
+            # The engine divides the sum over ranks by their number.
+            self._engine.backward(loss * self.world.size, scale_wrt_gas=False)
+            parts.append(part_of_step(loss, logits, micro_batch, global_count))
+        self._engine.step()
+        return torch.stack(parts).sum(dim=0)
+
+    @torch.no_grad()
+    def logits(self, features: Tensor, rows: Rows) -> Tensor:
+        self._engine.eval()
+        return self._engine(features, rows)
+
+    def values(self) -> dict[str, Tensor]:
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        if not self.config.zero_stage:
+            return {} if self.world.rank else copied(self._named)
+        values = {}
+        for name, parameter in self._named.items():  # one after the other: no rank has room for all of them whole
+            whole = safe_get_full_fp32_param(parameter)
+            if self.world.rank == 0:
+                values[name] = whole.detach().cpu().clone()
+        return values
+
+    def save(self) -> dict[str, Tensor]:
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        if not self.config.zero_stage:
+            return {} if self.world.rank else whole_state(self._named, self._engine.basic_optimizer)
+        state = {"optimizer_steps": torch.tensor(float(self._steps()[0]))}
+        state |= {f"value/{name}": value for name, value in self.values().items()}
+        for name, parameter in self._named.items():
+            whole = {f"{key}/{name}": safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
+            if self.world.rank == 0:
+                state |= {key: tensor.detach().cpu().clone() for key, tensor in whole.items()}
+        return state
+
+    def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
+        import deepspeed
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        if not self.config.zero_stage:
+            load_whole_state(self._named, self._engine.basic_optimizer, state)
+            return
+        self._make_state(warm_up)
+        for name, parameter in self._named.items():
+            value = state[f"value/{name}"].to(self.world.device)
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+                parameter.data.copy_(value)
+            safe_set_full_fp32_param(parameter, value)
+            for key in MOMENTS:
+                safe_set_full_optimizer_state(parameter, state[f"{key}/{name}"].to(self.world.device), key)
+        for step in self._steps():
+            step.fill_(state["optimizer_steps"])
+
+    def _make_state(self, warm_up: Sequence[MicroBatch]) -> None:
+        """ZeRO's parts of the optimizer state come to be in the first step: do one that changes nothing."""
+        groups = self._engine.basic_optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] = 0.0
+        self.step(warm_up, global_count=1)
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+
+    def _steps(self) -> list[Tensor]:
+        """The optimizer's counters of steps, one for each of the parts that this rank holds."""
+        return [state["step"] for state in self._engine.basic_optimizer.state.values() if "step" in state]
+
+    def close(self) -> None:
+        self._engine.destroy()
+        del self._engine, self._named
+
+    def _settings(self, elements: int, clip_norm: float | None) -> dict[str, Any]:
+        bucket = min(elements, LARGEST_BUCKET)
+        zero: dict[str, Any] = {
+            "stage": self.config.zero_stage,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+            "stage3_prefetch_bucket_size": bucket,
+        }
+        if self.config.offload_optimizer:
+            zero["offload_optimizer"] = {"device": "cpu"}
+        return {
+            # Nominal: batches say their own size, and a step ends where `step` is called.
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            "managed_gradient_accumulation": False,
+            "gradient_clipping": clip_norm or 0.0,
+            "zero_optimization": zero,
+            "zero_force_ds_cpu_optimizer": False,
+        }
+
+
+def _deepspeed(world: World) -> Any:
+    """The package, quiet and joined to the group; it takes a while to import, so only where it is used."""
+    os.environ.setdefault("DS_ACCELERATOR", world.device.type)
+    os.environ["LOCAL_RANK"] = str(world.local_rank)
+    # Its calls of torch.distributed warn once a step.
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.", category=FutureWarning)
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    if not dist.is_initialized():  # one process that no launcher started
+        backend = "nccl" if world.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    if not deepspeed.comm.is_initialized():
+        deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+    return deepspeed

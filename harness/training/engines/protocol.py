@@ -1,0 +1,74 @@
+"""What moves gradients and holds state: the short protocol that every engine follows.
+
+Engines see only the suffix, always call it through their wrapper, and never know that a prefix exists. Precision,
+master weights and ranks live here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.config.schema import OptimizerConfig
+from harness.model.packing import Rows
+from harness.model.split import Suffix
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What the suffix is fed with, with labels [rows] int64 and weights [rows].
+
+    A weight is 0 for a row that only fills the batch of a rank that has none left, else 1.
+    """
+
+    features: Tensor
+    rows: Rows
+    labels: Tensor
+    weights: Tensor
+
+
+def loss_sum(logits: Tensor, micro_batch: MicroBatch) -> Tensor:
+    """The weighted sum of the rows' cross-entropies, a scalar."""
+    return (F.cross_entropy(logits, micro_batch.labels, reduction="none") * micro_batch.weights).sum()
+
+
+def part_of_step(loss: Tensor, logits: Tensor, micro_batch: MicroBatch, global_count: int) -> Tensor:
+    """What a micro-batch adds to a step's [loss, share of right answers]; `loss` is divided by the count already."""
+    right = torch.dot((logits.argmax(dim=1) == micro_batch.labels).float(), micro_batch.weights) / global_count
+    return torch.stack([loss.detach(), right.to(loss.dtype)])
+
+
+class Engine(Protocol):
+    def prepare(self, suffix: Suffix, optimizer: OptimizerConfig) -> None:
+        """Take over the suffix: place it, wrap it, make the optimizer of its trained parameters."""
+
+    def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
+        """One optimizer step; returns this rank's part of [loss, share of right answers], both before the update.
+
+        The loss is the weighted sum of the cross-entropies of all ranks' rows over `global_count`, however the
+        global batch is cut into ranks and micro-batches.
+        """
+
+    def logits(self, features: Tensor, rows: Rows) -> Tensor:
+        """Logits [rows, classes] without gradient; every rank calls it equally often."""
+
+    def save(self) -> dict[str, Tensor]:
+        """Trained parameters and optimizer state, whole and on the CPU, on the first rank; every rank calls it.
+
+        By name: `value/NAME`, `exp_avg/NAME` and `exp_avg_sq/NAME` for each trained parameter of the suffix, and
+        `optimizer_steps`. The same for every engine and number of ranks, so that one can go on where another stopped.
+        """
+
+    def values(self) -> dict[str, Tensor]:
+        """A copy of the trained parameters by name, whole and on the CPU, on the first rank; every rank calls it."""
+
+    def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
+        """Take over what `save` gave. warm_up: some batch, for engines whose optimizer gets its state in a step."""
+
+    def close(self) -> None:
+        """Free what `prepare` took."""
