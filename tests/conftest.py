@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import psutil
 import pytest
 from rich.console import Console
 
-from benchmarks.processes import encoded
 from harness import cli, commands
 from harness.config.suite import load_suite
 from harness.results.record import Record
 from harness.results.store import Store
-
-ROOT = Path(__file__).parents[1]
+from tests.support.runs import (
+    ROOT,
+    assert_refused,
+    command,
+    records_below,
+)
 
 
 @pytest.fixture
@@ -69,37 +68,6 @@ def ftbench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-def command(folder: Path, *arguments: str) -> list[str]:
-    options = ["--results", str(folder / "results"), "--cache", str(folder / "cache")]
-    return [sys.executable, "-m", "harness", *arguments, *options]
-
-
-def losses_of(folder: Path, record: Record) -> list[float]:
-    return curve_of(folder, record)["loss"].tolist()
-
-
-def exchanged_parameters(record: Record) -> int:
-    """Whose gradients ranks exchange: all trained ones of mini, but the 128 of each token that does not occur."""
-    if record.strategy != "full":
-        return record.model.trainable_parameters
-    parts = encoded("synthetic", "mini", record.config["data"]["size"]).values()
-    occurring = np.unique(np.concatenate([[0], *(part.token_ids for part in parts)]))
-    return record.model.trainable_parameters - 128 * (640 - len(occurring))
-
-
-def curve_of(folder: Path, record: Record) -> pd.DataFrame:
-    """step, loss and accuracy of each training step."""
-    return pd.read_csv(folder / "runs" / record.run_id / "losses.csv")
-
-
-def predicted_by(folder: Path, record: Record) -> list[str]:
-    return pd.read_csv(folder / "runs" / record.run_id / "predictions.csv")["predicted"].tolist()
-
-
-def records_below(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("record.json")}
-
-
 @pytest.fixture
 def run_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:
     """The command in this process: (exit code, stdout, stderr). Results and cache lie in tmp_path."""
@@ -129,24 +97,3 @@ def refused(run_cli: Callable, tmp_path: Path) -> Callable[..., str]:
         return told
 
     return run
-
-
-def assert_refused(code: int, out: str, told: str) -> None:
-    assert code == 2
-    assert told.startswith("Error: ")
-    assert told.count("\n") == 1, "one message, on one line"
-    assert "Traceback" not in out + told
-    assert out == "", "nothing is announced that will not run"
-
-
-def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
-    """The ranks below a command that runs several."""
-    return [child for child in psutil.Process(process.pid).children(recursive=True) if _is_worker(child)]
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    try:
-        arguments = process.cmdline()
-    except psutil.NoSuchProcess:  # ended while it was looked at
-        return False
-    return "harness.launch.worker" in arguments and "torch.distributed.run" not in arguments

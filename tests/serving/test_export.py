@@ -1,0 +1,112 @@
+"""A kept classifier as transformers' own: the same logits from the same texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from harness.data.tokenizer import load_tokenizer
+from harness.distributed.process_group import World
+from harness.features.features import Computed
+from harness.serving.classifier import Classifier
+from harness.serving.export import library_tokenizer
+from harness.training.evaluation import predict
+from tests.support.runs import assert_refused
+
+TEXTS = [
+    "You have won a prize!",
+    "see you at home",
+    "ok",
+    "URGENT call 0906 now\n\nor  never " * 5,
+    "naïve 汉字 \u2028 🎉",
+    "before<|endoftext|>after",
+    "far too long " * 300,
+]
+EXPRESSIBLE = ["head_only", "last_block", "last_two_blocks", "full", "lora"]
+
+
+@pytest.fixture
+def export(run_cli: Callable, tmp_path: Path) -> Callable:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        folder, cache = tmp_path / "results" / "classifier", tmp_path / "cache"
+        return run_cli("export", *arguments, "--classifier", str(folder), "--cache", str(cache), results=None)
+
+    return run
+
+
+def _library_logits(folder: Path, texts: list[str]) -> np.ndarray:
+    model = transformers.GPT2ForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        return model(**tokenizer(texts, padding=True, truncation=True, return_tensors="pt")).logits.numpy()
+
+
+def _own_logits(tmp_path: Path, texts: list[str]) -> np.ndarray:
+    classifier = Classifier.load(tmp_path / "results" / "classifier", tmp_path / "cache", "fp32")
+    examples = Computed(classifier.prefix, classifier.encode(texts), classifier.device)
+    return predict(classifier, examples, World(0, 1, classifier.device))
+
+
+@pytest.mark.parametrize("name", EXPRESSIBLE)
+def test_the_library_gives_the_same_logits(run_here: Callable, export: Callable, tmp_path: Path, name: str) -> None:
+    run_here(strategy=[name], save=True, data__size=200, training__epochs=1)
+    code, out, _ = export(str(tmp_path / "exported"))
+    assert (code, "exported" in out.replace("\n", "")) == (0, True)
+    np.testing.assert_allclose(_library_logits(tmp_path / "exported", TEXTS), _own_logits(tmp_path, TEXTS), atol=1e-4)
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "exported")
+    assert config.id2label == {0: "ham", 1: "spam"}
+
+
+def test_gpt2_and_three_classes(run_here: Callable, export: Callable, tmp_path: Path, assets: Path) -> None:
+    rows = [f"{kind} {number} {'x' * (number % 7)},{kind}" for number in range(12) for kind in ("a", "b", "c")]
+    (tmp_path / "three.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    data = {"data__name": str(tmp_path / "three.csv"), "model__name": "gpt2", "model__weights": "random"}
+    run_here(strategy=["head_only"], save=True, training__epochs=1, **data)
+    assert export(str(tmp_path / "exported"))[0] == 0
+    np.testing.assert_allclose(_library_logits(tmp_path / "exported", TEXTS), _own_logits(tmp_path, TEXTS), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("first_token", "reads the first token"),
+        ("mean_pool", "reads a mean"),
+        ("last_padded", "attends to the padding"),
+        ("no_causal_mask", "see those after them"),
+    ],
+)
+def test_what_it_cannot_express_is_refused(run_here, export: Callable, tmp_path: Path, name: str, reason: str) -> None:
+    run_here(strategy=[name], save=True, data__size=100, training__epochs=0)
+    code, out, told = export(str(tmp_path / "exported"))
+    assert_refused(code, out, told)
+    assert reason in told
+    assert not (tmp_path / "exported").exists()
+
+
+def test_nothing_is_overwritten(run_here: Callable, export: Callable, tmp_path: Path) -> None:
+    run_here(strategy=["last_block"], save=True, data__size=100, training__epochs=0)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    for target in (tmp_path / "full", tmp_path / "full" / "mine"):
+        code, out, told = export(str(target))
+        assert_refused(code, out, told)
+        assert "name another" in told
+    assert (tmp_path / "full" / "mine").read_text() == "mine"
+
+
+_OURS = load_tokenizer("mini", Path(), None)
+_LIBRARYS = library_tokenizer(_OURS, 256)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60))
+@example("before<|endoftext|>after")
+def test_its_tokenizer_cuts_texts_alike(text: str) -> None:
+    assert _LIBRARYS(text)["input_ids"] == _OURS.encode_rows([text], special_tokens=True)[0]

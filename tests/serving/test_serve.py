@@ -1,0 +1,272 @@
+"""The kept classifier: which one is kept, that it answers as it did in its run, and what it says to bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+import strategies
+from harness.config.schema import DataConfig
+from harness.data.dataset import load_dataset
+from harness.errors import UserError
+from harness.results import saved_classifier as kept
+from harness.results.store import Store
+from harness.serving.classifier import Classifier
+from tests.support.runs import assert_refused
+
+SIZE = 200
+SMALL = {"data__size": SIZE, "training__epochs": 1}
+
+
+@pytest.fixture
+def trained(run_here: Callable, tmp_path: Path) -> Path:
+    """The folder of a classifier."""
+    run_here(strategy=["last_block"], save=True, **SMALL)
+    return tmp_path / "results" / "classifier"
+
+
+@pytest.fixture
+def predict(run_cli: Callable, trained: Path, tmp_path: Path) -> Callable:
+    def run(*arguments: str, classifier: Path = trained) -> tuple[int, str, str]:
+        options = ["--classifier", str(classifier), "--cache", str(tmp_path / "cache")]
+        return run_cli("predict", *arguments, *options, results=None)
+
+    return run
+
+
+@pytest.fixture
+def refused_text(predict: Callable) -> Callable[..., str]:
+    def run(*arguments: str, **options: Path) -> str:
+        code, out, told = predict(*arguments, **options)
+        assert_refused(code, out, told)
+        return told
+
+    return run
+
+
+def _test_texts(size: int = SIZE) -> list[str]:
+    return load_dataset(DataConfig(name="synthetic", size=size), Path()).split["test"]["text"].tolist()
+
+
+DROPOUT_BELOW = """
+from torch import nn
+from harness import Strategy
+
+def build(backbone):
+    block = backbone.stages()["block.0"]
+    block.mlp = nn.Sequential(block.mlp, nn.Dropout(0.5))
+
+strategy = Strategy(trainable=("block.-1",), build=build)
+"""
+
+
+@pytest.mark.parametrize("name", [*strategies.built_in_names(), "dropout_below.py"])
+def test_it_answers_as_its_run_did(
+    run_here: Callable, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dropout_below.py").write_text(DROPOUT_BELOW)
+    (record,) = run_here(strategy=[name], save=True, **SMALL)
+    recorded = pd.read_csv(tmp_path / "results" / "runs" / record.run_id / "predictions.csv")
+    classifier = Classifier.load(tmp_path / "results" / "classifier", tmp_path / "cache")
+    texts = _test_texts()
+    answers = classifier.predict(texts)
+    assert answers.labels == recorded["predicted"].tolist()
+    assert answers.shares[:, 1] == pytest.approx(recorded["probability_spam"].to_numpy(), abs=1e-6)
+    backwards, alone = classifier.predict(texts[::-1]), classifier.predict(texts[:1])
+    assert backwards.shares[::-1] == pytest.approx(answers.shares, abs=1e-6)
+    assert alone.shares == pytest.approx(answers.shares[:1], abs=1e-6)
+
+
+@pytest.mark.long
+def test_what_two_ranks_have_trained(ftbench: Callable, tmp_path: Path) -> None:
+    options = ["--model", "mini", "--data", "synthetic", "--epochs", "1", "--set", f"data.size={SIZE}", "--nproc", "2"]
+    assert ftbench("run", "--save", "--strategy", "lora", *options).returncode == 0
+    (record,) = Store(tmp_path / "results").all()
+    recorded = pd.read_csv(tmp_path / "results" / "runs" / record.run_id / "predictions.csv")
+    classifier = Classifier.load(tmp_path / "results" / "classifier", tmp_path / "cache")
+    assert classifier.predict(_test_texts()).labels == recorded["predicted"].tolist()
+
+
+def test_the_best_on_the_validation_texts_is_kept(run_here: Callable, tmp_path: Path) -> None:
+    records = run_here(strategy=["first_token", "last_block", "head_only", "tfidf"], seed=[0, 1], save=True, **SMALL)
+    trained = [record for record in records if not record.strategy_source.is_baseline]
+    validation = {record.run_id: record.metrics.validation for record in trained}
+    best = max(validation, key=lambda run_id: (validation[run_id].accuracy, -validation[run_id].loss))
+    assert kept.read(tmp_path / "results" / "classifier").run_id == best
+    assert not list((tmp_path / "results" / "runs").glob("*/classifier")), "only the best takes room"
+
+
+def test_a_run_that_was_done_before_is_kept_too(run_here: Callable, tmp_path: Path) -> None:
+    before = run_here(strategy=["last_block", "first_token"], **SMALL)
+    assert not (tmp_path / "results" / "classifier").exists()
+    run_here(strategy=["last_block", "first_token"], save=True, **SMALL)
+    about, store = kept.read(tmp_path / "results" / "classifier"), Store(tmp_path / "results")
+    again = {record.run_id for record in before if store.read(record.run_id).finished_at != record.finished_at}
+    assert again == {about.run_id}, "no other run was done twice"
+    run_here(strategy=["last_block", "first_token"], save=True, **SMALL)
+    assert store.read(about.run_id).finished_at == max(record.finished_at for record in store.all())
+    assert kept.read(tmp_path / "results" / "classifier") == about
+
+
+def test_of_equals_the_first_is_kept(run_here: Callable, tmp_path: Path) -> None:
+    first, second = run_here(strategy=["last_block", "first_token"], readout="last", save=True, **SMALL)
+    assert first.metrics == second.metrics
+    assert kept.read(tmp_path / "results" / "classifier").run_id == first.run_id
+
+
+def test_a_damaged_classifier_makes_room_for_a_new_one(run_here: Callable, trained: Path) -> None:
+    about = kept.read(trained)
+    (trained / "classifier.json").write_text("{}")
+    run_here(strategy=["last_block"], save=True, **SMALL)
+    assert kept.read(trained) == about
+
+
+def test_where_no_run_ended_well_the_classifier_before_stays(run_here: Callable, trained: Path) -> None:
+    about = kept.read(trained)
+    (record,) = run_here(strategy=["full"], save=True, optimizer__learning_rate=1e30, **SMALL)
+    assert record.status == "diverged"
+    assert kept.read(trained) == about
+
+
+def test_a_classifier_that_cannot_be_written_is_a_failed_run(run_here: Callable, tmp_path: Path) -> None:
+    (record,) = run_here(strategy=["last_block"], **SMALL)
+    (tmp_path / "results" / "runs" / record.run_id / "classifier").write_text("in the way")
+    run_here(strategy=["last_block", "head_only"], save=True, **SMALL)
+    failed, finished = sorted(Store(tmp_path / "results").all(), key=lambda one: one.status)
+    assert (failed.run_id, failed.status, finished.status) == (record.run_id, "failed", "ok")
+    assert "can't be written" in failed.error
+    assert kept.read(tmp_path / "results" / "classifier").run_id == finished.run_id
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("stage", "epochs"), [(0, 1), (2, 0), (3, 0), (3, 1)])
+def test_what_deepspeed_has_trained(ftbench: Callable, tmp_path: Path, stage: int, epochs: int) -> None:
+    options = ["--model", "mini", "--data", "synthetic", "--epochs", str(epochs), "--set", f"data.size={SIZE}"]
+    options += ["--nproc", "2", "--engine", "deepspeed", "--zero", str(stage)]
+    done = ftbench("run", "--save", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = Store(tmp_path / "results").all()
+    recorded = pd.read_csv(tmp_path / "results" / "runs" / record.run_id / "predictions.csv")
+    classifier = Classifier.load(tmp_path / "results" / "classifier", tmp_path / "cache")
+    assert classifier.predict(_test_texts()).labels == recorded["predicted"].tolist()
+
+
+def test_texts_from_anywhere(predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["you have won a prize", "see you at home\u2028tonight"]
+    code, out, _ = predict(*texts)
+    assert code == 0
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert [row[0] for row in rows] == Classifier.load(tmp_path / "results" / "classifier", tmp_path).predict(
+        texts
+    ).labels
+    assert all(0.5 <= float(row[1]) <= 1 for row in rows)
+    (tmp_path / "texts.txt").write_text("\r\n".join(texts))
+    file = ["--file", str(tmp_path / "texts.txt")]
+    assert predict(*file)[:2] == (0, out)
+    monkeypatch.setattr(
+        "sys.stdin", SimpleNamespace(isatty=lambda: False, buffer=io.BytesIO("\n".join(texts).encode()))
+    )
+    assert predict()[:2] == (0, out)
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text, "more": 1}) + "\n" for text in texts))
+    code, out, _ = predict("--file", str(tmp_path / "texts.jsonl"), "--jsonl")
+    answers = [json.loads(line) for line in out.split("\n") if line]
+    assert [answer["text"] for answer in answers] == texts
+    assert [answer["label"] for answer in answers] == [row[0] for row in rows]
+
+
+def test_no_text_at_all(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no text is given"):
+        Classifier.load(trained, tmp_path / "cache").predict([])
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n"])
+def test_an_empty_text(refused_text: Callable, blank: str) -> None:
+    assert "text 2 of 2 is empty" in refused_text("hello", blank)
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (b"", [], "is empty"),
+        (b"hello\n\nyou", [], "line 2: the text is empty"),
+        (b"hello\ncaf\xe9", [], "line 2: not UTF-8"),
+        (b'{"text": "hello"}\nhello', ["--jsonl"], "line 2: no JSON"),
+        (b'{"text": 3}', ["--jsonl"], "line 1: no text in it"),
+        (b'{"text": ' + b"1" * 5000 + b"}", ["--jsonl"], "line 1: no JSON"),
+        (b"[1]", ["--jsonl"], "line 1: no text in it"),
+        (b'{"text": "\\ud800"}', ["--jsonl"], "not UTF-8"),
+    ],
+    ids=repr,
+)
+def test_a_file_that_cannot_be_read(
+    refused_text: Callable, tmp_path: Path, content: bytes, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "texts").write_bytes(content)
+    assert message in refused_text("--file", str(tmp_path / "texts"), *arguments)
+
+
+def test_texts_that_are_not_there(refused_text: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    assert "no text is given" in refused_text()
+    assert "can't be read" in refused_text("--file", str(tmp_path / "none"))
+    assert "both texts and --file" in refused_text("hello", "--file", str(tmp_path / "none"))
+    assert "not UTF-8" in refused_text("caf\udce9")
+
+
+@pytest.mark.parametrize("text", ["call me now! " * 800_000, "a" * 10_000_000, " " * 10_000_000 + "a"], ids=len)
+def test_ten_megabytes_of_text(predict: Callable, tmp_path: Path, text: str) -> None:
+    (tmp_path / "long").write_text(text)
+    code, out, told = predict("--file", str(tmp_path / "long"))
+    assert code == 0
+    assert out.split("\t")[0] in ("ham", "spam")
+    assert "1 of 1 texts were longer than a row may be, and were cut" in told
+
+
+def test_a_classifier_may_move_but_must_be_whole(predict: Callable, refused_text: Callable, trained, tmp_path) -> None:
+    answer = predict("hello")
+    moved = shutil.copytree(trained, tmp_path / "elsewhere")
+    assert predict("hello", classifier=moved) == answer
+    tensors = moved / "model.safetensors"
+    content = tensors.read_bytes()
+    tensors.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert "damaged" in refused_text("hello", classifier=moved)
+    tensors.unlink()
+    assert "incomplete" in refused_text("hello", classifier=moved)
+    (moved / "classifier.json").write_text("{}")
+    assert "no classifier of this version" in refused_text("hello", classifier=moved)
+    (moved / "classifier.json").unlink()
+    assert "make bench SAVE=1" in refused_text("hello", classifier=moved)
+    assert "make bench SAVE=1" in refused_text("hello", classifier=tmp_path / "nowhere")
+
+
+def test_what_it_stands_on_must_be_the_same(run_here: Callable, predict: Callable, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        '"""Mine."""\nfrom harness import Strategy\nstrategy = Strategy(trainable=("final_norm",))\n'
+    )
+    run_here(strategy=[str(tmp_path / "mine.py")], save=True, **SMALL)
+    folder = tmp_path / "results" / "classifier"
+    about = json.loads((folder / "classifier.json").read_text())
+    code, _, told = predict("hello", classifier=folder)
+    assert (code, "mine runs code from outside the harness" in told) == (0, True)
+    (folder / "classifier.json").write_text(json.dumps({**about, "weights_sha256": "0" * 64}))
+    code, out, told = predict("hello", classifier=folder)
+    assert_refused(code, out, told.split("\n", 1)[1])
+    assert "stands on weights of mini with sha256 000" in told
+    (folder / "classifier.json").write_text(json.dumps(about))
+    with (tmp_path / "mine.py").open("a") as file:
+        file.write("raise SystemExit('ran')\n")
+    code, out, told = predict("hello", classifier=folder)
+    assert_refused(code, out, told.split("\n", 1)[1])
+    assert "its code has changed" in told, "and was not run"
+
+
+def test_baselines_alone_leave_nothing_to_keep(refused: Callable) -> None:
+    assert "SAVE=1" in refused("--save", "--strategy", "tfidf,majority")

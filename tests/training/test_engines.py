@@ -1,0 +1,126 @@
+"""DeepSpeed beside DDP: the same arithmetic, whatever the ranks share; memory falls with what they share."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.results.record import Record
+from harness.results.store import Store
+from strategies import built_in_names
+from tests.support.runs import ROOT, exchanged_parameters, losses_of, predicted_by
+
+SIZE = 120
+ARRANGEMENTS = {
+    "ddp-2": ["--nproc", "2"],
+    "ddp-4": ["--nproc", "4"],
+    **{f"zero-{stage}": ["--engine", "deepspeed", "--zero", str(stage), "--nproc", "2"] for stage in range(4)},
+}
+
+
+def _results(ftbench: Callable, folder: Path, name: str, *options: str) -> tuple[Path, dict[str, Record]]:
+    done = ftbench("run", "--model", "mini", "--weights", "random", "--data", "synthetic", *options, timeout=1200)
+    assert done.returncode == 0, done.stderr + done.stdout
+    (folder / "results").rename(folder / name)
+    return folder / name, {record.strategy: record for record in Store(folder / name).all()}
+
+
+def _assert_alike(ftbench: Callable, folder: Path, arrangements: list[str], *options: str) -> None:
+    """LoRA's update is scaled by 16: at mini's own rate it amplifies the last bit (see test_parity)."""
+    common = [*options, "--set", f"data.size={SIZE} optimizer.learning_rate=1e-4 training.drop_last=false"]
+    reference, alone = {}, {}
+    for arrangement in arrangements:
+        precision, tolerance = ("fp32", 1e-5) if arrangement.startswith("zero") else ("fp64", 1e-9)
+        if precision not in alone:
+            one = [*common, "--precision", precision]
+            reference[precision], alone[precision] = _results(ftbench, folder, precision, *one)
+        arranged = [*ARRANGEMENTS[arrangement], "--precision", precision]
+        results, together = _results(ftbench, folder, arrangement, *common, *arranged)
+        assert together.keys() == alone[precision].keys()
+        for name, record in together.items():
+            theirs = losses_of(reference[precision], alone[precision][name])
+            worst = max(abs(a - b) for a, b in zip(losses_of(results, record), theirs, strict=True))
+            print(f"{arrangement} {name} {precision}: {len(theirs)} losses, at most {worst:.1e} apart")
+            assert worst < tolerance, (arrangement, name)
+            assert predicted_by(results, record) == predicted_by(reference[precision], alone[precision][name])
+            _assert_gradients_are_exchanged_once(record)
+
+
+def _assert_gradients_are_exchanged_once(record: Record) -> None:
+    """Of the trained parameters only; with flags and padding of a few elements beside them."""
+    exchanged = record.communication.bytes_by_collective
+    element_bytes = 8 if record.precision == "fp64" else 4
+    assert exchanged["all_reduce"] == pytest.approx(element_bytes * exchanged_parameters(record), abs=1000)
+
+
+def test_zero_gives_the_losses_of_one_process(ftbench: Callable, tmp_path: Path) -> None:
+    chosen = ["--strategy", "last_block,lora,full", "--epochs", "1"]
+    _assert_alike(ftbench, tmp_path, ["zero-3"], *chosen)
+
+
+@pytest.mark.long
+def test_every_stage_gives_the_losses_of_one_process(ftbench: Callable, tmp_path: Path) -> None:
+    chosen = ["--strategy", "last_block,lora,full", "--epochs", "1"]
+    _assert_alike(ftbench, tmp_path, ["zero-0", "zero-1", "zero-2"], *chosen)
+
+
+@pytest.mark.long
+def test_every_strategy_on_every_arrangement(ftbench: Callable, tmp_path: Path) -> None:
+    _assert_alike(ftbench, tmp_path, list(ARRANGEMENTS), "--strategy", ",".join(built_in_names()), "--epochs", "5")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", "0123")
+def test_micro_batches_and_clipping_on_zero(ftbench: Callable, tmp_path: Path, stage: str) -> None:
+    """Micro-batches of 3 and a last batch of 4 share unevenly among 2 ranks."""
+    options = ["--strategy", "last_block", "--epochs", "1", "--precision", "fp32", "--set", f"data.size={SIZE}"]
+    uneven = ["--set", "training.micro_batch_size=3 training.drop_last=false optimizer.clip_norm=0.5"]
+    results, alone = _results(ftbench, tmp_path, "alone", *options, *uneven)
+    expected = losses_of(results, alone["last_block"])
+    shared = ["--engine", "deepspeed", "--zero", stage, "--nproc", "2"]
+    results, records = _results(ftbench, tmp_path, "shared", *options, *uneven, *shared)
+    assert losses_of(results, records["last_block"]) == pytest.approx(expected, abs=1e-5)
+    assert records["last_block"].engine.zero_stage == int(stage)
+
+
+@pytest.mark.long
+def test_deepspeed_on_one_process_in_bfloat16(ftbench: Callable, tmp_path: Path) -> None:
+    options = ["--strategy", "lora", "--epochs", "1", "--precision", "bf16", "--set", f"data.size={SIZE}"]
+    results, alone = _results(ftbench, tmp_path, "ddp", *options)
+    other, shared = _results(ftbench, tmp_path, "zero", *options, "--engine", "deepspeed")
+    assert shared["lora"].engine.zero_stage == 2
+    assert losses_of(other, shared["lora"]) == pytest.approx(losses_of(results, alone["lora"]), abs=0.02)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", range(4))
+def test_every_strategy_goes_on_from_what_was_saved(stage: int) -> None:
+    """Frozen parameters are not saved; those trained, and AdamW's state, are put back into another engine."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    command = [*torchrun, "tests.support.resume_strategies", str(stage)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = dict(re.findall(r"RESUMED (\w+): .*, (\S+)\n", done.stdout))
+    assert list(told) == built_in_names()
+    assert all(float(difference) < 1e-6 for difference in told.values()), told
+
+
+@pytest.mark.long
+def test_an_offloaded_optimizer_gives_the_same_losses(ftbench: Callable, tmp_path: Path) -> None:
+    """On a CPU its state is where it was; the code that steps and checkpoints it is another."""
+    options = ["--strategy", "last_block", "--precision", "fp32", "--epochs", "1", *ARRANGEMENTS["zero-2"]]
+    settings = f"data.size={SIZE} training.checkpoint_steps=5 engine.offload_optimizer="
+    (there, kept), (here, moved) = (
+        _results(ftbench, tmp_path, value, *options, "--set", settings + value) for value in ("false", "true")
+    )
+    assert moved["last_block"].config["engine"]["offload_optimizer"]
+    expected = losses_of(there, kept["last_block"])
+    assert losses_of(here, moved["last_block"]) == pytest.approx(expected, abs=1e-6)
+    assert predicted_by(here, moved["last_block"]) == predicted_by(there, kept["last_block"])
