@@ -18,9 +18,10 @@ from harness.baselines import Fitted, Part, Task
 from harness.data.batching import batches_by_length, tokens_at_once
 from harness.errors import UserError
 from harness.features.features import features_of
+from harness.features.loader import PrefixLoader
 from harness.model.backbone import Backbone
-from harness.model.packing import Rows
-from harness.model.split import Prefix
+from harness.model.packing import PackedBatch
+from harness.model.split import Prefix, PrefixFacts
 
 USES = ("data", "model", "precision")
 
@@ -68,8 +69,8 @@ class LanguageModel:
     def of(cls, task: Task) -> LanguageModel:
         backbone = task.model.empty().requires_grad_(False)
         weights = task.model.weights(task.config.model, task.weights)
-        stages = Prefix(backbone.stages(), boundary="output", readout=None, cacheable=False, causal=True)
-        stages.place(task.device, task.config.precision, lambda stage: weights.fill(backbone, [stage]))
+        stages = Prefix(backbone.stages(), PrefixFacts(boundary="output", reads=None, cacheable=False, causal=True))
+        PrefixLoader(stages, lambda stage: weights.fill(backbone, [stage]), task.device, task.config.precision).load()
         return cls(backbone, stages, task.device)
 
     def likelihoods(self, prompts: list[list[int]], answers: list[tuple[int, ...]]) -> np.ndarray:
@@ -89,13 +90,13 @@ class LanguageModel:
         """answers: [answers, tokens], which end one token after the rows do -> log-probabilities [rows, answers]."""
         lengths, steps = np.array([len(row) for row in rows]), answers.shape[1]
         found = np.empty((len(rows), len(answers)))
-        for batch in batches_by_length(lengths, tokens_at_once(self.device.type)):
-            ids = np.concatenate([rows[number] for number in batch])
-            hidden, packed = features_of(self.stages, ids, Rows.packed(lengths[batch]), self.device)
+        for indices in batches_by_length(lengths, tokens_at_once(self.device.type)):
+            ids = np.concatenate([rows[index] for index in indices])
+            hidden, packed = features_of(self.stages, ids, PackedBatch.packed(lengths[indices]), self.device)
             read_at = (packed.starts + packed.lengths)[:, None] - torch.arange(steps, 0, -1, device=self.device)
             next_token = self.backbone.next_token_logits(hidden[read_at]).log_softmax(-1)
             of_answers = next_token[:, torch.arange(steps), answers].sum(-1)
-            found[batch] = of_answers.double().cpu().numpy()
+            found[indices] = of_answers.double().cpu().numpy()
         return found
 
 

@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGINT, SIGTERM and SIGUSR1 end a run at once; in training after the next checkpoint."""
+"""Requests to stop: SIGINT, SIGTERM and SIGUSR1 end a run at once; in training after the next checkpoint."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_postponed = False
-_requested = False
 
+class StopSignals:
+    """What this process was asked by signals."""
 
-def listen() -> None:
-    """Take over the signals of this process; called once, from its main thread."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _asked)
+    def __init__(self) -> None:
+        self._postponed = False
+        self._requested = False
 
+    def listen(self) -> None:
+        """Take over the signals of this process; called once, from its main thread."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._receive)
 
-@contextmanager
-def postponed() -> Iterator[Callable[[], bool]]:
-    """Inside, a signal raises nothing: the caller asks what this yields, and stops where it can go on later.
+    @contextmanager
+    def postponed(self) -> Iterator[Callable[[], bool]]:
+        """Inside, a signal raises nothing: the caller asks what this yields, and stops where it can resume later.
 
-    Clusters send a signal to every process of a job and launchers forward theirs: one that comes twice counts once.
-    """
-    global _postponed, _requested
-    _postponed, _requested = True, False
-    try:
-        yield lambda: _requested
-    finally:
-        _postponed = False
-    if _requested:  # after the caller's last question
-        raise KeyboardInterrupt
+        Clusters send a signal to every process of a job and launchers forward theirs: one that comes twice counts once.
+        """
+        self._postponed, self._requested = True, False
+        try:
+            yield lambda: self._requested
+        finally:
+            self._postponed = False
+        if self._requested:  # after the caller's last question
+            raise KeyboardInterrupt
 
-
-def _asked(number: int, frame: FrameType | None) -> None:
-    global _requested
-    if not _postponed:
-        raise KeyboardInterrupt
-    _requested = True
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if not self._postponed:
+            raise KeyboardInterrupt
+        self._requested = True

@@ -10,42 +10,47 @@ from itertools import pairwise, takewhile
 import numpy as np
 
 from harness.data.encoding import Examples
+from harness.model.split import PrefixFacts
 
 
 @dataclass(frozen=True)
 class DistinctRows:
     """Every row once, whichever parts of the data it stands in.
 
-    rows: their bytes (int32). numbers: for each part the distinct row of each example. token_lengths,
+    rows: their bytes (int32). indices: for each part the distinct row of each example. token_lengths,
     feature_lengths: how many tokens each row has, and how many vectors are stored of it. chunks: runs of rows that are
     computed at once. shared: how many tokens, from the first, a row has in common with the row before it in its chunk,
     so that their features need not be computed again.
     """
 
     rows: list[bytes]
-    numbers: dict[str, np.ndarray]
+    indices: dict[str, np.ndarray]
     token_lengths: np.ndarray
     feature_lengths: np.ndarray
     chunks: list[slice]
     shared: np.ndarray
 
     @classmethod
-    def of(cls, examples: dict[str, Examples], one_token: bool, causal: bool, tokens: int) -> DistinctRows:
-        """one_token: one vector is stored of each row. causal: rows that begin alike have the same features there;
-        they stand side by side then. Else rows of like length do. tokens: about as many a chunk has to compute."""
+    def of(cls, examples: dict[str, Examples], prefix: PrefixFacts, tokens: int) -> DistinctRows:
+        """tokens: about as many a chunk has to compute.
+
+        Under a causal prefix rows that begin alike have the same features there, so they stand side by side; under any
+        other rows of like length do. Of a row that the prefix reads one vector is stored.
+        """
         of_part = {name: _row_bytes(part) for name, part in examples.items()}
         rows = sorted({row for part in of_part.values() for row in part})
-        if not causal:
+        if not prefix.causal:
             rows.sort(key=len)
         place = {row: number for number, row in enumerate(rows)}
-        numbers = {name: np.array([place[row] for row in part]) for name, part in of_part.items()}
+        indices = {name: np.array([place[row] for row in part]) for name, part in of_part.items()}
         lengths, shared = np.array([len(row) // 4 for row in rows]), np.zeros(len(rows), dtype=np.int64)
-        if causal:
+        if prefix.causal:
             shared[1:] = [_common_tokens(*pair) for pair in pairwise(rows)]
         starts = _chunk_starts(lengths, shared, tokens)
         shared[starts] = 0
         chunks = [slice(start, end) for start, end in pairwise([*starts, len(rows)])]
-        return cls(rows, numbers, lengths, np.ones_like(lengths) if one_token else lengths, chunks, shared)
+        feature_lengths = np.ones_like(lengths) if prefix.reads else lengths
+        return cls(rows, indices, lengths, feature_lengths, chunks, shared)
 
     @property
     def computed_tokens(self) -> int:

@@ -11,25 +11,30 @@ from torch import Tensor
 
 from harness.data.batching import gather_rows
 from harness.data.encoding import Examples
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.model.split import Prefix
 
 
 class Features(Protocol):
     """The features of one part of the data.
 
-    lengths: [examples], the tokens of each example as the suffix sees it. width: what rows are padded to with padding
-    that nobody attends to (the plain path); None where there is none.
+    width: what rows are padded to with padding that is not attended to (the plain path); None where there is none.
     """
 
-    lengths: np.ndarray
-    width: int | None
+    @property
+    def lengths(self) -> np.ndarray:
+        """[examples], the tokens of each example as the suffix sees it."""
+        ...
 
-    def batch(self, numbers: np.ndarray) -> tuple[Tensor, Rows]:
-        """Features [tokens, hidden] (token ids [tokens] where the prefix is empty) of the examples `numbers`."""
+    @property
+    def width(self) -> int | None: ...
+
+    def batch(self, indices: np.ndarray) -> tuple[Tensor, PackedBatch]:
+        """Features [tokens, hidden] (token ids [tokens] where the prefix is empty) of the examples `indices`."""
+        ...
 
 
-@dataclass
+@dataclass(frozen=True)
 class Computed:
     """Runs the prefix each time; pads to `width` where that is set, as the plain path does."""
 
@@ -42,17 +47,17 @@ class Computed:
     def lengths(self) -> np.ndarray:
         return self.examples.lengths
 
-    def batch(self, numbers: np.ndarray) -> tuple[Tensor, Rows]:
-        lengths = self.lengths[numbers]
-        ids = gather_rows(self.examples.token_ids, self.examples.offsets[numbers], lengths)
+    def batch(self, indices: np.ndarray) -> tuple[Tensor, PackedBatch]:
+        lengths = self.lengths[indices]
+        ids = gather_rows(self.examples.token_ids, self.examples.offsets[indices], lengths)
         if not self.width:
-            return features_of(self.prefix, ids, Rows.packed(lengths), self.device)
-        rectangle = np.full((len(numbers), self.width), self.examples.pad_token or 0)  # nobody attends to it
+            return features_of(self.prefix, ids, PackedBatch.packed(lengths), self.device)
+        rectangle = np.full((len(indices), self.width), self.examples.pad_token or 0)  # not attended to
         rectangle[np.arange(self.width) < lengths[:, None]] = ids
-        return features_of(self.prefix, rectangle.reshape(-1), Rows.padded(lengths, self.width), self.device)
+        return features_of(self.prefix, rectangle.reshape(-1), PackedBatch.padded(lengths, self.width), self.device)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stored:
     """Reads the store. starts, lengths: where the features of each example lie in it."""
 
@@ -62,22 +67,23 @@ class Stored:
     device: torch.device
     width: None = None
 
-    def batch(self, numbers: np.ndarray) -> tuple[Tensor, Rows]:
-        lengths = self.lengths[numbers]
-        rows = Rows.packed(lengths).to(self.device)
-        features = torch.from_numpy(gather_rows(self.store, self.starts[numbers], lengths))
-        return rows.pack(features.to(self.device)), rows
+    def batch(self, indices: np.ndarray) -> tuple[Tensor, PackedBatch]:
+        lengths = self.lengths[indices]
+        batch = PackedBatch.packed(lengths).to(self.device)
+        features = torch.from_numpy(gather_rows(self.store, self.starts[indices], lengths))
+        return batch.pack(features.to(self.device)), batch
 
 
 def features_of(
-    prefix: Prefix, inputs: np.ndarray, rows: Rows, device: torch.device, done: int = 0
-) -> tuple[Tensor, Rows]:
-    """What the prefix makes of the tokens of all `rows`, which stand one row after the other in `inputs`.
+    prefix: Prefix, inputs: np.ndarray, batch: PackedBatch, device: torch.device, done: int = 0
+) -> tuple[Tensor, PackedBatch]:
+    """What the prefix makes of the tokens of all rows of `batch`, one row after the other in `inputs`.
 
-    inputs: token ids, or what the lowest `done` stages have made of them.
+    inputs: token ids, or the output of the lowest `done` stages.
     """
-    rows = rows.to(device)
+    batch = batch.to(device)
     tokens = torch.from_numpy(np.array(inputs) if done else inputs.astype(np.int64)).to(device)
-    features = prefix.features(rows.pack(tokens), rows, done)
-    # A prefix that reads hands over one vector of each row.
-    return features, Rows.packed(np.ones(len(rows.lengths), dtype=np.int64)).to(device) if prefix.readout else rows
+    features = prefix.features(batch.pack(tokens), batch, done)
+    if prefix.facts.reads:  # it hands over one vector of each row
+        batch = PackedBatch.packed(np.ones(len(batch.lengths), dtype=np.int64)).to(device)
+    return features, batch

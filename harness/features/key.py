@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +15,66 @@ from harness.measure.code import features_code_sha256
 from harness.model.split import Prefix
 
 
+@dataclass(frozen=True)
+class FeatureKeys:
+    """The keys of a prefix on the rows of a data set.
+
+    modules: of each stage, what its modules are and how they attend, as they are without kernels.
+    third_party_code: hash of the code of a third party that built the prefix, else empty.
+    """
+
+    names: tuple[str, ...]
+    reads: str | None
+    modules: tuple[Any, ...]
+    rows_sha256: str
+    precision: Precision
+    device_type: str
+    third_party_code: str
+    harness_code: str
+
+    @classmethod
+    def of(
+        cls, prefix: Prefix, rows_sha256: str, precision: Precision, device: torch.device, third_party_code: str
+    ) -> FeatureKeys:
+        modules = tuple(
+            [
+                (type(module).__qualname__, getattr(module, "causal", None), getattr(module, "settings", None))
+                for module in stage.modules()
+            ]
+            for stage in prefix.stages
+        )
+        return cls(
+            names=prefix.names,
+            reads=prefix.facts.reads,
+            modules=modules,
+            rows_sha256=rows_sha256,
+            precision=precision,
+            device_type=device.type,
+            third_party_code=third_party_code,
+            harness_code=features_code_sha256(),
+        )
+
+    def key(self, stages: int, tensors: list[str]) -> str:
+        """Of the output of the lowest `stages`; tensors: what `hash_stages` gives."""
+        parts = (
+            tensors[:stages],
+            self.names[:stages],
+            self.reads if stages == len(self.names) else None,
+            self.modules[:stages],
+            self.rows_sha256,
+            self.precision,
+            self.device_type,
+            self.third_party_code,
+            self.harness_code,
+            torch.__version__,
+        )
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
 def hash_stages(prefix: Prefix) -> list[str]:
     """A hash of the tensors of each stage, its buffers included."""
     tensors = [(stage, *entry) for stage, module in enumerate(prefix.stages) for entry in module.state_dict().items()]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # hashing leaves the interpreter's lock alone
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # hashing releases the interpreter's lock
         hashed = list(pool.map(_hash_tensor, tensors))
     of_stages = [[entry for stage, entry in hashed if stage == number] for number in range(len(prefix.stages))]
     return [hashlib.sha256(repr(entries).encode()).hexdigest() for entries in of_stages]
@@ -27,33 +84,3 @@ def _hash_tensor(entry: tuple[int, str, Tensor]) -> tuple[int, tuple[str, str, l
     stage, name, tensor = entry
     content = tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()
     return stage, (name, str(tensor.dtype), list(tensor.shape), hashlib.sha256(content.data).hexdigest())
-
-
-def feature_key(
-    prefix: Prefix,
-    stages: int,
-    tensors: Sequence[str],
-    own_code: str,
-    rows_sha256: str,
-    precision: Precision,
-    device: torch.device,
-) -> str:
-    """Of what the lowest `stages` of a prefix make of the rows; tensors: what `hash_stages` gives.
-
-    own_code: hash of the code of a third party that built the prefix, else empty.
-    """
-    modules = [module for stage in prefix.stages[:stages] for module in stage.modules()]
-    parts = (
-        list(tensors[:stages]),
-        own_code,
-        features_code_sha256(),
-        torch.__version__,
-        prefix.names[:stages],
-        prefix.readout if stages == len(prefix.stages) else None,
-        [type(module).__qualname__ for module in modules],
-        [(getattr(module, "causal", None), getattr(module, "settings", None)) for module in modules],
-        precision,
-        device.type,
-        rows_sha256,
-    )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -1,0 +1,61 @@
+"""What is there for speed alone. Each kernel takes the place of plain modules and computes the same, faster.
+
+`optimize` puts them in before a run, `restore` takes them out. Each has a test of equality with what it replaces in
+tests/kernels, and a line in the ablation table of `make perf` (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from harness.config.schema import Precision
+from harness.kernels import onednn
+from harness.kernels.attention import CPUAttention
+from harness.kernels.few_rows import few_rows
+from harness.kernels.one_query import OneQueryBlock, ReadingBlock
+from harness.kernels.one_query_hub import OneQueryHubBlock
+from harness.kernels.packed_linear import packed
+from harness.kernels.replacing import replace_below, restore_below
+from harness.model.attention import DotProductAttention
+from harness.model.backbone import Block
+from harness.model.gpt2 import GPT2Block, SelfAttention
+from harness.model.hub.backbone import HubBlock
+from harness.model.readout import ReadToken
+from harness.model.split import Part, Prefix
+
+ONE_QUERY: dict[type[nn.Module], type[ReadingBlock]] = {GPT2Block: OneQueryBlock, HubBlock: OneQueryHubBlock}
+
+
+def optimize(part: Part, device: torch.device, precision: Precision) -> None:
+    """Replace modules of a prefix that has its parameters, or of a suffix, by faster ones for `device`."""
+    read_in_top_block(part)
+    if device.type != "cpu":
+        return
+    replace_below(part, lambda module: CPUAttention.of(module) if type(module) is DotProductAttention else None)
+    if precision == "bf16" and onednn.is_available():
+        if isinstance(part, Prefix):
+            replace_below(part.stages, packed)
+        else:
+            replace_below(nn.ModuleList(stage for stage in part.stages if isinstance(stage, OneQueryBlock)), few_rows)
+
+
+def restore(part: Part) -> None:
+    """Put the plain modules back, with their present parameters."""
+    for stage in part.stages:
+        if isinstance(stage, ReadingBlock):
+            part.readout = ReadToken(stage.position)
+    restore_below(part)
+
+
+def read_in_top_block(part: Part) -> None:
+    """Where a part reads one token of each row, its top block computes no other: above it nothing mixes positions."""
+    blocks = [index for index, stage in enumerate(part.stages) if isinstance(stage, Block)]
+    if not blocks or not isinstance(part.readout, ReadToken):
+        return
+    block = part.stages[blocks[-1]]
+    replacement = ONE_QUERY.get(type(block))
+    as_built = not isinstance(block, GPT2Block) or type(block.attention) is SelfAttention
+    if replacement and as_built and "forward" not in vars(block):
+        part.stages[blocks[-1]] = replacement.reading(block, part.readout.position)
+        part.readout = None

@@ -1,9 +1,8 @@
 """A trained token embedding without the rows that no text of a run looks up.
 
-Such a row has no gradient: all that AdamW does to it is to shrink it by the weight decay, by the same factor in every
-step (Loshchilov and Hutter, arXiv:1711.05101, algorithm 2). That needs neither two moments nor a pass over the row in
-each step: it is worked out at the end where the whole table is wanted. Losses and logits are the same. The texts of SMS
-Spam look up 5,791 of GPT-2's 50,257 rows.
+Such a row has no gradient: AdamW only shrinks it by the weight decay, by the same factor in every step (Loshchilov and
+Hutter, arXiv:1711.05101, algorithm 2). That needs neither moments nor a pass over the row in each step: it is applied
+once at the end where the full table is needed. Losses and logits are the same. docs/performance.md says what it saves.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from harness.model.split import Suffix
 
 
 class OccurringTokens(nn.Module):
-    """Gives what `table` gives for the tokens `ids` ([rows] int64, sorted), and knows no other."""
+    """The rows of `table` for the tokens `ids` ([rows] int64, sorted); it knows no other."""
 
     def __init__(self, table: nn.Embedding, ids: Tensor) -> None:
         super().__init__()
@@ -37,18 +36,20 @@ class OccurringTokens(nn.Module):
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """What a suffix's token embedding had before. name: of its parameter. ids: [rows], the tokens that stayed.
-    table: [vocabulary, hidden]."""
+class FullTable:
+    """The token embedding of a suffix before the rows of other tokens were left out.
+
+    name: of its parameter. ids: [rows] int64, the tokens that stayed. table: [vocabulary, hidden].
+    """
 
     name: str
     ids: Tensor
     table: Tensor
 
-    def whole(self, values: dict[str, Tensor], optimizer: OptimizerConfig, steps: int) -> dict[str, Tensor]:
-        """The values of a suffix trained by so many steps, those of the whole table among them.
+    def complete(self, values: dict[str, Tensor], optimizer: OptimizerConfig, steps: int) -> dict[str, Tensor]:
+        """The values of a suffix after `steps` training steps, with the full table.
 
-        values: what `Engine.values` gives, which is nothing on all ranks but the first.
+        values: what `Engine.values` gives: nothing on all ranks but the first.
         """
         if not values:
             return values
@@ -58,12 +59,12 @@ class LeftOut:
         return values | {self.name: table}
 
 
-def leave_out_tokens(suffix: Suffix, examples: dict[str, Examples]) -> LeftOut | None:
-    """Let the token embedding of a suffix that trains it hold the rows that `examples` need; None where it has none."""
+def train_occurring_tokens(suffix: Suffix, examples: dict[str, Examples]) -> FullTable | None:
+    """Leave out the rows of a trained token embedding that no example needs; None where the suffix trains none."""
     for number, stage in enumerate(suffix.stages):
         if isinstance(stage, Embeddings) and type(stage.token) is nn.Embedding and stage.token.weight.requires_grad:
-            # What fills up a batch is token 0, whatever that is.
+            # A batch is filled up with token 0, whatever that is.
             ids = torch.from_numpy(np.unique(np.concatenate([[0], *(part.token_ids for part in examples.values())])))
             table, stage.token = stage.token.weight.detach(), OccurringTokens(stage.token, ids)
-            return LeftOut(f"stages.{number}.token.weight", ids, table)
+            return FullTable(f"stages.{number}.token.weight", ids, table)
     return None

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
 from harness.config.strategy import AttentionKind
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 
 
 class Stage(nn.Module):
-    """A part that looks at rows: called with hidden states [tokens, hidden] (the first one: token ids [tokens]) and
-    `Rows`. A stage of any other type is a norm, which is called with hidden states alone."""
+    """A part that looks at rows: called with hidden states [tokens, hidden] (the first one: token ids [tokens]) and the
+    batch. A stage of any other type is a norm, called with hidden states alone."""
 
 
 class Block(Stage):
-    """The only stages that mix positions.
-
-    forward(hidden, rows, read_at=None): [tokens, hidden] -> the same, or [rows, hidden] at the tokens `read_at`
-    ([rows], one of each row). Of the other tokens nothing is computed then but what attention to them needs.
-    """
+    """The only stages that mix positions: [tokens, hidden] -> the same."""
 
 
 class Backbone(nn.Module, ABC):
-    """hidden: the width of its hidden states. context: the most tokens that a row may have. attention: what it was
-    pretrained with."""
+    """hidden: the width of its hidden states. context: the most tokens of a row. attention: what it was pretrained
+    with."""
 
     embeddings: Stage
     blocks: nn.ModuleList
@@ -43,19 +39,19 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def set_attention(self, kind: AttentionKind) -> None:
-        """Let every block attend so."""
+        """Make every block attend as `kind` says."""
 
     @abstractmethod
     def next_token_logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., vocabulary]. Raises UserError where the backbone is no language model."""
 
-    def forward(self, token_ids: Tensor, rows: Rows) -> Tensor:
+    def forward(self, token_ids: Tensor, batch: PackedBatch) -> Tensor:
         """token_ids: [tokens] int64 -> hidden states after the final norm [tokens, hidden]."""
-        return run_stages(list(self.stages().values()), token_ids, rows)
+        return run_stages(self.stages().values(), token_ids, batch)
 
 
-def run_stages(stages: Sequence[nn.Module], hidden: Tensor, rows: Rows) -> Tensor:
+def run_stages(stages: Iterable[nn.Module], hidden: Tensor, batch: PackedBatch) -> Tensor:
     """Run consecutive stages; the input is token ids where the first of them is the embeddings."""
     for stage in stages:
-        hidden = stage(hidden, rows) if isinstance(stage, Stage) else stage(hidden)
+        hidden = stage(hidden, batch) if isinstance(stage, Stage) else stage(hidden)
     return hidden

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from harness.model.backbone import Backbone
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,6 @@ def continue_greedily(model: Backbone, token_ids: list[int], count: int) -> list
     ids = list(token_ids)
     for _ in range(count):
         seen = ids[-model.context :]
-        rows = Rows.padded(np.array([len(seen)]), len(seen))
-        hidden = model(torch.tensor(seen), rows)
+        hidden = model(torch.tensor(seen), PackedBatch.padded(np.array([len(seen)]), len(seen)))
         ids.append(int(model.next_token_logits(hidden[-1]).argmax()))
     return ids[len(token_ids) :]

@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.config.strategy import AttentionKind
-from harness.kernels.cpu_products import linear, linear_gelu
-from harness.model.attention import Attended, Key, Norm, Value, attend, attend_once
+from harness.model.attention import DotProductAttention
 from harness.model.backbone import Backbone, Block, Stage
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 
 
 @dataclass(frozen=True)
@@ -40,36 +39,26 @@ class Embeddings(Stage):
         self.token = nn.Embedding(shape.vocabulary, shape.hidden)
         self.position = nn.Embedding(shape.context, shape.hidden)
 
-    def forward(self, token_ids: Tensor, rows: Rows) -> Tensor:
+    def forward(self, token_ids: Tensor, batch: PackedBatch) -> Tensor:
         """token_ids: [tokens] int64 -> hidden states [tokens, hidden]."""
-        return self.token(token_ids) + self.position(rows.positions())
+        return self.token(token_ids) + self.position(batch.positions())
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention. Query, key and value are separate matrices (the published file fuses them): in the
-    top block each goes through its own only where the answer is read."""
+    """Multi-head self-attention. Query, key and value are separate matrices; the published file fuses them."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads = shape.heads
-        self.causal = True
         self.query = nn.Linear(shape.hidden, shape.hidden)
-        self.key = Key(shape.hidden, shape.hidden)
-        self.value = Value(shape.hidden, shape.hidden)
+        self.key = nn.Linear(shape.hidden, shape.hidden)
+        self.value = nn.Linear(shape.hidden, shape.hidden)
         self.output = nn.Linear(shape.hidden, shape.hidden)
+        self.attend = DotProductAttention()
 
-    def forward(self, hidden: Tensor, norm: nn.Module, rows: Rows, read_at: Tensor | None) -> Tensor:
-        """hidden: [tokens, hidden], before `norm` -> the same; or [rows, hidden] at the tokens `read_at` ([rows]), one
-        of each row."""
-        attended = Attended(rows, self.causal, read_at)
-        # An adapter, or a strategy that builds, may have put something else in their place.
-        as_built = isinstance(norm, Norm) and isinstance(self.key, Key) and isinstance(self.value, Value)
-        if read_at is not None and as_built:
-            query = linear(self.query, norm(hidden[read_at]))
-            return linear(self.output, attend_once(query, hidden, norm, self.key, self.value, self.heads, attended))
-        hidden = norm(hidden)
-        query = self.query(hidden if read_at is None else hidden[read_at])
-        return self.output(attend(query, self.key(hidden), self.value(hidden), self.heads, attended))
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        """[tokens, hidden] -> the same."""
+        return self.output(self.attend(self.query(hidden), self.key(hidden), self.value(hidden), self.heads, batch))
 
 
 class MLP(nn.Module):
@@ -79,22 +68,22 @@ class MLP(nn.Module):
         self.contract = nn.Linear(4 * shape.hidden, shape.hidden)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return linear(self.contract, linear_gelu(self.expand, hidden))
+        """[..., hidden] -> the same."""
+        return self.contract(F.gelu(self.expand(hidden), approximate="tanh"))
 
 
 class GPT2Block(Block):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.attention_norm = Norm(shape.hidden)
+        self.attention_norm = nn.LayerNorm(shape.hidden)
         self.attention = SelfAttention(shape)
         self.mlp_norm = nn.LayerNorm(shape.hidden)
         self.mlp = MLP(shape)
 
-    def forward(self, hidden: Tensor, rows: Rows, read_at: Tensor | None = None) -> Tensor:
-        """[tokens, hidden] -> the same, or [rows, hidden] at the tokens `read_at` ([rows]) only."""
-        residual = hidden if read_at is None else hidden[read_at]
-        residual = residual + self.attention(hidden, self.attention_norm, rows, read_at)
-        return residual + self.mlp(self.mlp_norm(residual))
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        """[tokens, hidden] -> the same."""
+        hidden = hidden + self.attention(self.attention_norm(hidden), batch)
+        return hidden + self.mlp(self.mlp_norm(hidden))
 
 
 class GPT2(Backbone):
@@ -107,7 +96,7 @@ class GPT2(Backbone):
 
     def set_attention(self, kind: AttentionKind) -> None:
         for block in self.blocks:
-            block.attention.causal = kind == "causal"
+            block.attention.attend.causal = kind == "causal"
 
     def next_token_logits(self, hidden: Tensor) -> Tensor:
         """By the output layer, which is tied to the token embedding."""

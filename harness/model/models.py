@@ -8,7 +8,6 @@ from typing import Protocol
 
 from harness.config.schema import ModelConfig
 from harness.config.strategy import AttentionKind
-from harness.data.hub import is_hub, locate
 from harness.model.backbone import Backbone
 from harness.model.gpt2 import SHAPES
 from harness.model.hub.loading import HubModel
@@ -65,6 +64,9 @@ class GPT2Model:
         return weights_of(config, path)
 
 
-def model_of(name: str, cache: Path) -> Model:
-    """The model `name`, which is no longer `auto`. Raises UserError, or NotAvailable, where a hub's is not usable."""
-    return HubModel(locate(name, cache)) if is_hub(name) else GPT2Model(name)
+def model_of(name: str, folder: Path | None) -> Model:
+    """The model `name`, which is resolved. folder: of a model of `transformers`; None: a GPT-2 of a known size.
+
+    Raises UserError where the folder's model is not usable.
+    """
+    return HubModel(folder) if folder else GPT2Model(name)

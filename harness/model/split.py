@@ -1,12 +1,13 @@
 """The one cut: a backbone and a strategy become a frozen prefix and a trained suffix.
 
-The boundary follows from `requires_grad`: the prefix is every stage below the first trained parameter in
-execution order. The prefix never changes during a run, so what it computes for an example never changes either.
+The boundary follows from `requires_grad`: the prefix is every stage below the first trained parameter in execution
+order. It does not change during a run, so its output for an example does not change either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,129 +15,102 @@ from torch import Tensor, nn
 from harness.config.schema import Precision
 from harness.config.strategy import Readout, Strategy
 from harness.errors import UserError
-from harness.kernels.cpu_products import pack, unpack
-from harness.model.backbone import Backbone, Block, run_stages
+from harness.model.backbone import Backbone, Stage, run_stages
 from harness.model.lora import adapt
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.model.precision import compute_context, parameter_dtype, store_frozen
+from harness.model.readout import readout_of
 
 
-class Prefix(nn.Module):
-    """The frozen stages below the cut, by name. Where there are none, the features are the token ids themselves.
+class Part(nn.Module):
+    """Consecutive stages of a backbone by name, and the readout where it lies in this part."""
 
-    readout: where nothing above the cut mixes positions, so that the prefix hands over what is read only.
-    cacheable: what the strategy says. boundary: the name of the first stage above the cut. causal: whether no token's
-    features depend on those after it; False where code of a third party leaves that open.
-    """
-
-    def __init__(
-        self, stages: dict[str, nn.Module], boundary: str, readout: Readout | None, cacheable: bool, causal: bool
-    ) -> None:
+    def __init__(self, stages: dict[str, nn.Module], readout: Readout | None) -> None:
         super().__init__()
         self.names = tuple(stages)
         self.stages = nn.ModuleList(stages.values())
-        self.boundary = boundary
-        self.readout: Readout | None = readout
-        self.cacheable = cacheable
-        self.causal = causal
+        self.readout: Stage | None = readout_of(readout) if readout else None
+
+    def hidden_states(self, inputs: Tensor, batch: PackedBatch, done: int = 0) -> Tensor:
+        """Of the stages from number `done` on: [tokens, hidden], or [rows, hidden] where this part reads."""
+        readout = [] if self.readout is None else [self.readout]
+        return run_stages([*list(self.stages)[done:], *readout], inputs, batch)
+
+
+@dataclass(frozen=True)
+class PrefixFacts:
+    """What is known of a prefix without its tensors.
+
+    boundary: the first stage above the cut. reads: the readout, where nothing above the cut mixes positions, so that
+    the prefix hands over the tokens read only. cacheable: as the strategy says. causal: whether no token's features
+    depend on those after it; False where third-party code leaves that open.
+    """
+
+    boundary: str
+    reads: Readout | None
+    cacheable: bool
+    causal: bool
+
+
+class Prefix(Part):
+    """The frozen stages below the cut. Where there are none, the features are the token ids themselves.
+
+    computed_tokens: tokens that went through it so far, padding included.
+    """
+
+    def __init__(self, stages: dict[str, nn.Module], facts: PrefixFacts) -> None:
+        super().__init__(stages, facts.reads)
+        self.facts = facts
         self.computed_tokens = 0
 
     def place(self, device: torch.device, precision: Precision, fill: Callable[[str], None] | None = None) -> None:
-        """Bring the stages to `device` in the types of `precision`, one after the other.
-
-        fill: gives the named stage its parameters first. On a CPU all of them end in one block of memory, which goes
-        back to the system at once when it is freed; many small blocks would be kept by the allocator.
-        """
+        """Bring the stages to `device` in the types of `precision`, one after the other, so that the float32 parameters
+        of one stage only are held at a time. fill: gives the named stage its parameters first."""
         self.precision: Precision = precision
-        block, used = None, 0
         for name, stage in zip(self.names, self.stages, strict=True):
             if fill:
                 fill(name)
             stage.to(device, parameter_dtype(precision))
             store_frozen(stage, precision)
-            if device.type != "cpu":
-                continue
-            if block is None:  # memory that is not written to costs nothing: room for all in the widest type
-                sizes = [parameter.numel() for stage in self.stages for parameter in stage.parameters()]
-                block = torch.empty(
-                    sum(sizes) * parameter_dtype(precision).itemsize + 64 * len(sizes), dtype=torch.uint8
-                )
-            for parameter in stage.parameters():
-                place = block[used : used + parameter.nbytes].view(parameter.dtype).view(parameter.shape)
-                parameter.data = place.copy_(parameter.data)
-                used += -(-parameter.nbytes // 64) * 64
-            pack(stage)
 
     def release(self) -> None:
         """Let go of all tensors."""
-        unpack(self)
         self.to("meta")
 
     @torch.no_grad()
-    def features(self, inputs: Tensor, rows: Rows, done: int = 0) -> Tensor:
+    def features(self, inputs: Tensor, batch: PackedBatch, done: int = 0) -> Tensor:
         """inputs: [tokens] int64 -> hidden states [tokens, hidden], or [rows, hidden] where it reads.
 
-        done: how many stages, from the lowest, have been at work already: `inputs` are their hidden states then.
-        `computed_tokens` counts the tokens that went through a frozen stage, padding included.
+        done: how many stages, from the lowest, have run already: `inputs` are their hidden states then.
         """
-        stages = list(self.stages)[done:]
-        if not stages:
+        if done == len(self.stages):
             return inputs
         self.computed_tokens += len(inputs)
         with compute_context(self.precision, inputs.device):
-            if self.readout:
-                return read(stages, inputs, rows, self.readout)
-            return run_stages(stages, inputs, rows)
+            return self.hidden_states(inputs, batch, done)
 
 
-class Suffix(nn.Module):
-    """The stages from the cut upwards, the readout and the head.
+class Suffix(Part):
+    """The stages from the cut upwards, the readout unless the prefix has read already, and the head."""
 
-    readout: None where the prefix has read already. plain: compute every position of the top block, as a textbook's
-    loop does.
-    """
-
-    def __init__(
-        self, stages: dict[str, nn.Module], head: nn.Module, readout: Readout | None, plain: bool = False
-    ) -> None:
-        super().__init__()
-        self.names = tuple(stages)
-        self.stages = nn.ModuleList(stages.values())
+    def __init__(self, stages: dict[str, nn.Module], head: nn.Module, readout: Readout | None) -> None:
+        super().__init__(stages, readout)
         self.head = head
-        self.readout: Readout | None = readout
-        self.plain = plain
 
     @property
     def width(self) -> int:
-        """Of the hidden states that it reads."""
+        """Of the hidden states that the head reads."""
         return self.head.in_features
 
-    def forward(self, features: Tensor, rows: Rows) -> Tensor:
-        """features: what the prefix gave -> logits [rows, classes]."""
-        hidden = read(list(self.stages), features, rows, self.readout, self.plain) if self.readout else features
+    def forward(self, features: Tensor, batch: PackedBatch) -> Tensor:
+        """features: what the prefix gives -> logits [rows, classes]."""
+        hidden = self.hidden_states(features, batch)
         # Never in bfloat16: the head decides on small margins.
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(hidden)
 
 
-def read(stages: list[nn.Module], hidden: Tensor, rows: Rows, readout: Readout, plain: bool = False) -> Tensor:
-    """Run `stages` and read one vector of each row: [rows, hidden].
-
-    Above the last block nothing mixes positions: from its queries on, only the token that is read is computed.
-    """
-    if readout == "mean":
-        rectangle = rows.rectangle(run_stages(stages, hidden, rows))
-        return (rectangle * rows.attended()[..., None]).sum(dim=1) / rows.lengths[:, None]
-    blocks = [index for index, stage in enumerate(stages) if isinstance(stage, Block)]
-    top = blocks[-1] if blocks and not plain else len(stages)
-    hidden, rows = rows.apart(run_stages(stages[:top], hidden, rows))
-    read_at = rows.starts if readout == "first" else rows.starts + rows.lengths - 1
-    if top == len(stages):
-        return hidden[read_at]
-    return run_stages(stages[top + 1 :], stages[top](hidden, rows, read_at), rows)
-
-
-def split(backbone: Backbone, strategy: Strategy, classes: int, plain: bool = False) -> tuple[Prefix, Suffix]:
+def split(backbone: Backbone, strategy: Strategy, classes: int) -> tuple[Prefix, Suffix]:
     """Freeze, unfreeze, adapt and cut `backbone` (which is used up) as `strategy` says.
 
     New parameters, the head first, are drawn from PyTorch's global generator.
@@ -144,27 +118,26 @@ def split(backbone: Backbone, strategy: Strategy, classes: int, plain: bool = Fa
     """
     backbone.requires_grad_(False)
     strategy = strategy.on(backbone.attention)
+    assert strategy.attention is not None, "`on` resolves it"
     backbone.set_attention(strategy.attention)
     for name in strategy.trainable:
         for stage in _named_stages(backbone.stages(), name):
             stage.requires_grad_(True)
-    whole = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(backbone.hidden, classes)})
+    classifier = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(backbone.hidden, classes)})
     for adapter in strategy.adapt:
-        adapt(whole, adapter)
+        adapt(classifier, adapter)
     if strategy.build:
         strategy.build(backbone)
     stages = backbone.stages()
     cut = _boundary(stages)
     below, above = dict(list(stages.items())[:cut]), dict(list(stages.items())[cut:])
-    reads_below = not above and not plain
-    prefix = Prefix(
-        below,
-        [*above, "head"][0],
-        strategy.readout if reads_below else None,
-        strategy.cacheable,
+    facts = PrefixFacts(
+        boundary=[*above, "head"][0],
+        reads=None if above else strategy.readout,
+        cacheable=strategy.cacheable,
         causal=strategy.attention == "causal" and strategy.build is None,
     )
-    return prefix, Suffix(above, whole["head"], None if reads_below else strategy.readout, plain)
+    return Prefix(below, facts), Suffix(above, classifier["head"], strategy.readout if above else None)
 
 
 def parameter_counts(prefix: Prefix, suffix: Suffix) -> tuple[int, int]:

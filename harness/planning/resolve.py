@@ -1,20 +1,21 @@
-"""What was asked, decided and checked part by part: every `auto`, every value that does not fit another."""
+"""Every `auto` of model, data and engine resolved, and what was asked for found or refused."""
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from harness.config.schema import DataConfig, EngineConfig, ModelConfig
-from harness.data.dataset import load_dataset
 from harness.data.downloads import NotAvailable, assets_folder
-from harness.data.hub import is_hub, locate
+from harness.data.hub import is_hub
 from harness.data.sources import FILE_TYPES
-from harness.data.tokenizer import load_tokenizer
 from harness.errors import UserError
-from harness.model.hub import loading as hub_loading
-from harness.model.models import model_of
+from harness.files import file_sha256
+from harness.model.hub.loading import HubModel, check_weights
 from harness.model.weights import check_checkpoint, checkpoint_path, find_pretrained
+from harness.planning.workspace import Workspace
 
 
 class NotHere(UserError):
@@ -29,32 +30,56 @@ class CanNotAnswer(NotHere):
     """A baseline that asks something of the model that it does not have."""
 
 
-def resolve_model(config: ModelConfig, cache: Path) -> tuple[ModelConfig, Path | None, dict[str, str]]:
-    """The model's name and weights, the checkpoint's path if there is one, and why."""
+class ResolvedModel(BaseModel):
+    """A model with its weights, as a plan holds it.
+
+    config: with nothing left to `auto`. folder: of a model that `transformers` reads, else None. weights_path: of the
+    checkpoint; None for random weights. weights_sha256: of the checkpoint, or of all files of a `transformers` model
+    that its results depend on. choices: what was chosen for `auto`, and why.
+    """
+
+    config: ModelConfig
+    folder: Path | None
+    weights_path: Path | None
+    weights_sha256: str | None
+    choices: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+
+def resolve_model(config: ModelConfig, workspace: Workspace) -> ResolvedModel:
+    """Raises NotHere where the model or its weights can't be had, UserError where they can't be used."""
     if is_hub(config.name):
-        return _resolve_hub_model(config, cache)
-    assets, name, weights = assets_folder(), config.name, config.weights
+        return _resolve_hub_model(config, workspace)
+    name, weights = config.name, config.weights
     reason = "as asked"
     if name == "auto":
-        reason = _why_gpt2_is_missing(weights, cache, assets)
-        name, reason = ("mini", f"auto: {reason}") if reason else ("gpt2", "auto: at hand")
+        missing = _why_gpt2_is_missing(weights, workspace)
+        name, reason = ("mini", f"auto: {missing}") if missing else ("gpt2", "auto: at hand")
     elif name != "mini":
         try:
-            load_tokenizer(name, cache, assets)
+            workspace.tokenizer(name)
         except NotAvailable as error:
             raise NotHere(
                 f"no vocabulary of {name}",
                 f"MODEL={name}: {error}. Connect to the network once, set FTBENCH_ASSETS to a "
                 "folder that has it, or use MODEL=mini.",
             ) from error
-    weights, path, why = _resolve_weights(name, weights, cache, assets)
-    choices = {"model": reason, "weights": why}
-    return config.model_copy(update={"name": name, "weights": weights}), path, choices
+    weights, path, why = _resolve_weights(name, weights, workspace)
+    return ResolvedModel(
+        config=config.model_copy(update={"name": name, "weights": weights}),
+        folder=None,
+        weights_path=path,
+        weights_sha256=file_sha256(path) if path else None,
+        choices={"model": reason, "weights": why},
+    )
 
 
-def _resolve_hub_model(config: ModelConfig, cache: Path) -> tuple[ModelConfig, Path | None, dict[str, str]]:
+def _resolve_hub_model(config: ModelConfig, workspace: Workspace) -> ResolvedModel:
     try:
-        path = locate(config.name, cache)
+        folder = workspace.folder(config.name)
     except NotAvailable as error:
         raise NotHere(
             f"no {config.name}: {error}",
@@ -70,39 +95,45 @@ def _resolve_hub_model(config: ModelConfig, cache: Path) -> tuple[ModelConfig, P
             f"WEIGHTS={config.weights!r} with MODEL={config.name}: expected auto, pretrained or random; other weights "
             "have a folder of their own, which MODEL names."
         )
-    embedded = model_of(config.name, cache).vocabulary
-    known = load_tokenizer(config.name, cache, assets_folder()).size
-    if known > embedded:
+    model, known = workspace.model(config.name), workspace.tokenizer(config.name).size
+    assert isinstance(model, HubModel)
+    if known > model.vocabulary:
         raise UserError(
-            f"MODEL={config.name}: its tokenizer knows {known} tokens, but it has embeddings of {embedded} only: they "
-            "don't belong together; download it again, or choose another model."
+            f"MODEL={config.name}: its tokenizer knows {known} tokens, but it has embeddings of {model.vocabulary} "
+            "only: they don't belong together; download it again, or choose another model."
         )
     weights = "random" if config.weights == "random" else "pretrained"
     if weights == "pretrained":
-        hub_loading.check_weights(path)
-    choices = {"model": "as asked", "weights": "as asked" if config.weights == weights else "auto: at hand"}
-    return config.model_copy(update={"weights": weights}), path if weights == "pretrained" else None, choices
+        check_weights(model)
+    return ResolvedModel(
+        config=config.model_copy(update={"weights": weights}),
+        folder=folder,
+        weights_path=folder if weights == "pretrained" else None,
+        # Random weights, too, belong to its files: architecture and tokenizer.
+        weights_sha256=workspace.content_sha256(config.name, weights=weights == "pretrained"),
+        choices={"model": "as asked", "weights": "as asked" if config.weights == weights else "auto: at hand"},
+    )
 
 
-def _why_gpt2_is_missing(weights: str, cache: Path, assets: Path | None) -> str | None:
+def _why_gpt2_is_missing(weights: str, workspace: Workspace) -> str | None:
     try:
-        load_tokenizer("gpt2", cache, assets)
+        workspace.tokenizer("gpt2")
     except NotAvailable as error:
         return str(error)
     if weights in ("auto", "pretrained"):
-        found = find_pretrained("gpt2", cache, assets)
+        found = find_pretrained("gpt2", workspace.cache, assets_folder())
         return f"the pretrained weights: {found}" if isinstance(found, str) else None
     return None
 
 
-def _resolve_weights(name: str, given: str, cache: Path, assets: Path | None) -> tuple[str, Path | None, str]:
+def _resolve_weights(name: str, given: str, workspace: Workspace) -> tuple[str, Path | None, str]:
     if given == "random":
         return given, None, "as asked"
     if given not in ("auto", "pretrained"):
         path = checkpoint_path(given)
         check_checkpoint(name, path)
         return given, path, "as asked"
-    found = find_pretrained(name, cache, assets)
+    found = find_pretrained(name, workspace.cache, assets_folder())
     if isinstance(found, Path):
         check_checkpoint(name, found)
         return "pretrained", found, "as asked" if given == "pretrained" else "auto: at hand"
@@ -115,12 +146,12 @@ def _resolve_weights(name: str, given: str, cache: Path, assets: Path | None) ->
     return "random", None, f"auto: {found}"
 
 
-def resolve_data(config: DataConfig, cache: Path) -> tuple[DataConfig, str]:
+def resolve_data(config: DataConfig, workspace: Workspace) -> tuple[DataConfig, str]:
     name, reason = config.name, "as asked"
     if name == "auto":
         name, reason = "sms_spam", "auto: at hand"
         try:
-            load_dataset(config.model_copy(update={"name": name}), cache)
+            workspace.dataset(config.model_copy(update={"name": name}))
         except NotAvailable as error:
             name, reason = "synthetic", f"auto: {error}"
     elif name not in ("synthetic", "sms_spam") and not name.lower().endswith(FILE_TYPES):
@@ -129,7 +160,7 @@ def resolve_data(config: DataConfig, cache: Path) -> tuple[DataConfig, str]:
         )
     resolved = config.model_copy(update={"name": name})
     try:
-        load_dataset(resolved, cache)
+        workspace.dataset(resolved)
     except NotAvailable as error:
         raise UserError(
             f"DATA={name}: {error}. Connect to the network once, set FTBENCH_ASSETS to a folder that has it, "

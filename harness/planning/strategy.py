@@ -1,25 +1,76 @@
-"""The strategy of a run: what is declared, with what the configuration changes."""
+"""The strategy of a run: what is declared, with what the configuration changes and the backbone decides."""
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 import strategies
 from harness.config.schema import RunConfig
-from harness.config.strategy import Input, Strategy
+from harness.config.strategy import Adapter, AttentionKind, Input, PadTo, Readout, Strategy
 from harness.errors import UserError
 from harness.model.models import Model
 from harness.model.split import Prefix, Suffix, split
+from harness.results.record import StrategySource
 
 
-def effective_strategy(config: RunConfig, model: Model) -> Strategy:
+class ResolvedStrategy(BaseModel):
+    """A strategy with nothing left open, as a plan and a saved classifier hold it.
+
+    given: the name or path that `strategies.load` takes. builds: whether it has code that builds, which is loaded from
+    where the strategy came from.
+    """
+
+    given: str
+    name: str
+    source: StrategySource
+    trainable: tuple[str, ...]
+    adapt: tuple[Adapter, ...]
+    readout: Readout
+    pad_to: PadTo | None
+    attention: AttentionKind
+    cacheable: bool
+    builds: bool
+
+    def strategy(self) -> Strategy:
+        """Raises UserError where its code is not what it was when it was resolved."""
+        return Strategy(
+            trainable=self.trainable,
+            adapt=self.adapt,
+            readout=self.readout,
+            input=Input(self.pad_to),
+            attention=self.attention,
+            build=self._loaded().build if self.builds else None,
+            cacheable=self.cacheable,
+        )
+
+    def check_code(self) -> None:
+        """Raises UserError where the strategy's code has changed since it was resolved."""
+        self._loaded()
+
+    def _loaded(self) -> Strategy:
+        entry = strategies.load(self.given)
+        if entry.sha256 != self.source.sha256:
+            raise UserError(
+                f"strategy {self.given!r} has changed since this suite began: give the command again, which takes it "
+                "for another strategy."
+            )
+        return entry.strategy
+
+
+def resolve_strategy(config: RunConfig, attention: AttentionKind, also_known: Sequence[str] = ()) -> ResolvedStrategy:
     """The declared strategy with what the configuration changes: readout, attention, padding, adapter; what both leave
-    open is as the model was pretrained."""
-    strategy = strategies.load(config.strategy).strategy
-    changes = {
+    open is as a backbone is read that was pretrained with `attention`.
+
+    also_known: other names that the user may have meant.
+    """
+    entry = strategies.load(config.strategy, also_known=also_known)
+    strategy = entry.strategy
+    changes: dict[str, Any] = {
         "readout": config.readout,
         "attention": config.attention,
         "input": Input(config.pad_to) if config.pad_to is not None else None,
@@ -32,20 +83,20 @@ def effective_strategy(config: RunConfig, model: Model) -> Strategy:
             )
         changes["adapt"] = tuple(replace(declared, **adapter) for declared in strategy.adapt)
     changed = replace(strategy, **{name: value for name, value in changes.items() if value is not None})
-    return changed.on(model.attention)
-
-
-def frozen_stages(strategy: Strategy, model: Model, classes: int) -> int:
-    """How many stages its prefix has; 0 where only its own code knows.
-
-    Raises UserError where it names a stage that the backbone does not have.
-    """
-    return 0 if strategy.build else _declared_frozen_stages(strategy, model, classes)
-
-
-@functools.lru_cache
-def _declared_frozen_stages(strategy: Strategy, model: Model, classes: int) -> int:
-    return len(split_without_tensors(strategy, model, classes)[0].stages)
+    resolved = changed.on(attention)
+    assert resolved.readout and resolved.attention, "`on` resolves both"
+    return ResolvedStrategy(
+        given=config.strategy,
+        name=entry.name,
+        source=StrategySource(origin=entry.origin, sha256=entry.sha256),
+        trainable=resolved.trainable,
+        adapt=resolved.adapt,
+        readout=resolved.readout,
+        pad_to=resolved.input.pad_to,
+        attention=resolved.attention,
+        cacheable=resolved.cacheable,
+        builds=resolved.build is not None,
+    )
 
 
 def trainable_parameters(strategy: Strategy, model: Model, classes: int) -> int:

@@ -12,7 +12,8 @@ from harness import baselines
 from harness.config.schema import RunConfig
 from harness.config.suite import Row, SuiteConfig
 from harness.errors import UserError
-from harness.planning.plan import Plan, PlannedRun, short_identity
+from harness.planning.identity import short_identity
+from harness.planning.plan import Plan, PlannedRun
 from harness.results.record import Record
 
 # Half decades around the common rate, which is one of them. Few parameters want high rates.

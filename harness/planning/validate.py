@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from harness.config.schema import RunConfig, TrainingConfig
-from harness.config.strategy import Strategy
-from harness.data.downloads import assets_folder
+from harness.config.strategy import PadTo
 from harness.data.hub import is_hub
-from harness.data.tokenizer import load_tokenizer
 from harness.errors import UserError
-from harness.model.models import model_of
 from harness.planning.resolve import NotHere
+from harness.planning.workspace import Workspace
 
 
-def check_precision(precision: str, model: str, cache: Path) -> None:
-    if precision == "fp64" and not model_of(model, cache).computes_in_float64:
+def check_precision(precision: str, model: str, workspace: Workspace) -> None:
+    if precision == "fp64" and not workspace.model(model).computes_in_float64:
         raise UserError(
             f"PRECISION=fp64 with MODEL={model}: the library has its rotary positions in float32; use PRECISION=fp32."
         )
@@ -42,11 +38,11 @@ def check_batch(training: TrainingConfig, texts: int) -> None:
         )
 
 
-def check_padding(strategy: Strategy, model: str, cache: Path) -> None:
-    pad_to, context = strategy.input.pad_to, model_of(model, cache).context
+def check_padding(pad_to: PadTo | None, model: str, workspace: Workspace) -> None:
+    context = workspace.model(model).context
     if isinstance(pad_to, int) and pad_to > context:
         raise UserError(f"pad_to={pad_to} is beyond the context of {model}: at most {context}.")
-    if pad_to and is_hub(model) and load_tokenizer(model, cache, assets_folder()).pad_token is None:
+    if pad_to and is_hub(model) and workspace.tokenizer(model).pad_token is None:
         raise UserError(
             f"pad_to={pad_to}: the tokenizer of {model} has no pad token; choose a strategy that does not pad, or name "
             "a `pad_token` in its tokenizer_config.json."

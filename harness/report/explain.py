@@ -23,11 +23,12 @@ from harness.config.strategy import PadTo, Strategy
 from harness.data.downloads import NotAvailable, assets_folder
 from harness.data.tokenizer import load_tokenizer
 from harness.errors import UserError
-from harness.model.attention import Attended
+from harness.model.attention import visible
 from harness.model.backbone import Block
 from harness.model.lora import LoRALinear
 from harness.model.models import Model
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
+from harness.model.readout import ReadToken
 from harness.model.split import Prefix, Suffix, parameter_counts, split
 from harness.planning.strategy import split_without_tensors
 from harness.planning.validate import check_padding
@@ -100,19 +101,18 @@ def _cut(name: str, strategy: Strategy, model_name: str, model: Model, classes: 
 
 def lines(prefix: Prefix, suffix: Suffix) -> list[Line]:
     """The picture from the head down to the embeddings; neighbouring blocks that are alike are one line."""
-    readout = prefix.readout or suffix.readout
     # Where the answer is read in the prefix, the suffix is the head alone.
-    reading = prefix.stages if prefix.readout else suffix.stages
-    below = [] if prefix.readout else list(prefix.stages)
-    tops = [number for number, stage in enumerate(reading) if isinstance(stage, Block)]
-    top = tops[-1] if tops and readout != "mean" else len(reading)
+    reading, below = (prefix, []) if prefix.facts.reads else (suffix, list(prefix.stages))
+    reads_token = isinstance(reading.readout, ReadToken)
+    tops = [number for number, stage in enumerate(reading.stages) if isinstance(stage, Block)]
+    top = tops[-1] if tops and reads_token else len(reading.stages)
     tokens = ["all"] * (len(below) + top)
-    if top < len(reading):
-        tokens += ["the read one; keys, values: all"] + ["the read one"] * (len(reading) - top - 1)
+    if top < len(reading.stages):
+        tokens += ["the read one; keys, values: all"] + ["the read one"] * (len(reading.stages) - top - 1)
     stages = dict(zip((*prefix.names, *suffix.names), (*prefix.stages, *suffix.stages), strict=True))
-    once = [prefix.cacheable and number < len(prefix.names) for number in range(len(stages))]
+    once = [prefix.facts.cacheable and number < len(prefix.names) for number in range(len(stages))]
     found = [_line(*named, *where) for named, where in zip(stages.items(), zip(once, tokens, strict=True), strict=True)]
-    head = _line("head", suffix.head, False, "their mean" if readout == "mean" else "the read one")
+    head = _line("head", suffix.head, False, "the read one" if reads_token else "their mean")
     return list(_folded([head, *(line for line in reversed(found) if line.parameters)]))
 
 
@@ -175,12 +175,12 @@ def _notes(strategy: Strategy, prefix: Prefix, suffix: Suffix) -> list[str]:
     ]
     if not prefix.names:
         told.append("Once: nothing. Below the first trained parameter is no block whose output could be stored.")
-    elif not prefix.cacheable:
+    elif not prefix.facts.cacheable:
         told.append("Once: nothing. The strategy says that its frozen part may not be stored.")
     else:
-        what = "the vector that is read is" if prefix.readout else "the hidden states of all tokens are"
+        what = "the vector that is read is" if prefix.facts.reads else "the hidden states of all tokens are"
         told.append(
-            f"Once: what lies below {prefix.boundary} never changes, so for each text {what} stored, and taken from "
+            f"Once: what lies below {prefix.facts.boundary} never changes, so for each text {what} stored, and taken from "
             "there in every step."
         )
     return told
@@ -221,8 +221,8 @@ def _padded(row: list[str], pad_to: PadTo | None) -> tuple[list[str], bool]:
 
 
 def _seen(count: int, read_at: int, causal: bool) -> list[bool]:
-    rows = Rows.packed(np.array([count]))
-    return Attended(rows, causal, torch.tensor([read_at])).mask()[0, 0, 0].tolist()
+    batch = PackedBatch.packed(np.array([count]))
+    return visible(batch, torch.tensor([[read_at]]), causal, window=None)[0, 0].tolist()
 
 
 def _reading(strategy: Strategy, padding: bool) -> list[str]:

@@ -23,7 +23,7 @@ from harness.features.features import Computed
 from harness.files import file_sha256
 from harness.model.assembly import assemble
 from harness.model.models import model_of
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Prefix
 from harness.planning.plan import find_model
@@ -102,9 +102,9 @@ class Classifier:
         return encode_split({"train": frame}, self.tokenizer, self.about.classes, rule, self.context)["train"]
 
     @torch.no_grad()
-    def logits(self, features: Tensor, rows: Rows) -> Tensor:
+    def logits(self, features: Tensor, batch: PackedBatch) -> Tensor:
         """[rows, classes], as an engine's."""
-        return self.suffix(features, rows)
+        return self.suffix(features, batch)
 
 
 def _check_strategy(about: Kept) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from harness.config.tree import differences
 from harness.distributed.process_group import World
+from harness.distributed.signals import StopSignals
 from harness.errors import UserError
 from harness.files import file_sha256, write_atomically
 from harness.results.record import TrainingCurve
@@ -44,11 +45,12 @@ class Manifest(BaseModel):
 
 @dataclass
 class Checkpoints:
-    """The checkpoints of one run. every_steps: None where only a signal asks for one."""
+    """The checkpoints of one run. every_steps: None where only one of `signals` asks for one."""
 
     folder: Path
     config: dict[str, Any]
     every_steps: int | None
+    signals: StopSignals = field(default_factory=StopSignals)
     warnings: list[str] = field(default_factory=list)
 
     def due(self, step: int) -> bool:

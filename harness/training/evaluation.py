@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.data.batching import batches_by_length, batches_in_order, tokens_at_once
 from harness.distributed.process_group import World
 from harness.features.features import Features
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.results.record import Metrics
 from harness.statistics import expected_calibration_error, wilson_interval
 
@@ -21,15 +21,16 @@ from harness.statistics import expected_calibration_error, wilson_interval
 class Scorer(Protocol):
     """An engine, or whatever else gives logits."""
 
-    def logits(self, features: Tensor, rows: Rows) -> Tensor:
+    def logits(self, features: Tensor, batch: PackedBatch) -> Tensor:
         """[rows, classes] without gradient; every rank calls it equally often."""
+        ...
 
 
 def predict(scorer: Scorer, features: Features, world: World, batch_size: int | None = None) -> np.ndarray:
-    """Logits [examples, classes] float64, in the examples' own order, on every rank.
+    """Logits [examples, classes] float64, in the order of the examples, on every rank.
 
-    The batches are the same at any number of ranks, so that their bits don't depend on it: by length, or with
-    `batch_size` as the examples stand.
+    The batches are the same at any number of ranks, so that their bits don't depend on it: by length, or of
+    `batch_size` in the order of the examples.
     """
     count = len(features.lengths)
     if batch_size:
@@ -38,11 +39,11 @@ def predict(scorer: Scorer, features: Features, world: World, batch_size: int | 
         batches = batches_by_length(features.lengths, tokens_at_once(world.device.type))
     # Every rank runs equally many batches: sharded engines exchange parameters in each forward pass.
     rounds = -(-len(batches) // world.size)
-    mine = [batches[(round_ * world.size + world.rank) % len(batches)] for round_ in range(rounds)]
-    own = _logits(scorer, features, mine)
-    logits = np.empty((count, own.shape[1]))
-    for numbers, found in world.gather((np.concatenate(mine), own)):
-        logits[numbers] = found
+    local = [batches[(round_ * world.size + world.rank) % len(batches)] for round_ in range(rounds)]
+    local_logits = _logits(scorer, features, local)
+    logits = np.empty((count, local_logits.shape[1]))
+    for indices, found in world.gather((np.concatenate(local), local_logits)):
+        logits[indices] = found
     return logits
 
 
@@ -51,8 +52,8 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def measure(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metrics:
-    """What `harness.results.record.Metrics` holds, of logits [examples, classes] or log-probabilities."""
-    shares, predicted = probabilities(logits), logits.argmax(axis=1)
+    """Metrics of logits [examples, classes] or log-probabilities."""
+    predicted, likelihoods = logits.argmax(axis=1), probabilities(logits)
     correct = int((predicted == labels).sum())
     f1 = f1_score(labels, predicted, labels=range(len(classes)), average=None, zero_division=0)
     return Metrics(
@@ -61,34 +62,34 @@ def measure(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metri
         correct=correct,
         total=len(labels),
         interval=wilson_interval(correct, len(labels)),
-        f1=dict(zip(classes, f1.tolist(), strict=True)),
-        roc_auc=_roc_auc(shares, labels),
-        calibration_error=expected_calibration_error(shares, labels),
+        f1=dict(zip(classes, np.asarray(f1).tolist(), strict=True)),
+        roc_auc=_roc_auc(likelihoods, labels),
+        calibration_error=expected_calibration_error(likelihoods, labels),
     )
 
 
-def _roc_auc(shares: np.ndarray, labels: np.ndarray) -> float | None:
+def _roc_auc(likelihoods: np.ndarray, labels: np.ndarray) -> float | None:
     """Of the second of two classes, else the mean over the classes that occur; None where only one does."""
     occurring = np.unique(labels)
     if len(occurring) < 2:
         return None
-    columns = [1] if shares.shape[1] == 2 else occurring
-    return float(np.mean([roc_auc_score(labels == column, shares[:, column]) for column in columns]))
+    columns = [1] if likelihoods.shape[1] == 2 else occurring
+    return float(np.mean([roc_auc_score(labels == column, likelihoods[:, column]) for column in columns]))
 
 
 def _logits(scorer: Scorer, features: Features, batches: Sequence[np.ndarray]) -> np.ndarray:
     """Logits of the examples of `batches`, one after the other: [examples, classes] float64.
 
-    They go into one array. Thousands of small ones, kept between the large tensors of each batch, would leave the
-    allocator holes that the next batch does not fit into: up to 13 GB at 100,000 texts on a CPU.
+    They go into one array: many small ones, held between the large tensors of each batch, would fragment the
+    allocator's memory by gigabytes (results/reference/speed_2_cores_avx512_bf16.md).
     """
     filled: np.ndarray | None = None
     start = 0
-    for numbers in batches:
-        found = scorer.logits(*features.batch(numbers)).double().cpu().numpy()
+    for indices in batches:
+        found = scorer.logits(*features.batch(indices)).double().cpu().numpy()
         if filled is None:
             filled = np.empty((sum(map(len, batches)), found.shape[1]))
-        filled[start : start + len(numbers)] = found
-        start += len(numbers)
+        filled[start : start + len(indices)] = found
+        start += len(indices)
     assert filled is not None, "there are no batches"
     return filled

@@ -1,15 +1,13 @@
 """Backbones of `transformers`: its own layers, called so that they work on rows without padding between them.
 
-A model of the library sees one long row that holds all rows of a batch; what keeps them apart is attention, which the
-library lets us replace. The same place serves the top block: asked for one token of each row, the layer runs twice,
-first over all tokens until its keys and values are known, then over the tokens that are read, with those. So no layer
-is copied, and a new family is one entry of `FAMILIES`.
+A model of the library sees one long row that holds all rows of a batch; attention, which the library lets us replace,
+keeps them separate. So no layer is copied, and a new family is one entry of `FAMILIES`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -23,9 +21,9 @@ from torch import Tensor, nn
 
 from harness.config.strategy import AttentionKind
 from harness.errors import UserError
-from harness.model.attention import Attended, attend
+from harness.model.attention import DotProductAttention
 from harness.model.backbone import Backbone, Block, Stage
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
 ATTENTION = "ftbench"
 
 Embed = Callable[[Sequence[nn.Module], Tensor, Tensor], Tensor]
+Positions = tuple[Tensor, Tensor]
 
 
 def _tokens(parts: Sequence[nn.Module], ids: Tensor, positions: Tensor) -> Tensor:
@@ -96,29 +95,20 @@ FAMILIES = {
 }
 
 
-@dataclass
-class _Call:
-    """What the attention of a layer that runs now is to do. keys_and_values: what it works with instead of its own."""
-
-    attended: Attended
-    keys_and_values: tuple[Tensor, Tensor] | None = None
-    stop: bool = False
-
-
-class _Stopped(Exception):
-    """Keys and values of a layer are known, and nothing else of it is wanted."""
-
-
-_CALL: ContextVar[_Call] = ContextVar("call")
+# What the attention of the layer that runs does: called with query, key and value [tokens, heads * head], the number of
+# query heads, the window and the scale. The library calls attention by a registered name, which leaves no other way.
+Attend = Callable[[Tensor, Tensor, Tensor, int, int | None, float | None], Tensor]
+_ATTEND: ContextVar[Attend] = ContextVar("attend")
 
 
 @contextmanager
-def _calling(call: _Call) -> Iterator[None]:
-    token = _CALL.set(call)
+def attending(attend: Attend) -> Iterator[None]:
+    """Inside, layers of the library attend by `attend`."""
+    token = _ATTEND.set(attend)
     try:
         yield
     finally:
-        _CALL.reset(token)
+        _ATTEND.reset(token)
 
 
 def _attention(
@@ -132,15 +122,10 @@ def _attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """The library's signature: query, key and value [1, heads, tokens, head] -> [1, tokens, heads, head]."""
-    call = _CALL.get()
     heads = query.shape[1]
     query, key, value = (part[0].transpose(0, 1).flatten(1) for part in (query, key, value))
-    if call.stop:
-        call.keys_and_values = key, value
-        raise _Stopped
-    key, value = call.keys_and_values or (key, value)
-    attended = replace(call.attended, window=sliding_window)
-    return attend(query, key, value, heads, attended, scaling).unflatten(-1, (heads, -1))[None], None
+    mixed = _ATTEND.get()(query, key, value, heads, sliding_window, scaling)
+    return mixed.unflatten(-1, (heads, -1))[None], None
 
 
 class Rotary:
@@ -149,18 +134,18 @@ class Rotary:
 
     def __init__(self, make: nn.Module, by_kind: bool) -> None:
         self._make, self._by_kind = make, by_kind
-        self._rows: Rows | None = None
+        self._batch: PackedBatch | None = None
         self._known: dict[Any, tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, hidden: Tensor, rows: Rows, kind: str | None) -> tuple[Tensor, Tensor]:
+    def __call__(self, hidden: Tensor, batch: PackedBatch, kind: str | None) -> tuple[Tensor, Tensor]:
         """[1, tokens, head] each. kind: of the block's attention, where the positions depend on it."""
         key = kind, hidden.dtype
-        if rows is not self._rows:
-            self._rows, self._known = rows, {}
+        if batch is not self._batch:
+            self._batch, self._known = batch, {}
         if key not in self._known:
             with torch.no_grad():
                 arguments = (kind,) if self._by_kind else ()
-                self._known[key] = self._make(hidden, rows.positions()[None], *arguments)
+                self._known[key] = self._make(hidden, batch.positions()[None], *arguments)
         return self._known[key]
 
 
@@ -173,9 +158,9 @@ class HubEmbeddings(Stage):
         self.parts, self.settings = nn.ModuleList(parts), settings
         self._embed = embed
 
-    def forward(self, token_ids: Tensor, rows: Rows) -> Tensor:
+    def forward(self, token_ids: Tensor, batch: PackedBatch) -> Tensor:
         """token_ids: [tokens] int64 -> hidden states [tokens, hidden]."""
-        return self._embed(self.parts, token_ids[None], rows.positions()[None])[0]
+        return self._embed(self.parts, token_ids[None], batch.positions()[None])[0]
 
 
 class HubBlock(Block):
@@ -183,21 +168,27 @@ class HubBlock(Block):
 
     def __init__(self, layer: nn.Module, rotary: Rotary | None, causal: bool) -> None:
         super().__init__()
-        self.layer, self.causal = layer, causal
-        self._rotary = rotary
+        self.layer, self.rotary = layer, rotary
+        self.attend = DotProductAttention(causal)
 
-    def forward(self, hidden: Tensor, rows: Rows, read_at: Tensor | None = None) -> Tensor:
-        positions = self._rotary(hidden, rows, getattr(self.layer, "attention_type", None)) if self._rotary else None
-        call = _Call(Attended(rows, self.causal, read_at), stop=read_at is not None)
-        with _calling(call):
-            if read_at is None:
-                return self._run(hidden, positions)
-            with suppress(_Stopped):
-                self._run(hidden, positions)
-            call.stop = False
-            return self._run(hidden[read_at], positions and tuple(part[:, read_at] for part in positions))
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        """[tokens, hidden] -> the same."""
 
-    def _run(self, hidden: Tensor, positions: tuple[Tensor, Tensor] | None) -> Tensor:
+        def attend(
+            query: Tensor, key: Tensor, value: Tensor, heads: int, window: int | None, scale: float | None
+        ) -> Tensor:
+            return self.attend(query, key, value, heads, batch, window, scale)
+
+        with attending(attend):
+            return self.run_layer(hidden, self.positions(hidden, batch))
+
+    def positions(self, hidden: Tensor, batch: PackedBatch) -> Positions | None:
+        """The rotary embeddings of the positions; None where the layer needs none."""
+        kind = getattr(self.layer, "attention_type", None)
+        return self.rotary(hidden, batch, kind) if self.rotary else None
+
+    def run_layer(self, hidden: Tensor, positions: Positions | None) -> Tensor:
+        """The library's layer on one long row, [tokens, hidden] -> the same; `attending` says how it attends."""
         return self.layer(hidden[None], **({"position_embeddings": positions} if positions else {}))[0]
 
 
@@ -223,7 +214,7 @@ class HubBackbone(Backbone):
 
     def set_attention(self, kind: AttentionKind) -> None:
         for block in self.blocks:
-            block.causal = kind == "causal"
+            block.attend.causal = kind == "causal"
 
     def next_token_logits(self, hidden: Tensor) -> Tensor:
         if not self._is_language_model:

@@ -36,41 +36,45 @@ class HubModel:
 
     path: Path
 
+    @functools.cached_property
+    def config(self) -> PretrainedConfig:
+        return _read_config(self.path)
+
     @property
     def context(self) -> int:
-        return context_of(_config(self.path))
+        return context_of(self.config)
 
     @property
     def vocabulary(self) -> int:
-        return _config(self.path).vocab_size
+        return self.config.vocab_size
 
     @property
     def attention(self) -> AttentionKind:
-        return family_of(_config(self.path)).attention
+        return family_of(self.config).attention
 
     @property
     def is_language_model(self) -> bool:
-        return is_language_model(_config(self.path))
+        return is_language_model(self.config)
 
     @property
     def computes_in_float64(self) -> bool:
         """Rotary positions, and the norms that go with them, are float32 in the library, whatever the rest is."""
-        return family_of(_config(self.path)).rotary is None
+        return family_of(self.config).rotary is None
 
     def empty(self) -> HubBackbone:
         """On the meta device, for `HubWeights.fill`."""
         with torch.device("meta"):
-            return HubBackbone(_built(_config(self.path)))
+            return HubBackbone(_built(self.config))
 
     def weights(self, config: ModelConfig, path: Path | None) -> HubWeights:
-        return HubWeights(self.path, None if path else config.init_seed)
+        return HubWeights(self, None if path else config.init_seed)
 
 
 class HubWeights:
     """The model's own weights, or such as its own code draws (seed). Satisfies harness.model.weights.Weights."""
 
-    def __init__(self, path: Path, seed: int | None) -> None:
-        self._path, self._seed = path, seed
+    def __init__(self, model: HubModel, seed: int | None) -> None:
+        self._model, self._seed = model, seed
         self._left: dict[str, nn.Module] = {}
 
     @torch.no_grad()
@@ -92,12 +96,11 @@ class HubWeights:
         with torch.random.fork_rng(devices=[]):
             if self._seed is not None:
                 torch.manual_seed(self._seed)
-                return _built(_config(self._path))
-            return _loaded(self._path)
+                return _built(self._model.config)
+            return _loaded(self._model)
 
 
-@functools.cache
-def _config(path: Path) -> PretrainedConfig:
+def _read_config(path: Path) -> PretrainedConfig:
     """Without dropout: this harness trains without it."""
     transformers = library()
     attention_interface(transformers)
@@ -153,9 +156,10 @@ def _rope_type(written: dict[str, Any]) -> str | None:
     return rope.get("rope_type") or rope.get("type")
 
 
-def check_weights(path: Path) -> None:
+def check_weights(hub_model: HubModel) -> None:
     """Read headers only. Raises UserError where there are no weights that can be read, where a file is not whole, or
     where a tensor's shape is not the one that the configuration gives it."""
+    path = hub_model.path
     missing, files = missing_shards(path), weight_files(path)
     if missing:
         raise UserError(f"MODEL=hf:{path}: {missing[0]!r} is missing ({len(missing)} in all): download it again.")
@@ -165,7 +169,7 @@ def check_weights(path: Path) -> None:
             "with transformers' save_pretrained, or use WEIGHTS=random."
         )
     with torch.device("meta"):
-        model = _as_saved(_config(path))
+        model = _as_saved(hub_model.config)
     expected, prefix = model.state_dict(), f"{model.base_model_prefix}."
     for file in files:
         try:
@@ -192,10 +196,11 @@ def _built(config: PretrainedConfig) -> PreTrainedModel:
     return _with_linear_layers(_as_saved(config))
 
 
-def _loaded(path: Path) -> PreTrainedModel:
+def _loaded(hub_model: HubModel) -> PreTrainedModel:
+    path = hub_model.path
     model, info = library().AutoModel.from_pretrained(
         path,
-        config=_config(path),
+        config=hub_model.config,
         dtype=torch.float32,
         use_safetensors=True,
         attn_implementation=ATTENTION,

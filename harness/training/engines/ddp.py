@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from harness.config.schema import OptimizerConfig, Precision
 from harness.distributed.process_group import World
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Suffix
 from harness.training.engines.optimizer import adamw, copied, load_whole_state, trained_parameters, whole_state
@@ -40,7 +40,7 @@ class DDPEngine:
             exchange = number == len(micro_batches)
             postponed = nullcontext() if exchange or self.world.size == 1 else self._suffix.no_sync()
             with postponed:
-                logits = self._suffix(micro_batch.features, micro_batch.rows)
+                logits = self._suffix(micro_batch.features, micro_batch.batch)
                 loss = loss_sum(logits, micro_batch) / global_count
                 (loss * self.world.size).backward()  # the wrapper divides the sum over ranks by their number
             parts.append(part_of_step(loss, logits, micro_batch, global_count))
@@ -51,9 +51,9 @@ class DDPEngine:
         return torch.stack(parts).sum(dim=0)
 
     @torch.no_grad()
-    def logits(self, features: Tensor, rows: Rows) -> Tensor:
+    def logits(self, features: Tensor, batch: PackedBatch) -> Tensor:
         self._suffix.eval()
-        return self._suffix(features, rows)
+        return self._suffix(features, batch)
 
     def values(self) -> dict[str, Tensor]:
         return {} if self.world.rank else copied(self._named)

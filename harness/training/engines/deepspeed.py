@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.config.schema import EngineConfig, OptimizerConfig, Precision
 from harness.distributed.process_group import World
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Suffix
 from harness.training.engines.optimizer import MOMENTS, adamw, copied, load_whole_state, trained_parameters, whole_state
@@ -53,7 +53,7 @@ class DeepSpeedEngine:
         self._engine.train()
         parts = []
         for micro_batch in micro_batches:
-            logits = self._engine(micro_batch.features, micro_batch.rows)
+            logits = self._engine(micro_batch.features, micro_batch.batch)
             loss = loss_sum(logits, micro_batch) / global_count
             # The engine divides the sum over ranks by their number.
             self._engine.backward(loss * self.world.size, scale_wrt_gas=False)
@@ -62,9 +62,9 @@ class DeepSpeedEngine:
         return torch.stack(parts).sum(dim=0)
 
     @torch.no_grad()
-    def logits(self, features: Tensor, rows: Rows) -> Tensor:
+    def logits(self, features: Tensor, batch: PackedBatch) -> Tensor:
         self._engine.eval()
-        return self._engine(features, rows)
+        return self._engine(features, batch)
 
     def values(self) -> dict[str, Tensor]:
         from deepspeed.utils import safe_get_full_fp32_param

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.config.schema import OptimizerConfig
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.model.split import Suffix
 
 
@@ -27,7 +27,7 @@ class MicroBatch:
     """
 
     features: Tensor
-    rows: Rows
+    batch: PackedBatch
     labels: Tensor
     weights: Tensor
 
@@ -54,7 +54,7 @@ class Engine(Protocol):
         global batch is cut into ranks and micro-batches.
         """
 
-    def logits(self, features: Tensor, rows: Rows) -> Tensor:
+    def logits(self, features: Tensor, batch: PackedBatch) -> Tensor:
         """Logits [rows, classes] without gradient; every rank calls it equally often."""
 
     def save(self) -> dict[str, Tensor]:

@@ -1,0 +1,38 @@
+"""What a run runs in: its rank, its measurements, and who watches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from harness.distributed.process_group import World
+from harness.distributed.signals import StopSignals
+from harness.measure.clock import Clock
+from harness.measure.memory import MemoryMeter
+from harness.planning.workspace import Workspace
+from harness.progress.observer import Observer
+
+
+@dataclass(frozen=True)
+class Context:
+    """workspace: what the runs of a suite share. clock and memory: of this run alone."""
+
+    world: World
+    workspace: Workspace
+    observer: Observer
+    signals: StopSignals
+    clock: Clock
+    memory: MemoryMeter
+
+    @classmethod
+    def begin(cls, world: World, workspace: Workspace, observer: Observer, signals: StopSignals) -> Context:
+        return cls(world, workspace, observer, signals, Clock(world.device), MemoryMeter(world.device))
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Inside, time and peak memory count for the phase `name`."""
+        self.observer.phase(name)
+        self.world.note(name)
+        with self.clock.phase(name), self.memory.phase(name):
+            yield

@@ -1,0 +1,84 @@
+"""What the record of a run says of its data, its prefix and its metrics."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.config.schema import Precision
+from harness.data.dataset import Dataset
+from harness.data.encoding import Examples
+from harness.distributed.process_group import World
+from harness.features.store import FeatureReport
+from harness.measure.communication import measure_communication
+from harness.model.split import Prefix
+from harness.planning.plan import PlannedRun
+from harness.planning.strategy import ResolvedStrategy
+from harness.results.record import AllMetrics, Communication, DataFacts, Metrics, PrefixFacts
+from harness.training.batches import TrainingBatches
+from harness.training.engines.protocol import Engine
+from harness.training.evaluation import measure
+
+
+def data_facts(dataset: Dataset, examples: dict[str, Examples]) -> DataFacts:
+    source = dataset.source
+    return DataFacts(
+        name=source.name,
+        sha256=source.sha256,
+        classes=source.classes,
+        sizes={name: len(part) for name, part in examples.items()},
+        best_accuracy=source.best_accuracy,
+        test_in_train=sum(dataset.test_seen),
+        test_near_train=dataset.test_near_train,
+        cut_texts=sum(part.cut_texts for part in examples.values()),
+    )
+
+
+def recipe_of(planned: PlannedRun, strategy: ResolvedStrategy, prefix: Prefix) -> str:
+    """All that determines the tensors of a prefix, known before they are loaded."""
+    model = planned.model.config
+    origin = planned.model.weights_sha256, model.weights, model.init, model.init_seed
+    return repr((model.name, origin, prefix.names, strategy.adapt, planned.config.precision))
+
+
+def prefix_facts(prefix: Prefix, report: FeatureReport, world: World) -> PrefixFacts:
+    """Tokens of distinct texts and beginnings where features are stored; else all that went through the prefix."""
+    computed = sum(world.gather(prefix.computed_tokens)) if report.not_stored else report.computed_tokens
+    return PrefixFacts(
+        boundary=prefix.facts.boundary,
+        computed_tokens=computed,
+        reused_tokens=report.reused_tokens,
+        not_stored=report.not_stored,
+    )
+
+
+def measured_communication(engine: Engine, batches: TrainingBatches, precision: Precision) -> Communication | None:
+    """Of steps after the last evaluation, which nothing else measures or keeps; None for a single rank."""
+    world, first_epoch = batches.world, batches.of_epoch(0)
+    if world.size == 1 or not first_epoch:
+        return None
+    local, count = batches.local(first_epoch[0]), len(first_epoch[0])
+    return measure_communication(lambda: engine.step(local, count), 8 if precision == "fp64" else 4, world.device)
+
+
+def all_metrics(
+    logits: dict[str, np.ndarray],
+    examples: dict[str, Examples],
+    dataset: Dataset,
+    batches: TrainingBatches | None = None,
+) -> AllMetrics:
+    """logits: [examples, classes] of each part. batches: None for a baseline, which trains on none."""
+    classes = dataset.source.classes
+    clean, labels = ~np.array(dataset.test_seen), examples["test"].labels
+    return AllMetrics(
+        **{name: measure(logits[name], part.labels, classes) for name, part in examples.items()},
+        test_clean=measure(logits["test"][clean], labels[clean], classes) if clean.any() else None,
+        train_batches=_metrics_of_batches(logits["train"], batches, classes) if batches else None,
+    )
+
+
+def _metrics_of_batches(logits: np.ndarray, batches: TrainingBatches, classes: list[str]) -> Metrics | None:
+    """Of the texts in the last epoch's batches; None where those are all, or none."""
+    last_epoch = batches.of_epoch(max(batches.config.epochs - 1, 0))
+    trained = np.concatenate(last_epoch) if last_epoch else np.array([], dtype=int)
+    labels = batches.examples.labels
+    return measure(logits[trained], labels[trained], classes) if 0 < len(trained) < len(labels) else None

@@ -1,0 +1,134 @@
+"""The top block where one token of each row is read: of the others only what attention to them needs.
+
+One query of a row needs no keys and values either. A head's key of hidden state h is K h + b, so that its product with
+query q is (K' q) . h + q . b: each query goes through K once, instead of every token. And the weighted mean of the
+values V h + c is V applied to the weighted mean of the h, plus c. The same numbers but for rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.kernels.replacing import Kernel
+from harness.model.attention import by_head, visible
+from harness.model.backbone import Block
+from harness.model.gpt2 import GPT2Block, SelfAttention
+from harness.model.packing import PackedBatch
+from harness.model.readout import Position, read_indices
+
+
+class ReadingBlock(Kernel, Block):
+    """A block with the readout above it: [tokens, hidden] -> [rows, hidden] at the tokens read."""
+
+    position: Position
+
+    @classmethod
+    def reading(cls, block: nn.Module, position: Position) -> Self:
+        reading = cls.of(block)
+        reading.position = position
+        return reading
+
+
+class OneQueryBlock(ReadingBlock, GPT2Block):
+    replaces = GPT2Block
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Self:
+        block = super().of(module)
+        block.attention = one_query_attention(block.attention)
+        return block
+
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        hidden, batch = batch.unshared(hidden)
+        read_at = read_indices(batch, self.position)
+        residual = hidden[read_at] + self.attention(self.attention_norm(hidden), batch, read_at)
+        return residual + self.mlp(self.mlp_norm(residual))
+
+
+def one_query_attention(attention: nn.Module) -> OneQueryAttention:
+    """Without keys and values where they are plain matrices; an adapter, or a strategy that builds, may have put
+    something else in their place."""
+    without_keys = type(attention.key) is nn.Linear and type(attention.value) is nn.Linear
+    return (KeylessAttention if without_keys else OneQueryAttention).of(attention)
+
+
+class OneQueryAttention(Kernel, SelfAttention):
+    """Self-attention of one query of each row."""
+
+    replaces = SelfAttention
+
+    def forward(self, hidden: Tensor, batch: PackedBatch, read_at: Tensor) -> Tensor:
+        """[tokens, hidden] -> [rows, hidden] at the tokens `read_at` ([rows], one of each row)."""
+        query, key, value = self.query(hidden[read_at]), self.key(hidden), self.value(hidden)
+        return self.output(attend_at(read_at, query, key, value, self.heads, batch, self.attend.causal))
+
+
+class KeylessAttention(OneQueryAttention):
+    """The same, where the query goes through the key's matrix and the weighted mean through the value's."""
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Self:
+        attention = super().of(module)
+        attention.key = QueryThroughKey.of(attention.key)
+        attention.value = MeansThroughValue.of(attention.value)
+        return attention
+
+    def forward(self, hidden: Tensor, batch: PackedBatch, read_at: Tensor) -> Tensor:
+        query = self.query(hidden[read_at]).to(hidden.dtype).unflatten(1, (self.heads, -1))
+        # So little needs no bfloat16.
+        with torch.autocast(hidden.device.type, enabled=False):
+            rectangle = batch.rectangle(hidden)
+            through, constant = self.key(query)
+            products = through @ rectangle.transpose(1, 2) + constant
+            seen = visible(batch, (read_at - batch.starts)[:, None, None], self.attend.causal, window=None)
+            weights = (products / math.sqrt(query.shape[-1])).masked_fill(~seen, -math.inf).softmax(dim=-1)
+            means = self.value(weights @ rectangle)
+        return self.output(means)
+
+
+class QueryThroughKey(Kernel, nn.Linear):
+    """The keys' matrix, for queries instead of hidden states."""
+
+    replaces = nn.Linear
+
+    def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """query: [rows, heads, head] -> what hidden states are multiplied by to give its products with their keys,
+        [rows, heads, hidden], and what is added to each, [rows, heads, 1]."""
+        weight, bias = (part.to(query.dtype).unflatten(0, query.shape[1:]) for part in (self.weight, self.bias))
+        return (query.transpose(0, 1) @ weight).transpose(0, 1), (query * bias).sum(dim=-1, keepdim=True)
+
+
+class MeansThroughValue(Kernel, nn.Linear):
+    """The values' matrix, for weighted means of hidden states, which differ from head to head."""
+
+    replaces = nn.Linear
+
+    def forward(self, means: Tensor) -> Tensor:
+        """[rows, heads, hidden] -> [rows, heads * head]."""
+        weight = self.weight.to(means.dtype).unflatten(0, (means.shape[1], -1))
+        of_heads = (means.transpose(0, 1) @ weight.transpose(1, 2)).transpose(0, 1)
+        return of_heads.flatten(1) + self.bias.to(means.dtype)
+
+
+def attend_at(
+    read_at: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    heads: int,
+    batch: PackedBatch,
+    causal: bool,
+    window: int | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention of one query of each row, [rows, heads * head], to the keys of its row, [tokens, heads * head] ->
+    as the query. window, scale: as in `DotProductAttention`."""
+    mask = visible(batch, (read_at - batch.starts)[:, None, None], causal, window)[:, None]
+    parts = by_head(query[:, None], batch.rectangle(key), batch.rectangle(value), heads)
+    mixed = F.scaled_dot_product_attention(*parts, attn_mask=mask, scale=scale)
+    return mixed.transpose(1, 2).flatten(1)

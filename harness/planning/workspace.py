@@ -1,0 +1,68 @@
+"""What the runs of a suite share: its folders, and what was loaded from them once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.config.schema import DataConfig
+from harness.config.strategy import Strategy
+from harness.data.dataset import Dataset, load_dataset
+from harness.data.downloads import assets_folder
+from harness.data.hub import content_sha256, is_hub, locate
+from harness.data.tokenizer import Tokenizer, load_tokenizer
+from harness.model.models import Model, model_of
+from harness.planning.strategy import split_without_tensors
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """cache: the folder of downloads and stored features.
+
+    known_tensors: hashes of the prefixes that this process has loaded (see features.store.FeatureStore).
+    """
+
+    cache: Path
+    known_tensors: dict[str, list[str]] = field(default_factory=dict)
+    _loaded: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def dataset(self, config: DataConfig) -> Dataset:
+        """Raises UserError for a file that can't be used, NotAvailable where it can't be had."""
+        return self._once(("dataset", config), lambda: load_dataset(config, self.cache))
+
+    def tokenizer(self, model: str) -> Tokenizer:
+        """Raises NotAvailable where its vocabulary can't be had."""
+        return self._once(("tokenizer", model), lambda: load_tokenizer(model, self.cache, assets_folder()))
+
+    def folder(self, model: str) -> Path | None:
+        """Of a model that `transformers` reads; None for a GPT-2 of a known size.
+
+        Raises NotAvailable where the hub can't be reached, UserError where there is no such model.
+        """
+        return self._once(("folder", model), lambda: locate(model, self.cache)) if is_hub(model) else None
+
+    def model(self, name: str) -> Model:
+        """The model `name`, which is resolved. Raises UserError, or NotAvailable, where it is not usable."""
+        return self._once(("model", name), lambda: model_of(name, self.folder(name)))
+
+    def content_sha256(self, model: str, weights: bool) -> str | None:
+        """Of the files of a model that `transformers` reads; None for a GPT-2 of a known size."""
+        folder = self.folder(model)
+        return self._once(("content", folder, weights), lambda: content_sha256(folder, weights)) if folder else None
+
+    def frozen_stages(self, strategy: Strategy, model: str, classes: int) -> int:
+        """How many stages the prefix has; 0 where only third-party code knows.
+
+        Raises UserError where the strategy names a stage that the backbone does not have.
+        """
+        if strategy.build:
+            return 0
+        key = ("frozen stages", strategy, model, classes)
+        return self._once(key, lambda: len(split_without_tensors(strategy, self.model(model), classes)[0].stages))
+
+    def _once(self, key: Hashable, load: Callable[[], Any]) -> Any:
+        if key not in self._loaded:
+            self._loaded[key] = load()
+        return self._loaded[key]
