@@ -19,7 +19,7 @@ import strategies
 from harness import baselines
 from harness.baselines import Baseline
 from harness.config.schema import ONE_MACHINE, DataConfig, EngineConfig, Hosts, ModelConfig, RunConfig
-from harness.config.suite import Published, SuiteConfig
+from harness.config.suite import SuiteConfig
 from harness.data.dataset import Dataset, load_dataset
 from harness.data.hub import PREFIX, content_sha256, is_hub, locate
 from harness.distributed.hosts import check_hosts
@@ -32,6 +32,7 @@ from harness.planning.resolve import CanNotAnswer, NotHere, resolve_data, resolv
 from harness.planning.strategy import effective_strategy, frozen_stages
 from harness.planning.validate import check_batch, check_padding, check_precision, check_ranks
 from harness.results.record import BASELINE, StrategySource
+from harness.results.suites import SavedRow
 
 TEXTBOOK_LEARNING_RATE = 5e-5
 MINI_LEARNING_RATE = 3e-4
@@ -65,22 +66,12 @@ class PlannedRun(BaseModel):
     sweep_around: float | None = None
 
 
-class PlannedRow(BaseModel):
-    """A row of a suite's file: its runs by identity, and what `harness.config.suite.Row` says of it."""
-
-    name: str
-    published: Published | None
-    changed: list[str]
-    skipped: str | None
-    identities: list[str]
-
-
 class Plan(BaseModel):
     """runs: as tables show them. rows: of the suite's file; none where it lists none. left_out: why baselines that this
     model can't give are not among them. quiet: print no progress."""
 
     runs: list[PlannedRun]
-    rows: list[PlannedRow] = []
+    rows: list[SavedRow] = []
     left_out: list[str] = []
     results: Path
     cache: Path
@@ -125,7 +116,7 @@ def resolve(suite: SuiteConfig, results: Path, cache: Path, hosts: Hosts = ONE_M
         if row.name is not None:
             identities = [run.identity for run in planned]
             about = row.model_dump(include={"name", "published", "changed"})
-            rows.append(PlannedRow(**about, skipped=skipped, identities=identities))
+            rows.append(SavedRow(**about, skipped=skipped, identities=identities))
     if not runs:
         reasons = dict.fromkeys([*left_out, *(row.skipped for row in rows)])
         raise UserError(f"no row of suite {suite.name!r} can run: {'; '.join(reasons)}.")

@@ -9,7 +9,6 @@ from typing import Self
 
 from harness.planning.plan import PlannedRun
 from harness.progress.remaining import Remaining
-from harness.report.table.columns import last_line
 from harness.results.record import Record
 
 LINE_SECONDS = 15.0
@@ -90,6 +89,6 @@ class Watching(Silent):
 
 def ending(record: Record) -> str:
     if record.metrics is None:
-        return f"{record.status}: {last_line(record.error)}"
+        return f"{record.status}: {record.reason}"
     test = record.metrics.test
     return f"test {100 * test.accuracy:.2f}% ({test.correct} of {test.total}), {record.seconds.total:.1f} s"
