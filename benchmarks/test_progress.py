@@ -22,9 +22,10 @@ from harness.config.suite import load_suite
 from harness.distributed.process_group import World
 from harness.experiment.runner import execute, prepare_store
 from harness.planning.plan import Plan, resolve
+from harness.progress.event_log import LOG, EventLog
 from harness.progress.live import REFRESHES_PER_SECOND, Live
-from harness.progress.observers import LOG, EventLog, Lines, Several
-from harness.progress.watching import Silent
+from harness.progress.observer import Observer, Observers
+from harness.progress.plain import PlainLines
 from harness.results.store import Store
 from harness.training.loop import EXCHANGE_EVERY_STEPS
 
@@ -39,7 +40,7 @@ def test_observers(benchmark, tmp_path: Path) -> None:
     suite = load_suite(None, {**options, "training.epochs": EPOCHS}, [])
     plan, store = resolve(suite, tmp_path / "results", tmp_path / "cache"), Store(tmp_path / "results")
     store.check_writable()
-    _seconds(plan, store, lambda _: Silent())  # fills the cache
+    _seconds(plan, store, lambda _: Observer())  # fills the cache
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in OBSERVERS}
 
     def all_in_turn() -> None:
@@ -64,7 +65,7 @@ def _own_share(plan: Plan, steps_per_second: float) -> float:
     """The share of the processor's time that the live view and the log take by what they do in a second."""
     console = _terminal()
     view = Live(console, plan.runs, 1, WORLD.device)
-    observer = Several([_log(plan), view])
+    observer = Observers([_log(plan), view])
     observer.run_started(plan.runs[0], 1, 1)
     observer.phase("train")
     report = _processor_seconds(lambda number: observer.progress(5 * number, 5 * REPEATS, 0.5, 0.9))
@@ -80,7 +81,7 @@ def _processor_seconds(do: Callable[[int], None]) -> float:
     return (time.process_time() - started) / REPEATS
 
 
-def _seconds(plan: Plan, store: Store, make: Callable[[Plan], Silent]) -> tuple[float, float]:
+def _seconds(plan: Plan, store: Store, make: Callable[[Plan], Observer]) -> tuple[float, float]:
     """Of one run: by the wall clock, and of the processor."""
     plan, _ = prepare_store(plan, store, force=True)
     gc.collect()
@@ -90,12 +91,12 @@ def _seconds(plan: Plan, store: Store, make: Callable[[Plan], Silent]) -> tuple[
     return time.perf_counter() - started, time.process_time() - used
 
 
-def _live(plan: Plan) -> Silent:
-    return Several([_log(plan), Live(_terminal(), plan.runs, 1, WORLD.device)])
+def _live(plan: Plan) -> Observer:
+    return Observers([_log(plan), Live(_terminal(), plan.runs, 1, WORLD.device)])
 
 
-def _lines(plan: Plan) -> Silent:
-    return Several([_log(plan), Lines(_terminal(), plan.runs)])
+def _lines(plan: Plan) -> Observer:
+    return Observers([_log(plan), PlainLines(_terminal(), plan.runs)])
 
 
 def _log(plan: Plan) -> EventLog:
@@ -107,4 +108,4 @@ def _terminal() -> Console:
     return Console(file=Path(os.devnull).open("w"), force_terminal=True, width=160)
 
 
-OBSERVERS: dict[str, Callable[[Plan], Silent]] = {"silent": lambda _: Silent(), "live": _live, "lines": _lines}
+OBSERVERS: dict[str, Callable[[Plan], Observer]] = {"silent": lambda _: Observer(), "live": _live, "lines": _lines}

@@ -23,14 +23,13 @@ from harness.report.analysis.published import print_published
 from harness.report.analysis.scaling import print_scaling
 from harness.report.analysis.sweep import best_rates
 from harness.report.files import write_tables
-from harness.report.table.columns import last_line
 from harness.report.table.formats import format_named
 from harness.report.table.sheet import WHOLE, View, sheets
 from harness.report.table.terminal import print_table
 from harness.results import saved_classifier as kept
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
-from harness.results.suites import KeptSuite, left_out, suites_in
+from harness.results.suites import SavedSuite, left_out, suites_in
 
 
 def run_suite(
@@ -79,7 +78,7 @@ def run_suite(
     except KeyboardInterrupt:
         interrupted = True
     records = _records_of(plan, store)
-    rows = KeptSuite(name=suite.name, source=suite.source, rows=plan.rows)
+    rows = SavedSuite(name=suite.name, source=suite.source, rows=plan.rows)
     if plan.rows:
         rows.save(results)
     _show(console, store, [*records, *swept], suite.reference, [rows] if plan.rows else [], quiet=quiet)
@@ -92,7 +91,9 @@ def run_suite(
 
 def _warn(console: Console, plan: Plan) -> None:
     outside = {
-        f"strategy {planned.name} {source.told}": None for planned in plan.runs if (source := planned.source).is_outside
+        f"strategy {planned.name} {source.warning}": None
+        for planned in plan.runs
+        if (source := planned.source).is_outside
     }
     for told in (*plan.left_out, *outside):
         console.print(f"[yellow]{escape(told)}[/]", highlight=False)
@@ -152,7 +153,7 @@ def make_report(console: Console, results: Path, cache: Path, reference: str | N
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)
 
 
-def _kept(console: Console, store: Store, reference: str | None) -> tuple[list[Record], list[KeptSuite]]:
+def _kept(console: Console, store: Store, reference: str | None) -> tuple[list[Record], list[SavedSuite]]:
     """Raises UserError where no record can be read, or no row is called like the reference."""
     _settle(console, store)
     records, suites = store.all(), suites_in(store.results)
@@ -191,7 +192,7 @@ def run_gate(console: Console, results: Path, update: str | None) -> int:
         return 1
     except gate.FailedRuns as failed:
         for record in failed.records:
-            told = escape(f"{record.run_id}, {record.status}: {last_line(record.error)}")
+            told = escape(f"{record.run_id}, {record.status}: {record.reason}")
             console.print(f"[bold red]{told}[/]", highlight=False, soft_wrap=True)
         return 1
     if update is not None:
@@ -235,7 +236,7 @@ def _show(
     store: Store,
     records: list[Record],
     reference: str | None,
-    suites: list[KeptSuite],
+    suites: list[SavedSuite],
     view: View = WHOLE,
     quiet: bool = False,
 ) -> None:

@@ -10,7 +10,7 @@ from harness.distributed.signals import listen
 from harness.experiment.runner import RankLost, execute
 from harness.measure.memory import keep_freed_memory
 from harness.planning.plan import Plan
-from harness.progress.observers import observer_for
+from harness.progress.factory import observer_for
 
 
 def work(plan: Plan, alone: bool = False) -> None:

@@ -16,7 +16,7 @@ import strategies
 from harness import baselines
 from harness.baselines import Baseline
 from harness.config.schema import ONE_MACHINE, Hosts, ModelConfig, RunConfig
-from harness.config.suite import Published, SuiteConfig
+from harness.config.suite import SuiteConfig
 from harness.data.dataset import Dataset
 from harness.distributed.hosts import check_hosts
 from harness.errors import UserError
@@ -27,6 +27,7 @@ from harness.planning.strategy import ResolvedStrategy, resolve_strategy
 from harness.planning.validate import check_batch, check_padding, check_precision, check_ranks
 from harness.planning.workspace import Workspace
 from harness.results.record import BASELINE, StrategySource
+from harness.results.suites import SavedRow
 
 TEXTBOOK_LEARNING_RATE = 5e-5
 MINI_LEARNING_RATE = 3e-4
@@ -60,22 +61,12 @@ class PlannedRun(BaseModel):
     sweep_around: float | None = None
 
 
-class PlannedRow(BaseModel):
-    """A row of a suite's file: its runs by identity, and what `harness.config.suite.Row` says of it."""
-
-    name: str
-    published: Published | None
-    changed: list[str]
-    skipped: str | None
-    identities: list[str]
-
-
 class Plan(BaseModel):
     """runs: as tables show them. rows: of the suite's file; none where it lists none. left_out: why baselines that this
     model can't give are not among them. quiet: print no progress."""
 
     runs: list[PlannedRun]
-    rows: list[PlannedRow] = []
+    rows: list[SavedRow] = []
     left_out: list[str] = []
     results: Path
     cache: Path
@@ -99,7 +90,7 @@ def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Host
     """
     planner = _Planner(workspace, hosts)
     runs: dict[str, PlannedRun] = {}  # a baseline is the same with every seed, a copied row the same as another
-    rows: list[PlannedRow] = []
+    rows: list[SavedRow] = []
     left_out: dict[str, None] = {}
     for row in suite.rows:
         planned, skipped = [], row.skipped
@@ -117,7 +108,7 @@ def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Host
         if row.name is not None:
             identities = [run.identity for run in planned]
             about = row.model_dump(include={"name", "published", "changed"})
-            rows.append(PlannedRow(**about, skipped=skipped, identities=identities))
+            rows.append(SavedRow(**about, skipped=skipped, identities=identities))
     if not runs:
         reasons = dict.fromkeys([*left_out, *(row.skipped for row in rows if row.skipped)])
         raise UserError(f"no row of suite {suite.name!r} can run: {'; '.join(reasons)}.")

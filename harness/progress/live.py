@@ -1,4 +1,4 @@
-"""The live view: two lines at the bottom of a terminal, the run that is under way and the suite."""
+"""The live view: two lines at the bottom of a terminal, one for the run that is under way and one for the suite."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from rich.table import Table
 
 from harness.measure.memory import held_bytes
 from harness.planning.plan import PlannedRun
-from harness.progress.watching import Watching, ending
+from harness.progress.tracking import TrackingObserver, result_line
 from harness.results.record import Record
 
-REFRESHES_PER_SECOND = 2  # drawing takes milliseconds, which training lacks
+REFRESHES_PER_SECOND = 2  # drawing takes time from training
 BAR_WIDTH = 16
 
 
-class Live(Watching):
-    """Redrawn in place; a line stays when a run ends."""
+class Live(TrackingObserver):
+    """Redrawn in place; when a run ends, a line with its result stays."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Live(Watching):
         device: torch.device,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """total: runs of the suite, those that were done before included."""
+        """total: runs of the suite, including those that were done before."""
         super().__init__(runs, clock)
         self.console, self.total, self.device = console, total, device
         self._display = live.Live(
@@ -51,7 +51,7 @@ class Live(Watching):
         self._display.stop()
 
     def lines(self) -> Table:
-        """What is shown now; called by the thread that draws."""
+        """The current view; called by the thread that draws."""
         now, running = self.clock(), self.planned is not None
         done = self.total - len(self.remaining.waiting) - running
         name = f"{self.title}: {self.phase_name}" if running else "suite"
@@ -64,13 +64,13 @@ class Live(Watching):
         if running:
             bar = ProgressBar(total=self.steps, completed=self.done, width=bar_width)
             grid.add_row(escape(name), bar, _that_fit(self._facts(now), room))
-        told = [f"{done} of {self.total} done", f"{duration(self.remaining.of_suite(now))} left"]
-        grid.add_row("suite", ProgressBar(total=self.total, completed=done, width=bar_width), _that_fit(told, room))
+        facts = [f"{done} of {self.total} done", f"{duration(self.remaining.of_suite(now))} left"]
+        grid.add_row("suite", ProgressBar(total=self.total, completed=done, width=bar_width), _that_fit(facts, room))
         return grid
 
     def _facts(self, now: float) -> list[str]:
         """From the most important to the least."""
-        measured, steps = self.measured, self.steps
+        measured, steps = self.measured, self.steps  # the thread that trains replaces them
         return [
             f"{duration(self.remaining.of_run(now))} left",
             *([f"step {self.done}/{steps}"] if steps else []),
@@ -84,11 +84,12 @@ class Live(Watching):
     def run_finished(self, record: Record) -> None:
         super().run_finished(record)
         style = "green" if record.status == "ok" else "bold red"
-        self.console.print(f"[{style}]{escape(f'{self.title}: {ending(record)}')}[/]", highlight=False)
+        self.console.print(f"[{style}]{escape(f'{self.title}: {result_line(record)}')}[/]", highlight=False)
         self._display.refresh()
 
 
 def _that_fit(facts: Sequence[str], width: int) -> str:
+    """As many facts, from the first on, as fit into `width` characters."""
     shown = ""
     for fact in facts:
         longer = f"{shown}, {fact}" if shown else fact

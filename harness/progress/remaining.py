@@ -1,6 +1,6 @@
-"""How much time is left of a run and of its suite, from what was seen so far.
+"""The time left of a run and of its suite, estimated from what was seen so far.
 
-It has no clock: whoever uses it says what time it is, in seconds from any beginning.
+It has no clock: the caller passes the time, in seconds from any origin.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-# The speed is that of the last seconds, since a shared machine's drifts, but of enough steps for texts of all lengths.
+# The speed is measured over the last seconds, since it drifts on a shared machine, and over enough steps to meet texts
+# of all lengths.
 WINDOW_SECONDS, WINDOW_STEPS = 20.0, 40
 POINT_EVERY_SECONDS = 0.5
-# Where no run has been evaluated yet. Measured on the embedded model: 0.3 (last_block) to 0.8 (lora).
+# Assumed until a run has been evaluated; of the size that the embedded model shows.
 EVALUATION_IN_EPOCHS = 0.4
 
 
@@ -28,9 +29,9 @@ class _Done:
 
 
 class Remaining:
-    """Told of every event of a suite's runs, it says how many seconds are left; None while nobody can know.
+    """Follows every event of a suite's runs and estimates the seconds left; None while there is nothing to go by.
 
-    Events and questions may come from two threads.
+    Events and questions may come from different threads.
     """
 
     def __init__(self, waiting: Sequence[str]) -> None:
@@ -44,7 +45,7 @@ class Remaining:
 
     def run_started(self, title: str, epochs: int, now: float) -> None:
         self.waiting.remove(title)
-        self._started = now if self._ended is None else self._ended  # what lies between two runs is the next one's
+        self._started = now if self._ended is None else self._ended  # time between runs is the next one's
         self._enter("", now)
         self._title, self._epochs = title, epochs
 
@@ -60,8 +61,8 @@ class Remaining:
         self._trained_epoch: float | None = None
 
     def progress(self, done: int, steps: int, now: float) -> None:
-        """`done` of `steps` training steps are done, maybe some of them before the run went on from a checkpoint."""
-        points = self._points or [(now, done)]  # what came before the first call is warm-up
+        """`done` of `steps` training steps are done, some of them perhaps before the run resumed from a checkpoint."""
+        points = self._points or [(now, done)]  # everything before the first call is warm-up
         if now - points[-1][0] >= POINT_EVERY_SECONDS:
             points = [*points, (now, done)]
         recent = [(at, then) for at, then in points if now - at <= WINDOW_SECONDS or done - then <= WINDOW_STEPS]
@@ -83,7 +84,7 @@ class Remaining:
         return (done - points[0][1]) / (now - points[0][0])
 
     def of_run(self, now: float) -> float | None:
-        """Of the run that is under way; 0 between runs."""
+        """Seconds left of the run that is under way; 0 between runs."""
         if self._title is None:
             return 0.0
         rate, evaluation = self.steps_per_second(), self._evaluation()
@@ -92,20 +93,25 @@ class Remaining:
         if rate and evaluation is not None:
             at, done = self._latest
             return max(0.0, (self._steps - done) / rate - (now - at)) + evaluation
-        whole = self._usual(self._title)
-        return None if whole is None else max(0.0, whole - (now - self._started))
+        usual = self._usual(self._title)
+        return None if usual is None else max(0.0, usual - (now - self._started))
 
     def of_suite(self, now: float) -> float | None:
+        """Seconds left of all runs; those of which nothing is known take as long as the one under way."""
         left = self.of_run(now)
         if left is None:
             return None
         as_this = now - self._started + left if self._title is not None else None
-        times = [self._usual(title) for title in self.waiting]
-        known = [as_this if seconds is None else seconds for seconds in times]
-        return None if None in known else left + sum(known)
+        for title in list(self.waiting):
+            usual = self._usual(title)
+            seconds = as_this if usual is None else usual
+            if seconds is None:
+                return None
+            left += seconds
+        return left
 
     def _usual(self, title: str) -> float | None:
-        """Seconds of a whole run: the median of those with this title, else the mean of all that ended well."""
+        """Seconds of a complete run: the median of those with this title, else the mean of all that ended well."""
         same = [run.seconds for run in self._done if run.title == title]
         if same:
             return median(same)
@@ -115,9 +121,9 @@ class Remaining:
         """Seconds of this run's, in proportion to its training: as in runs with this title, else as in others."""
         epoch = self._epoch_seconds() or self._trained_epoch
         same = [run for run in self._done if run.title == self._title]
-        shares = [run.evaluation_in_epochs for run in same or self._done if run.evaluation_in_epochs is not None]
-        if epoch:  # the machine's speed may be another than it was
-            return epoch * (median(shares) if shares else EVALUATION_IN_EPOCHS)
+        ratios = [run.evaluation_in_epochs for run in same or self._done if run.evaluation_in_epochs is not None]
+        if epoch:  # rather than seconds: the machine's speed may have changed
+            return epoch * (median(ratios) if ratios else EVALUATION_IN_EPOCHS)
         return median(run.evaluation for run in same) if same else None
 
     def _epoch_seconds(self) -> float | None:

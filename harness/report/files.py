@@ -18,12 +18,11 @@ from harness.report.analysis.published import notes as notes_on_published
 from harness.report.analysis.scaling import scaling_markdown
 from harness.report.analysis.sweep import curves
 from harness.report.table import formats
-from harness.report.table.columns import last_line
 from harness.report.table.markdown import cell, markdown_table
 from harness.report.table.sheet import Sheet, sheets
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
-from harness.results.suites import KeptSuite, left_out, suites_in
+from harness.results.suites import SavedSuite, left_out, suites_in
 
 
 def summary(records: list[Record]) -> pd.DataFrame:
@@ -42,7 +41,7 @@ def summary(records: list[Record]) -> pd.DataFrame:
                 "seconds": record.seconds.model_dump(),
                 "peak_bytes": record.memory.peak_bytes if record.memory else None,
                 "world_size": record.engine.world_size,
-                "error": last_line(record.error) if record.error else None,
+                "error": record.reason if record.error else None,
             }
             for record in records
         ]
@@ -84,7 +83,7 @@ def _comparison(sheet: Sheet) -> dict[str, Any]:
     }
 
 
-def _markdown_suite(suite: KeptSuite, records: list[Record]) -> str:
+def _markdown_suite(suite: SavedSuite, records: list[Record]) -> str:
     lines = judged(suite, records)
     table = markdown_table(TITLES, [[cell(text) for text in cells(line)] for line in lines], left=0)
     notes_ = [f"- {cell(line)}" for line in notes_on_published(lines)]

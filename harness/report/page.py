@@ -23,7 +23,7 @@ from harness.report.plots.trends import course_plots, history, history_plot, sca
 from harness.report.table.sheet import Sheet, sheets
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
-from harness.results.suites import KeptSuite, suites_in
+from harness.results.suites import SavedSuite, suites_in
 
 ACCURACY = "test % [95%]"
 HIGHLIGHTS = {
@@ -209,7 +209,7 @@ def _scaled(records: list[Record], studio: Studio) -> Iterable[Section]:
         yield Section(title, [_plain_grid(title, TITLES, [row.cells() for row in found])], [NOTE], pictures)
 
 
-def _published(suite: KeptSuite, records: list[Record]) -> Section:
+def _published(suite: SavedSuite, records: list[Record]) -> Section:
     lines = published.judged(suite, records)
     grid = _plain_grid(published.title(suite), published.TITLES, map(published.cells, lines), left=2)
     return Section(published.title(suite), [grid], published.notes(lines), [])

@@ -1,4 +1,4 @@
-"""The record of a run: its schema, and the store on disk.
+"""The record of a run and its schema.
 
 A record lies in RESULTS/runs/<run_id>/record.json, written atomically, with `predictions.csv` (the test texts) and
 `losses.csv` (each training step) beside it. `record.schema.json` in this package is the JSON Schema of this file.
@@ -13,13 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 2
-
-
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
-
-
 BASELINE = "baseline"
-
 
 Status = Literal["ok", "oom", "diverged", "failed", "interrupted"]
 
@@ -116,7 +111,7 @@ class StepTimes(Part):
 
 
 class Communication(Part):
-    """One training step of the first rank, measured apart from the rest (`harness/measure/communication.py`)."""
+    """One training step of the first rank, measured by itself (`harness/measure/communication.py`)."""
 
     bytes_by_collective: dict[str, float] = Field(description="of the tensors handed to each kind of collective")
     milliseconds_per_step: float = Field(description="in collectives, waiting for other ranks included")
@@ -167,8 +162,8 @@ class StrategySource(Part):
         return self.origin not in ("built in", BASELINE)
 
     @property
-    def told(self) -> str:
-        """What a reader must know of code from outside."""
+    def warning(self) -> str:
+        """What a reader must know about code from outside."""
         return f"runs code from outside the harness: {self.origin} (sha256 {self.sha256[:12]})"
 
 
@@ -180,7 +175,7 @@ class Record(Part):
     strategy: str
     strategy_source: StrategySource
     readout: str | None = Field(description="null for a baseline")
-    attention: str | None = Field(None, description="causal or full; null for a baseline")
+    attention: str | None = Field(default=None, description="causal or full; null for a baseline")
     seed: int
     precision: str | None = Field(description="null for a baseline that does not depend on it")
     choices: dict[str, str] = Field(description="what `auto` chose, and why")
@@ -191,11 +186,11 @@ class Record(Part):
     prefix: PrefixFacts | None = None
     resumed_from_step: int | None = None
     sweep_around: float | None = Field(
-        None, description="the common learning rate, where this run is a point of a sweep of rates; else null"
+        default=None, description="the common learning rate, where this run is a point of a sweep of rates; else null"
     )
     throughput: Throughput | None = None
     step_milliseconds: StepTimes | None = None
-    communication: Communication | None = Field(None, description="null for a single rank")
+    communication: Communication | None = Field(default=None, description="null for a single rank")
     seconds: Seconds
     memory: Memory | None = None
     environment: dict[str, Any]
@@ -203,10 +198,26 @@ class Record(Part):
     finished_at: str
     error: str | None = None
 
+    @property
+    def reason(self) -> str:
+        """Why the run did not end well, in one line: the last of `error`."""
+        return (self.error or "no reason recorded").splitlines()[-1]
+
+    @property
+    def ok_metrics(self) -> AllMetrics:
+        """The metrics of a run whose status is ok."""
+        assert self.metrics is not None, f"{self.run_id} has no metrics: its status is {self.status}"
+        return self.metrics
+
+    @property
+    def ok_data(self) -> DataFacts:
+        """The facts about the data of a run whose status is ok."""
+        assert self.data is not None, f"{self.run_id} has no facts about its data: its status is {self.status}"
+        return self.data
+
 
 class TrainingCurve(Part):
-    """Of each training step, over all ranks: the mean loss of its batch and the share of it that was answered right,
-    both before the step's update."""
+    """The mean loss and the accuracy of each training step's batch, over all ranks, before the step's update."""
 
     losses: list[float] = []
     accuracies: list[float] = []

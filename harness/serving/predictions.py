@@ -42,7 +42,7 @@ def export(console: Console, folder: Path, cache: Path, target: Path) -> None:
 def _loaded(folder: Path, cache: Path, precision: Precision | None = None) -> Classifier:
     about = kept.read(folder)
     if about.strategy_source.is_outside:
-        print(f"strategy {about.strategy} {about.strategy_source.told}", file=sys.stderr)
+        print(f"strategy {about.strategy} {about.strategy_source.warning}", file=sys.stderr)
     return Classifier.load(folder, cache, precision)
 
 

@@ -18,8 +18,9 @@ from rich.console import Console
 
 from harness.config.suite import load_suite
 from harness.planning.plan import Plan, resolve
+from harness.progress.event_log import LOG, EventLog
 from harness.progress.live import Live, duration
-from harness.progress.observers import LOG, EventLog, Lines
+from harness.progress.plain import PlainLines
 from harness.progress.remaining import WINDOW_STEPS, Remaining
 from tests.support.runs import ROOT, command
 
@@ -155,7 +156,7 @@ class Clock:
         return self.now
 
 
-def _train(observer: Lines | Live | EventLog, clock: Clock, plan: Plan, seconds: float) -> None:
+def _train(observer: PlainLines | Live | EventLog, clock: Clock, plan: Plan, seconds: float) -> None:
     """Half of a run's 100 steps of 8 texts, `seconds` each."""
     observer.run_started(plan.runs[0], 1, 2)
     for name in ("prepare", "features", "train"):
@@ -167,7 +168,7 @@ def _train(observer: Lines | Live | EventLog, clock: Clock, plan: Plan, seconds:
 
 def test_plain_lines_tell_how_fast_and_how_long_every_few_seconds(plan: Plan) -> None:
     clock, console = Clock(), Console(file=io.StringIO(), width=80)
-    _train(Lines(console, plan.runs, clock), clock, plan, seconds=1)
+    _train(PlainLines(console, plan.runs, clock), clock, plan, seconds=1)
     started, *going = console.file.getvalue().splitlines()
     assert started == "[1/2] last_block, seed 0: started"
     assert [re.search(r"step (\d+) of 100", line)[1] for line in going] == ["15", "30", "45"]

@@ -12,11 +12,10 @@ from scipy import stats
 
 from harness import commands
 from harness.config.suite import Published, load_suite
-from harness.planning.plan import PlannedRow
 from harness.report.analysis.published import PARTS, Line, judged, notes, print_published
 from harness.results.record import Record
 from harness.results.store import Store
-from harness.results.suites import KeptSuite
+from harness.results.suites import SavedRow, SavedSuite
 from harness.statistics import next_run_interval
 
 
@@ -45,8 +44,8 @@ def _made_up(record: Record, correct: list[int]) -> list[Record]:
 def _judge(records: list[Record], **about: object) -> Line:
     figures = {"train": 95.0, "validation": 95.0, "test": 95.0, "number": 1} | about.pop("published", {})
     row = {"name": "a row", "published": Published(**figures), "changed": [], "skipped": None} | about
-    suite = KeptSuite(
-        name="s", source=None, rows=[PlannedRow(**row, identities=[record.identity for record in records])]
+    suite = SavedSuite(
+        name="s", source=None, rows=[SavedRow(**row, identities=[record.identity for record in records])]
     )
     (line,) = judged(suite, records)
     return line
@@ -83,7 +82,7 @@ def test_a_run_that_failed_is_not_judged_and_the_others_are(record: Record) -> N
 @pytest.mark.parametrize("width", [80, 160])
 def test_the_table_fits_the_terminal(record: Record, width: int) -> None:
     records = _made_up(record, [285, 287])
-    row = PlannedRow(
+    row = SavedRow(
         name="[red]a row",
         published=Published(number=1, train=95, validation=95, test=95, minutes=1),
         changed=[],
@@ -91,7 +90,7 @@ def test_the_table_fits_the_terminal(record: Record, width: int) -> None:
         identities=[each.identity for each in records],
     )
     console = Console(file=io.StringIO(), width=width)
-    print_published(console, KeptSuite(name="s", source=None, rows=[row]), records)
+    print_published(console, SavedSuite(name="s", source=None, rows=[row]), records)
     printed = console.file.getvalue()
     assert max(map(len, printed.splitlines())) <= width
     assert "[red]a row" in printed

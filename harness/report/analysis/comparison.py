@@ -16,7 +16,7 @@ from harness.report.analysis.sweep import without_other_rates
 from harness.results.names import row_name
 from harness.results.record import Record
 from harness.results.store import Store
-from harness.results.suites import KeptSuite
+from harness.results.suites import SavedSuite
 
 AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
 # What is set for the machine's sake, and shows in nothing that a table tells.
@@ -102,14 +102,14 @@ class Group:
     conditions: dict[str, object] = field(default_factory=dict)
 
 
-def groups(records: list[Record], suites: Sequence[KeptSuite] = ()) -> list[Group]:
+def groups(records: list[Record], suites: Sequence[SavedSuite] = ()) -> list[Group]:
     """One for each table: each suite whose rows are compared with each other, then whatever shares its conditions."""
     compared = [group for suite in suites if not suite.is_published and (group := _of_suite(suite, records)).records]
     shown = {record.run_id for group in compared for record in group.records}
     return [*compared, *_by_conditions([record for record in records if record.run_id not in shown])]
 
 
-def _of_suite(suite: KeptSuite, records: list[Record]) -> Group:
+def _of_suite(suite: SavedSuite, records: list[Record]) -> Group:
     alike: dict[tuple[str, ...], list[str]] = {}
     for row in suite.rows:  # two may come to the same: what one says is what the other leaves to auto
         alike.setdefault(tuple(row.identities), []).append(row.name)

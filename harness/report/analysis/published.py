@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.planning.plan import PlannedRow
 from harness.results.record import AllMetrics, Metrics, Record
-from harness.results.suites import KeptSuite
+from harness.results.suites import SavedRow, SavedSuite
 from harness.statistics import next_run_interval
 
 PARTS = {"train": "train", "validation": "val.", "test": "test"}
@@ -37,19 +36,19 @@ class Figure:
 class Line:
     """A row with what came of it; seeds: of the runs that ended well. minutes: their mean."""
 
-    row: PlannedRow
+    row: SavedRow
     seeds: list[int]
     figures: dict[str, Figure]
     minutes: float | None
     verdict: str
 
 
-def judged(suite: KeptSuite, records: list[Record]) -> list[Line]:
+def judged(suite: SavedSuite, records: list[Record]) -> list[Line]:
     newest = {record.identity: record for record in records}  # they come oldest first
     return [_line(row, [newest[key] for key in row.identities if key in newest]) for row in suite.rows]
 
 
-def _line(row: PlannedRow, records: list[Record]) -> Line:
+def _line(row: SavedRow, records: list[Record]) -> Line:
     ok = [record for record in records if record.status == "ok"]
     reason = _why_not_judged(row, records, ok)
     figures = {part: _figure(row, part, [record.metrics for record in ok], reason) for part in PARTS}
@@ -63,7 +62,7 @@ def _line(row: PlannedRow, records: list[Record]) -> Line:
     )
 
 
-def _why_not_judged(row: PlannedRow, records: list[Record], ok: list[Record]) -> str | None:
+def _why_not_judged(row: SavedRow, records: list[Record], ok: list[Record]) -> str | None:
     if row.skipped:
         return f"not judged: skipped, {row.skipped.partition(':')[0]}"
     if row.published is None:
@@ -77,7 +76,7 @@ def _why_not_judged(row: PlannedRow, records: list[Record], ok: list[Record]) ->
     return None
 
 
-def _figure(row: PlannedRow, part: str, metrics: list[AllMetrics], reason: str | None) -> Figure:
+def _figure(row: SavedRow, part: str, metrics: list[AllMetrics], reason: str | None) -> Figure:
     published = getattr(row.published, part) if row.published else None
     measured = [_of_part(each, part) for each in metrics]
     ours = 100 * sum(each.accuracy for each in measured) / len(measured) if measured else None
@@ -121,7 +120,7 @@ def cells(line: Line) -> list[str]:
     ]
 
 
-def _shown(figure: Figure, part: str, row: PlannedRow) -> str:
+def _shown(figure: Figure, part: str, row: SavedRow) -> str:
     interval = f" [{figure.interval[0]:.1f}, {figure.interval[1]:.1f}]" if figure.interval else ""
     mark = " misprint" if row.published and part in row.published.misprint else ""
     return f"{_number(figure.ours)}{interval} / {_number(figure.published)}{mark}"
@@ -131,7 +130,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def title(suite: KeptSuite) -> str:
+def title(suite: SavedSuite) -> str:
     return f"Published figures: {suite.source or suite.name}"
 
 
@@ -160,15 +159,15 @@ def notes(lines: list[Line]) -> list[str]:
     return [text[0].upper() + text[1:] for text in told]
 
 
-def _label(row: PlannedRow) -> str:
+def _label(row: SavedRow) -> str:
     return f"row {row.published.number}" if row.published else row.name
 
 
-def _has_note(row: PlannedRow) -> bool:
+def _has_note(row: SavedRow) -> bool:
     return bool(row.published and row.published.note)
 
 
-def print_published(console: Console, suite: KeptSuite, records: list[Record]) -> None:
+def print_published(console: Console, suite: SavedSuite, records: list[Record]) -> None:
     lines = judged(suite, records)
     titles = SHORT_TITLES if console.width < NARROW_COLUMNS else TITLES
     table = Table(title=escape(title(suite)), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
@@ -184,7 +183,7 @@ def print_published(console: Console, suite: KeptSuite, records: list[Record]) -
         console.print(f"  [dim]{escape(text)}[/]", highlight=False)
 
 
-def published_comparison(suite: KeptSuite, records: list[Record]) -> dict[str, Any]:
+def published_comparison(suite: SavedSuite, records: list[Record]) -> dict[str, Any]:
     """The table as data, beside the others of comparison.json."""
     lines = judged(suite, records)
     return {

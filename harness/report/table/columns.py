@@ -235,14 +235,10 @@ def _row(entry: Entry, shown: list[Column], winners: list[float | None], marked:
 
 
 def _failure(entry: Entry) -> str | None:
-    told = [f"{record.status}: {last_line(record.error)}" for record in entry.failures]
+    told = [f"{record.status}: {record.reason}" for record in entry.failures]
     if len(entry.records) > 1:
         told = [f"seed {record.seed} {line}" for record, line in zip(entry.failures, told, strict=True)]
     return "; ".join(told) or None
-
-
-def last_line(error: str | None) -> str:
-    return (error or "no reason recorded").splitlines()[-1]
 
 
 def _bytes(count: float) -> str:
