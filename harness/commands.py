@@ -16,8 +16,9 @@ from harness.gate import measurement as gate
 from harness.gate.checks import alarms, compare
 from harness.gate.report import print_findings, write_findings
 from harness.launch.launcher import launch
-from harness.planning.plan import Plan, resolve
+from harness.planning.plan import Plan, resolve, saving
 from harness.planning.sweep import tuned
+from harness.planning.workspace import Workspace
 from harness.report.analysis.comparison import check_reference, groups
 from harness.report.analysis.published import print_published
 from harness.report.analysis.scaling import print_scaling
@@ -26,7 +27,7 @@ from harness.report.files import write_tables
 from harness.report.table.formats import format_named
 from harness.report.table.sheet import WHOLE, View, sheets
 from harness.report.table.terminal import print_table
-from harness.results import saved_classifier as kept
+from harness.results import saved_classifier
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
 from harness.results.suites import SavedSuite, left_out, suites_in
@@ -51,9 +52,10 @@ def run_suite(
     _settle(console, store)
 
     swept: list[Record] = []
+    workspace = Workspace(cache)
 
     def resolved(part: SuiteConfig) -> Plan:
-        return resolve(part, results, cache, hosts).model_copy(update={"quiet": quiet})
+        return resolve(part, results, workspace, hosts).model_copy(update={"quiet": quiet})
 
     def prepared(part: Plan) -> Plan:
         part, finished = prepare_store(part, store, force)
@@ -73,7 +75,7 @@ def run_suite(
     try:
         if suite.tune:
             plan = tuned(suite, plan, resolved, sweep, best_rates)
-        plan = prepared(kept.planned_to_keep(plan) if save else plan)
+        plan = prepared(saving(plan) if save else plan)
         launch(plan)
     except KeyboardInterrupt:
         interrupted = True
@@ -110,7 +112,7 @@ def _say_what_is_missing(console: Console, missing: int, interrupted: bool) -> N
 
 
 def _keep_the_best(console: Console, store: Store, records: list[Record]) -> None:
-    installed = kept.install(store, records)
+    installed = saved_classifier.install(store, records)
     if installed is None:
         return
     best, folder = installed

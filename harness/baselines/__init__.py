@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness.config.schema import RunConfig
+from harness.config.schema import Precision
 from harness.data.encoding import Examples
 from harness.data.tokenizer import Tokenizer
 from harness.model.models import Model
+from harness.model.weights import Weights
 
 NAMES = ("majority", "length_rule", "first_token_lookup", "tfidf", "zero_shot")
 
@@ -33,19 +34,19 @@ class Part:
 
 @dataclass(frozen=True)
 class Task:
-    """What a baseline may learn from and work with. weights: the checkpoint, None for random weights."""
+    """What a baseline may learn from and work with."""
 
     train: Part
     classes: list[str]
-    config: RunConfig
-    weights: Path | None
+    precision: Precision
     model: Model
+    weights: Weights
     tokenizer: Tokenizer
     device: torch.device
 
-    def counts(self, numbers: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """How many training texts each class has, [classes], among those that `numbers` names."""
-        return np.bincount(self.train.examples.labels[numbers], minlength=len(self.classes))
+    def counts(self, indices: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """How many training texts each class has, [classes], among those of `indices`."""
+        return np.bincount(self.train.examples.labels[indices], minlength=len(self.classes))
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,8 @@ class LanguageModel:
     @classmethod
     def of(cls, task: Task) -> LanguageModel:
         backbone = task.model.empty().requires_grad_(False)
-        weights = task.model.weights(task.config.model, task.weights)
         stages = Prefix(backbone.stages(), PrefixFacts(boundary="output", reads=None, cacheable=False, causal=True))
-        PrefixLoader(stages, lambda stage: weights.fill(backbone, [stage]), task.device, task.config.precision).load()
+        PrefixLoader(stages, lambda stage: task.weights.fill(backbone, [stage]), task.device, task.precision).load()
         return cls(backbone, stages, task.device)
 
     def likelihoods(self, prompts: list[list[int]], answers: list[tuple[int, ...]]) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""What becomes of a run whose process the kernel kills for want of memory: it can write nothing then, so it leaves the
-record that it would have written before it begins, and whoever looks at the results next finds it."""
+"""The record of a run whose process the kernel kills, out of memory: it can write nothing then, so it leaves the record
+that it would have written before it begins, and the next command that looks at the results finds it."""
 
 from __future__ import annotations
 

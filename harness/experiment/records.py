@@ -115,9 +115,7 @@ def _seconds(phases: dict[str, float]) -> Seconds:
 
 def _memory(gather: Callable[[Any], list[Any]], context: Context) -> Memory | None:
     meter = context.memory
-    local = RankMemory(
-        rank=context.world.rank, at_start=meter.at_start, phases=meter.peaks, reserved=meter.reserved
-    )
+    local = RankMemory(rank=context.world.rank, at_start=meter.at_start, phases=meter.peaks, reserved=meter.reserved)
     by_rank: list[RankMemory] = gather(local)
     if not meter.peaks:
         return None

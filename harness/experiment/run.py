@@ -7,7 +7,7 @@ from harness.data.encoding import encode_split, longest_row
 from harness.experiment.context import Context
 from harness.experiment.facts import all_metrics, data_facts, measured_communication, prefix_facts, recipe_of
 from harness.features.loader import PrefixLoader
-from harness.features.store import FeatureStore, OpenedFeatures, computed
+from harness.features.store import FeatureStore, computed
 from harness.kernels.occurring_tokens import train_occurring_tokens
 from harness.model.assembly import assemble
 from harness.model.split import parameter_counts

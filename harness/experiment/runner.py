@@ -1,164 +1,215 @@
-"""Which runs, one after the other: skips what is done, isolates what fails."""
+"""The runs of a plan, one after the other: skips what is done, isolates what fails."""
 
 from __future__ import annotations
 
 import gc
 import traceback
-from contextlib import nullcontext
-from dataclasses import replace
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from harness.distributed.process_group import World, is_loss_of_a_rank
+from harness.distributed.signals import StopSignals
+from harness.errors import UserError
 from harness.experiment.baseline import run_baseline
+from harness.experiment.context import Context
 from harness.experiment.oom_records import provided_for
-from harness.experiment.run import Observer, Outcome, make_record, run
+from harness.experiment.records import Ending, Measurements, record_of
+from harness.experiment.run import run
+from harness.measure import environment
 from harness.measure.memory import kernel_kills, return_freed_memory
 from harness.planning.plan import Plan, PlannedRun
-from harness.results import record as records
-from harness.results import saved_classifier as kept
-from harness.results.record import Record
+from harness.planning.workspace import Workspace
+from harness.progress.observer import Observer
+from harness.results import saved_classifier
+from harness.results.outcome import Outcome, Trained
+from harness.results.record import AllMetrics, Record
+from harness.results.saved_classifier import SavedClassifier
 from harness.results.store import Store, predictions_frame
 from harness.training.checkpoints import Checkpoints
 from harness.training.loop import Diverged
 
-KILLED = "the process of this run is gone, and the kernel has killed for want of memory on this machine meanwhile"
-
-
-class SuiteObserver(Observer, Protocol):
-    def run_started(self, planned: PlannedRun, number: int, total: int) -> None: ...
-
-    def run_finished(self, record: Record) -> None: ...
+KILLED = "the process of this run is gone, and the kernel has killed processes of this machine, out of memory, since"
 
 
 class RankLost(Exception):
     """The group must start anew: a run failed on this rank while others may wait for it, or another rank is gone."""
 
 
+@dataclass(frozen=True)
+class Runner:
+    """One rank that does the runs of a plan. environment: of their records."""
+
+    plan: Plan
+    world: World
+    observer: Observer
+    signals: StopSignals
+    workspace: Workspace
+    store: Store
+    environment: dict[str, Any]
+
+    @classmethod
+    def of(cls, plan: Plan, world: World, observer: Observer, signals: StopSignals) -> Runner:
+        described = environment.describe(world.device)
+        return cls(plan, world, observer, signals, Workspace(plan.cache), Store(plan.results), described)
+
+    def execute(self) -> None:
+        """Do every run of the plan that has no record yet, and write its record. The first rank does baselines alone.
+
+        Raises KeyboardInterrupt where it was asked to stop, RankLost where a run failed on one of several ranks.
+        """
+        for number, planned in enumerate(self.plan.in_order(), start=1):
+            if self.store.has(planned.run_id) or (planned.source.is_baseline and self.world.rank):
+                continue
+            self.observer.run_started(planned, number, len(self.plan.runs))
+            record = self._isolated(planned)
+            self.observer.run_finished(record)
+            if record.status == "interrupted":
+                raise KeyboardInterrupt
+            if record.status in ("failed", "oom") and self.world.size > 1 and not planned.source.is_baseline:
+                raise RankLost(record.error)
+            if planned.save and self.world.rank == 0:
+                saved_classifier.drop_all_but_the_best(self.store, [one.run_id for one in self.plan.runs])
+            gc.collect()
+            return_freed_memory()
+            if self.world.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _isolated(self, planned: PlannedRun) -> Record:
+        """Run it; whatever happens, there is a record that says so."""
+        group = replace(self.world, size=1) if planned.source.is_baseline else self.world
+        context = Context.begin(group, self.workspace, self.observer, self.signals)
+        outcome, checkpoints = Outcome(), checkpoints_of(planned, self.store, self.signals)
+        try:
+            with self._provision(planned):
+                self._run(planned, checkpoints, context, outcome)
+            ending = Ending("ok")
+        except Diverged as diverged:
+            ending, outcome.curve = Ending("diverged", str(diverged)), diverged.curve
+        except KeyboardInterrupt:
+            if self.world.size > 1:
+                raise  # the launcher knows whether somebody asked for it or it starts the group anew
+            ending = Ending("interrupted", "interrupted")
+        except (torch.OutOfMemoryError, MemoryError) as problem:
+            ending = Ending("oom", _reason(problem))
+        except Exception as problem:
+            if self.world.size > 1 and is_loss_of_a_rank(problem):
+                return self._lost(planned, context, outcome, problem)
+            is_oom = isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
+            ending = Ending("oom" if is_oom else "failed", _reason(problem))
+        measurements = Measurements.of(context, all_ranks=ending.status in ("ok", "diverged"))
+        record = record_of(planned, ending, group.size, self.environment, outcome, measurements)
+        if self.world.rank == 0 or ending.status in ("failed", "oom"):
+            self._write(record, outcome)
+            if ending.status == "ok":
+                checkpoints.remove()
+        return record
+
+    def _run(self, planned: PlannedRun, checkpoints: Checkpoints, context: Context, outcome: Outcome) -> None:
+        if planned.strategy is None:
+            run_baseline(planned, context, outcome)
+            return
+        run(planned, planned.strategy, checkpoints, context, outcome)
+        if outcome.trained and outcome.metrics:
+            self._save(planned, outcome.trained, outcome.metrics)
+
+    def _provision(self, planned: PlannedRun) -> AbstractContextManager[None]:
+        """What stays of the run where the kernel kills this process; of several ranks the others, or the launcher,
+        would say so."""
+        if self.world.size > 1:
+            return nullcontext()
+        return provided_for(self.store, record_of(planned, Ending("oom", KILLED), 1, self.environment))
+
+    def _save(self, planned: PlannedRun, trained: Trained, metrics: AllMetrics) -> None:
+        """Write what a run has trained beside its record. Every rank must call it; the first writes.
+
+        Raises UserError, on every rank, where the disk does not take it.
+        """
+        assert planned.strategy is not None, "a baseline trains nothing that is saved"
+        manifest = SavedClassifier(
+            run_id=planned.run_id,
+            strategy=planned.name,
+            strategy_source=planned.source,
+            resolved=planned.strategy.model_dump(mode="json"),
+            config=planned.config,
+            weights_sha256=planned.model.weights_sha256,
+            classes=trained.classes,
+            pad_to=trained.pad_to,
+            validation_accuracy=metrics.validation.accuracy,
+            validation_loss=metrics.validation.loss,
+            test_accuracy=metrics.test.accuracy,
+        )
+        folder = saved_classifier.folder_of(self.store, planned.run_id)
+        problem = saved_classifier.save(folder, manifest, trained.tensors) if self.world.rank == 0 else None
+        problem = next(filter(None, self.world.gather(problem)), None)
+        if problem:
+            raise UserError(problem)
+
+    def _lost(self, planned: PlannedRun, context: Context, outcome: Outcome, problem: BaseException) -> Record:
+        """The record of a run whose other rank is gone; if that rank has given its own reason, it stands.
+
+        Raises RankLost without one where the group may start again: the run resumes from its last checkpoint then.
+        """
+        ending = why_lost(context.memory.kernel_kills_before)
+        waiting = f"rank {self.world.rank} gets no answer; {self.world.last_notes()}"
+        error = f"{_reason(problem)}\n{ending.error}: {waiting}"
+        if self.world.restarts_left:
+            raise RankLost(error) from problem
+        measurements = Measurements.of(context, all_ranks=False)
+        ending = replace(ending, error=error)
+        record = record_of(planned, ending, self.world.size, self.environment, outcome, measurements)
+        if not self.store.has(planned.run_id):
+            self.store.write(record)
+        return record
+
+    def _write(self, record: Record, outcome: Outcome) -> None:
+        """The files beside the record first: where a record stands, its run is complete."""
+        if len(outcome.curve):
+            self.store.write_curve(record.run_id, outcome.curve)
+        if (test := outcome.test) is not None:
+            frame = predictions_frame(test.index, test.labels, test.probabilities, test.classes)
+            self.store.write_predictions(record.run_id, frame)
+        self.store.write(record)
+
+
 def prepare_store(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str]]:
     """The plan with ids for all of its runs, and the ids of those that have ended well before and need not run.
 
     With `force` every run gets an id of its own. What failed or was interrupted before loses its record, and runs;
-    and where the best is to be kept, what may be the best and was not kept.
+    and where the best is to be saved, what may be the best and was not saved.
     """
     if force:
-        anew = [run.model_copy(update={"run_id": _free_id(run.run_id, store)}) for run in plan.runs]
+        anew = [planned.model_copy(update={"run_id": _free_id(planned.run_id, store)}) for planned in plan.runs]
         return plan.model_copy(update={"runs": anew}), []
     earlier = [record for planned in plan.runs if (record := store.read(planned.run_id))]
     ok = [record for record in earlier if record.status == "ok"]
-    again = kept.to_do_again(store, ok) if any(planned.keep for planned in plan.runs) else None
+    again = saved_classifier.to_run_again(store, ok) if any(planned.save for planned in plan.runs) else None
     for record in earlier:
         # Each of several machines does, before they meet: else one that comes first takes the run for done.
         if record.status != "ok" or record is again:
             store.remove(record.run_id)
     for planned in plan.runs:
-        checkpoints_of(planned, store).check_configuration()
+        checkpoints_of(planned, store, StopSignals()).check_configuration()
     too_large = {record.run_id for record in earlier if record.status == "oom"}
-    runs = [run.model_copy(update={"too_large": run.run_id in too_large}) for run in plan.runs]
+    runs = [planned.model_copy(update={"too_large": planned.run_id in too_large}) for planned in plan.runs]
     finished = [record.run_id for record in ok if record is not again]
     return plan.model_copy(update={"runs": runs}), finished
 
 
-def execute(plan: Plan, world: World, observer: SuiteObserver) -> None:
-    """Do every run of the plan that has no record yet, and write its record. The first rank does baselines alone.
-
-    Raises KeyboardInterrupt where it was asked to stop, RankLost where a run failed on one of several ranks.
-    """
-    store = Store(plan.results)
-    for number, planned in enumerate(plan.in_order(), start=1):
-        if store.has(planned.run_id) or (planned.source.is_baseline and world.rank):
-            continue
-        observer.run_started(planned, number, len(plan.runs))
-        record = _isolated(planned, plan, world, observer, store)
-        observer.run_finished(record)
-        if record.status == "interrupted":
-            raise KeyboardInterrupt
-        if record.status in ("failed", "oom") and world.size > 1 and not planned.source.is_baseline:
-            raise RankLost(record.error)
-        if planned.keep and world.rank == 0:
-            kept.drop_all_but_the_best(store, [run.run_id for run in plan.runs])
-        gc.collect()
-        return_freed_memory()
-        if world.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def _isolated(planned: PlannedRun, plan: Plan, world: World, observer: Observer, store: Store) -> Record:
-    """Run it; whatever happens, there is a record that says so."""
-    outcome, error = Outcome.begin(world), None
-    status: records.Status = "ok"
-    checkpoints = checkpoints_of(planned, store)
-    group = replace(world, size=1) if planned.source.is_baseline else world
-    # Of several ranks the others, or the launcher, would tell.
-    alone = (
-        provided_for(store, make_record(planned, group, outcome, "oom", KILLED)) if world.size == 1 else nullcontext()
-    )
-    try:
-        with alone:
-            if planned.source.is_baseline:
-                run_baseline(planned, plan.cache, group, observer, outcome)
-            else:
-                run(planned, plan.cache, checkpoints, group, observer, outcome)
-                if planned.keep:
-                    kept.keep(store, planned, outcome, group)
-    except Diverged as diverged:
-        status, error, outcome.curve = "diverged", str(diverged), diverged.curve
-    except KeyboardInterrupt:
-        if world.size > 1:
-            raise  # the launcher knows whether somebody asked for it or it starts the group anew
-        status, error = "interrupted", "interrupted"
-    except (torch.OutOfMemoryError, MemoryError) as problem:
-        status, error = "oom", _reason(problem)
-    except Exception as problem:
-        if world.size > 1 and is_loss_of_a_rank(problem):
-            return _lost(planned, world, outcome, store, problem)
-        is_oom = isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
-        status, error = ("oom" if is_oom else "failed"), _reason(problem)
-    record = make_record(planned, group, outcome, status, error)
-    if world.rank == 0 or status in ("failed", "oom"):
-        _write(store, record, outcome)
-        if status == "ok":
-            checkpoints.remove()
-    return record
-
-
-def checkpoints_of(planned: PlannedRun, store: Store) -> Checkpoints:
+def checkpoints_of(planned: PlannedRun, store: Store, signals: StopSignals) -> Checkpoints:
     folder = store.runs / planned.run_id / "checkpoints"
-    return Checkpoints(folder, planned.config.model_dump(mode="json"), planned.config.training.checkpoint_steps)
+    config = planned.config
+    return Checkpoints(folder, config.model_dump(mode="json"), config.training.checkpoint_steps, signals)
 
 
-def _lost(planned: PlannedRun, world: World, outcome: Outcome, store: Store, problem: BaseException) -> Record:
-    """The record of a run whose other rank is gone; if that rank has told its own reason, it stands.
-
-    Raises RankLost without one where the group may start again: the run goes on from its last checkpoint then.
-    """
-    status, told = why_lost(outcome.memory.kernel_kills_before)
-    error = f"{_reason(problem)}\n{told}: rank {world.rank} gets no answer; {world.last_notes()}"
-    if world.restarts_left:
-        raise RankLost(error) from problem
-    record = make_record(planned, world, outcome, status, error)
-    if not store.has(planned.run_id):
-        store.write(record)
-    return record
-
-
-def why_lost(kernel_kills_before: int) -> tuple[records.Status, str]:
-    """How a run ends that lost a rank, and in words why: whether the kernel killed for want of memory meanwhile."""
+def why_lost(kernel_kills_before: int) -> Ending:
+    """How a run ends that lost a rank: whether the kernel killed processes, out of memory, meanwhile."""
     killed = kernel_kills() - kernel_kills_before
     if killed:
-        return "oom", f"a rank was lost, and the kernel killed {killed} process(es) of this machine for want of memory"
-    return "failed", "a rank was lost"
-
-
-def _write(store: Store, record: Record, outcome: Outcome) -> None:
-    """The files beside the record first: where a record stands, its run is complete."""
-    if len(outcome.curve):
-        store.write_curve(record.run_id, outcome.curve)
-    if outcome.test is not None:
-        frame = predictions_frame(outcome.test.index, outcome.test.labels, outcome.test_shares, outcome.classes)
-        store.write_predictions(record.run_id, frame)
-    store.write(record)
+        return Ending("oom", f"a rank was lost, and the kernel killed {killed} process(es), out of memory")
+    return Ending("failed", "a rank was lost")
 
 
 def _reason(problem: BaseException) -> str:

@@ -22,11 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.config.suite import load_suite
 from harness.config.tree import differences, first_mistake
+from harness.distributed.signals import StopSignals
 from harness.errors import UserError
 from harness.experiment.runner import checkpoints_of, prepare_store
 from harness.files import write_atomically
 from harness.launch.launcher import launch
 from harness.planning.plan import Plan, resolve
+from harness.planning.workspace import Workspace
 from harness.results.record import SCHEMA_VERSION as RECORD_SCHEMA_VERSION
 from harness.results.record import Record
 from harness.results.store import Store
@@ -106,7 +108,7 @@ def rerun(results: Path) -> Measurement:
         suite, costs = suite_plan(store.results, Path(cache)), cost_plans(store.results, Path(cache))
         for run in [*suite.runs, *(run for plan in costs for run in plan.runs)]:
             store.remove(run.run_id)
-            checkpoints_of(run, store).remove()  # the times of a run that goes on are of its last steps
+            checkpoints_of(run, store, StopSignals()).remove()  # the times of a run that goes on are of its last steps
         launch(prepare_store(suite, store, force=False)[0])
         measure_costs(costs, store)
     records, of_costs = ([store.read(run.run_id) for plan in plans for run in plan.runs] for plans in ([suite], costs))
@@ -118,13 +120,14 @@ def rerun(results: Path) -> Measurement:
 
 def suite_plan(results: Path, cache: Path, seeds: list[int] | None = None) -> Plan:
     """The suite's runs, with other seeds where they are given."""
-    return resolve(load_suite(SUITE, {"seed": seeds}, []), results, cache)
+    return resolve(load_suite(SUITE, {"seed": seeds}, []), results, Workspace(cache))
 
 
 def cost_plans(results: Path, cache: Path, seeds: list[int] | None = None) -> list[Plan]:
     """What each of COST_PROCESSES processes does of the cost runs: pairs of a fast run and its plain path."""
+    workspace = Workspace(cache)
     fast, plain = (
-        resolve(load_suite(COST_SUITE, {"seed": seeds, "plain": is_plain}, []), results, cache).runs
+        resolve(load_suite(COST_SUITE, {"seed": seeds, "plain": is_plain}, []), results, workspace).runs
         for is_plain in (False, True)
     )
     pairs = list(zip(fast, plain, strict=True))

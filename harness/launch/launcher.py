@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,15 +18,14 @@ import psutil
 from harness.config.schema import EngineConfig
 from harness.distributed.hosts import SSH_OPTIONS, local_address
 from harness.distributed.preflight import meet
-from harness.distributed.process_group import World, device_of
-from harness.distributed.signals import listen, postponed
-from harness.experiment.run import Outcome, make_record
+from harness.distributed.process_group import device_of
+from harness.distributed.signals import StopSignals
+from harness.experiment.records import Ending, record_of
 from harness.experiment.runner import why_lost
 from harness.launch.worker import work
-from harness.measure.environment import cores
+from harness.measure import environment
 from harness.measure.memory import kernel_kills
 from harness.planning.plan import Plan, PlannedRun
-from harness.results.record import Status
 from harness.results.store import Store
 
 # torchrun itself gives its workers 30 seconds, then kills them.
@@ -47,42 +47,44 @@ def launch(plan: Plan) -> None:
     if engine.processes * engine.nodes == 1 and not plan.hosts.hostfile:
         work(plan, alone=True)
         return
-    listen()
+    signals = StopSignals()
+    signals.listen()
     store = Store(plan.results)
     if engine.nodes > 1 and not plan.hosts.hostfile and _pending(plan, store):
-        meet(engine, plan.hosts, runs=", ".join(run.run_id + " (kept)" * run.keep for run in plan.runs))
+        meet(engine, plan.hosts, runs=", ".join(run.run_id + " (saved)" * run.save for run in plan.runs))
     while pending := _pending(plan, store):
         kills_before = kernel_kills()
         try:
-            exit_code = _run_group(plan)
+            exit_code = _run_group(plan, signals)
         except KeyboardInterrupt:
-            _record(plan, store, "interrupted", "interrupted")
+            _record(plan, store, Ending("interrupted", "interrupted"))
             raise
         left = _pending(plan, store)
         if exit_code and left == pending:
-            status, told = why_lost(kills_before)
-            _record(plan, store, status, f"{told}: the launcher ended with exit code {exit_code}")
+            ending = why_lost(kills_before)
+            reason = f"{ending.error}: the launcher ended with exit code {exit_code}"
+            _record(plan, store, replace(ending, error=reason))
         if not exit_code or engine.nodes > 1:
             return  # several machines would all have to start anew: the same command goes on
 
 
-def _run_group(plan: Plan) -> int:
+def _run_group(plan: Plan, signals: StopSignals) -> int:
     # DeepSpeed's launcher starts processes on other machines, which see the results folder but not this one's /tmp.
     with tempfile.TemporaryDirectory(dir=plan.results if plan.hosts.hostfile else None) as folder:
         path = Path(folder) / "plan.json"
         path.write_text(plan.model_dump_json())
         # In a session of its own: Ctrl-C reaches this process only, which tells the launcher, which tells its workers.
         command = [*_launcher(plan), "-m", "harness.launch.worker", str(path.resolve())]
-        environment = _environment(plan.runs[0].config.engine)
-        group = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_leave_signals_to_others)
+        variables = _environment(plan.runs[0].config.engine)
+        group = subprocess.Popen(command, env=variables, start_new_session=True, preexec_fn=_leave_signals_to_others)
         try:
-            return _wait(group, plan.runs[0].config.engine)
+            return _wait(group, plan.runs[0].config.engine, signals)
         except KeyboardInterrupt:
-            _stop(group)
+            _stop(group, signals)
             raise
 
 
-def _wait(group: subprocess.Popen, engine: EngineConfig) -> int:
+def _wait(group: subprocess.Popen, engine: EngineConfig, signals: StopSignals) -> int:
     """Its exit code. One of several machines gives up where its ranks ended and the group does not meet again."""
     if engine.nodes == 1:
         return group.wait()
@@ -97,12 +99,12 @@ def _wait(group: subprocess.Popen, engine: EngineConfig) -> int:
         lost = had_workers and not has_workers
         alone_since = (alone_since or time.monotonic()) if lost else None
         if alone_since and time.monotonic() - alone_since > patience:
-            _stop(group)
+            _stop(group, signals)
             return 1
 
 
-def _stop(group: subprocess.Popen) -> None:
-    with postponed():  # a signal that comes again changes nothing
+def _stop(group: subprocess.Popen, signals: StopSignals) -> None:
+    with signals.postponed():  # a signal that comes again changes nothing
         group.send_signal(signal.SIGINT)
         try:
             group.wait(STOP_SECONDS)
@@ -170,7 +172,7 @@ def _environment(engine: EngineConfig) -> dict[str, str]:
 
 def _environment_of_ranks(engine: EngineConfig) -> dict[str, str]:
     """Each rank gets its share of the cores; torchrun alone would give it one."""
-    threads = max(1, cores() // engine.processes)
+    threads = max(1, environment.cores() // engine.processes)
     # The profiler that measures communication would print its own stages.
     variables = {"OMP_NUM_THREADS": str(threads), "KINETO_LOG_LEVEL": "6", "FTBENCH_ASSETS": ""}
     chosen = {name: os.environ.get(name, default) for name, default in variables.items()}
@@ -181,10 +183,9 @@ def _pending(plan: Plan, store: Store) -> list[PlannedRun]:
     return [planned for planned in plan.in_order() if not store.has(planned.run_id)]
 
 
-def _record(plan: Plan, store: Store, status: Status, reason: str) -> None:
+def _record(plan: Plan, store: Store, ending: Ending) -> None:
     """The first machine records the run that was under way."""
     for planned in _pending(plan, store)[:1] if plan.hosts.node_rank == 0 else []:
         engine = planned.config.engine
         size = 1 if planned.source.is_baseline else engine.processes * engine.nodes
-        world = World(0, size, device_of(0))
-        store.write(make_record(planned, world, Outcome.begin(world), status, reason))
+        store.write(record_of(planned, ending, size, environment.describe(device_of(0))))

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from harness.distributed.process_group import World, connect, device_of, disconnect, leave
-from harness.distributed.signals import listen
-from harness.experiment.runner import RankLost, execute
+from harness.distributed.signals import StopSignals
+from harness.experiment.runner import RankLost, Runner
 from harness.measure.memory import keep_freed_memory
 from harness.planning.plan import Plan
 from harness.progress.factory import observer_for
@@ -18,14 +18,15 @@ def work(plan: Plan, alone: bool = False) -> None:
 
     Raises KeyboardInterrupt where the suite was asked to stop, RankLost where its group must start anew.
     """
-    listen()
+    signals = StopSignals()
+    signals.listen()
     # What an optimizer imports when it is built, 70 MB, would count as the first run's memory.
     import torch._dynamo  # noqa: F401
 
     keep_freed_memory()
     world = World(0, 1, device_of(0)) if alone else connect(plan.runs[0].config.engine.timeout_seconds)
     with observer_for(plan, world) as observer:
-        execute(plan, world, observer)
+        Runner.of(plan, world, observer, signals).execute()
     disconnect()
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from harness.results.record import StepTimes, Throughput
+
 # Steps that allocate, choose kernels and fill caches; they are left out of throughput and step times.
 WARM_UP_STEPS = 10
 
@@ -49,24 +51,25 @@ class Clock:
         return self.steps[WARM_UP_STEPS:]
 
 
-def throughput(steps_by_rank: list[list[Step]]) -> dict[str, float | None]:
+def throughput(steps_by_rank: list[list[Step]]) -> Throughput:
     """Examples, real tokens and padded tokens per second of all ranks together, over steady-state steps.
 
     None where a run was shorter than the warm-up. Ranks wait for each other in every step, so the time of a step
     is that of its slowest rank.
     """
-    keys = ("examples", "real_tokens", "padded_tokens")
     if not steps_by_rank[0]:
-        return {f"{key}_per_second": None for key in keys}
+        return Throughput(examples_per_second=None, real_tokens_per_second=None, padded_tokens_per_second=None)
     seconds = sum(max(step.seconds for step in same) for same in zip(*steps_by_rank, strict=True))
-    return {
-        f"{key}_per_second": sum(getattr(step, key) for steps in steps_by_rank for step in steps) / seconds
-        for key in keys
-    }
+    every = [step for steps in steps_by_rank for step in steps]
+    return Throughput(
+        examples_per_second=sum(step.examples for step in every) / seconds,
+        real_tokens_per_second=sum(step.real_tokens for step in every) / seconds,
+        padded_tokens_per_second=sum(step.padded_tokens for step in every) / seconds,
+    )
 
 
-def step_milliseconds(steps: list[Step]) -> dict[str, float | None]:
+def step_milliseconds(steps: list[Step]) -> StepTimes:
     if not steps:
-        return {"p50": None, "p95": None}
+        return StepTimes(p50=None, p95=None)
     p50, p95 = np.percentile([1000 * step.seconds for step in steps], [50, 95])
-    return {"p50": float(p50), "p95": float(p95)}
+    return StepTimes(p50=float(p50), p95=float(p95))

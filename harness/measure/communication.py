@@ -8,19 +8,20 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
+
+from harness.results.record import Communication
 
 PROFILED_STEPS = 5
 # By the names that the profiler gives to types.
 _BYTES = {"double": 8, "float": 4, "c10::BFloat16": 2, "c10::Half": 2, "long int": 8, "int": 4, "unsigned char": 1}
 
 
-def measure_communication(step: Callable[[], object], element_bytes: int, device: torch.device) -> dict[str, Any]:
-    """Run `step` PROFILED_STEPS times; means of one step on this rank, a `records.Communication`.
+def measure_communication(step: Callable[[], object], element_bytes: int, device: torch.device) -> Communication:
+    """Run `step` PROFILED_STEPS times; means of one step on this rank.
 
     bytes: of the tensors that this rank hands to collectives, `element_bytes` for each element whose type the profiler
     does not tell. How much of it crosses a wire is the algorithm's: a ring sends 2 (N - 1) / N of what is all-reduced.
@@ -44,7 +45,7 @@ def measure_communication(step: Callable[[], object], element_bytes: int, device
         kernel = event.device_type == DeviceType.CUDA and event.name.startswith("ncclDevKernel")
         if kernel or (device.type == "cpu" and event.name.startswith(backend)):
             microseconds += event.time_range.elapsed_us()
-    return {
-        "bytes_by_collective": {name: count / PROFILED_STEPS for name, count in exchanged.items()},
-        "milliseconds_per_step": microseconds / 1000 / PROFILED_STEPS,
-    }
+    return Communication(
+        bytes_by_collective={name: count / PROFILED_STEPS for name, count in exchanged.items()},
+        milliseconds_per_step=microseconds / 1000 / PROFILED_STEPS,
+    )

@@ -84,7 +84,8 @@ def resolve_strategy(config: RunConfig, attention: AttentionKind, also_known: Se
         changes["adapt"] = tuple(replace(declared, **adapter) for declared in strategy.adapt)
     changed = replace(strategy, **{name: value for name, value in changes.items() if value is not None})
     resolved = changed.on(attention)
-    assert resolved.readout and resolved.attention, "`on` resolves both"
+    assert resolved.readout, "`on` resolves it"
+    assert resolved.attention, "`on` resolves it"
     return ResolvedStrategy(
         given=config.strategy,
         name=entry.name,

@@ -13,20 +13,19 @@ import strategies
 from harness import baselines
 from harness.config.schema import ModelConfig
 from harness.config.strategy import AttentionKind, Strategy
-from harness.data.downloads import assets_folder
 from harness.data.hub import is_hub
-from harness.data.tokenizer import load_tokenizer
 from harness.errors import UserError
 from harness.model.continuation import GPT2_PROOF, MINI_PROOF, continue_greedily
 from harness.model.gpt2 import SHAPES
-from harness.model.models import Model, model_of
+from harness.model.models import Model
 from harness.planning.resolve import resolve_model
 from harness.planning.strategy import trainable_parameters
+from harness.planning.workspace import Workspace
 
 
 def print_strategies(console: Console, name: str, classes: int, cache: Path) -> None:
     """Tables of every strategy that `strategies.load` knows, and of the baselines."""
-    model = usable_model(name, cache)
+    model = usable_model(name, Workspace(cache))
     table = Table(box=box.SIMPLE_HEAD, title=f"Strategies on {escape(name)}, {classes} classes", title_style="bold")
     table.add_column("strategy", style="cyan", no_wrap=True)
     table.add_column("trained", justify="right", no_wrap=True)
@@ -43,13 +42,13 @@ def print_strategies(console: Console, name: str, classes: int, cache: Path) -> 
     console.print("Run one with [bold]make bench STRATEGY=name[/]; add your own with STRATEGY=path/to/file.py.")
 
 
-def usable_model(name: str, cache: Path) -> Model:
+def usable_model(name: str, workspace: Workspace) -> Model:
     """Raises UserError for a model that is unknown, not there or not usable."""
     if name not in SHAPES and not is_hub(name):
         raise UserError(f"unknown model {name!r}: expected hf:... or one of {', '.join(SHAPES)}.")
     if is_hub(name):
-        resolve_model(ModelConfig(name=name, weights="random"), cache)  # is it there, and can it be used?
-    return model_of(name, cache)
+        resolve_model(ModelConfig(name=name, weights="random"), workspace)  # is it there, and can it be used?
+    return workspace.model(name)
 
 
 def _baselines() -> Table:
@@ -69,14 +68,19 @@ def check_weights(console: Console, name: str, weights: str, cache: Path) -> boo
         raise UserError(
             f"check-weights knows what GPT-2 answers, and not {name!r}: expected one of {', '.join(SHAPES)}."
         )
-    model, path, choices = resolve_model(ModelConfig(name=name, weights=weights), cache)
-    proof = MINI_PROOF if model.name == "mini" else GPT2_PROOF
-    backbone = model_of(model.name, cache).empty()
-    model_of(model.name, cache).weights(model, path).fill(backbone, backbone.stages())
-    tokenizer = load_tokenizer(model.name, cache, assets_folder())
+    workspace = Workspace(cache)
+    resolved = resolve_model(ModelConfig(name=name, weights=weights), workspace)
+    proof = MINI_PROOF if resolved.name == "mini" else GPT2_PROOF
+    model = workspace.model(resolved.name)
+    backbone = model.empty()
+    model.weights(resolved.config, resolved.weights_path).fill(backbone, backbone.stages())
+    tokenizer = workspace.tokenizer(resolved.name)
     wanted = len(tokenizer.encode_ordinary(proof.expected))
     text = tokenizer.decode(continue_greedily(backbone, tokenizer.encode_ordinary(proof.prompt), wanted))
-    console.print(f"{model.name}, {model.weights} weights ({path or choices['weights']})", highlight=False)
+    console.print(
+        f"{resolved.name}, {resolved.config.weights} weights ({resolved.weights_path or resolved.choices['weights']})",
+        highlight=False,
+    )
     console.print(f"prompt        {proof.prompt!r}", highlight=False, markup=False)
     console.print(f"continuation  {text!r}", highlight=False, markup=False)
     if text == proof.expected:

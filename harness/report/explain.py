@@ -32,6 +32,7 @@ from harness.model.readout import ReadToken
 from harness.model.split import Prefix, Suffix, parameter_counts, split
 from harness.planning.strategy import split_without_tensors
 from harness.planning.validate import check_padding
+from harness.planning.workspace import Workspace
 from harness.report.catalogue import usable_model
 
 SENTENCE = "You won a prize, call now"
@@ -62,9 +63,10 @@ def print_explanation(console: Console, name: str, model_name: str, classes: int
         console.print(_baseline(name), highlight=False)
         return
     entry = strategies.load(name, also_known=baselines.NAMES)
-    model = usable_model(model_name, cache)
+    workspace = Workspace(cache)
+    model = usable_model(model_name, workspace)
     strategy = entry.strategy.on(model.attention)
-    check_padding(strategy, model_name, cache)
+    check_padding(strategy.input.pad_to, model_name, workspace)
     prefix, suffix = _cut(entry.name, strategy, model_name, model, classes)
     console.print(f"[bold]{escape(entry.name)}[/] on {escape(model_name)}, {classes} classes", highlight=False)
     for line in filter(None, [entry.description, "" if entry.origin == "built in" else entry.origin]):
@@ -180,8 +182,8 @@ def _notes(strategy: Strategy, prefix: Prefix, suffix: Suffix) -> list[str]:
     else:
         what = "the vector that is read is" if prefix.facts.reads else "the hidden states of all tokens are"
         told.append(
-            f"Once: what lies below {prefix.facts.boundary} never changes, so for each text {what} stored, and taken from "
-            "there in every step."
+            f"Once: what lies below {prefix.facts.boundary} never changes, so for each text {what} stored, and "
+            "taken from there in every step."
         )
     return told
 

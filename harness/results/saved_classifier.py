@@ -1,7 +1,7 @@
-"""The classifier that a suite keeps: what its best run trained, and what the rest of its model is made of.
+"""The classifier that a suite saves: what its best run trained, and what the rest of its model is made of.
 
 It lies in RESULTS/classifier: `model.safetensors` holds the trained parameters only; `classifier.json`, written last,
-says on which weights, found again by their hash, they stand.
+names the weights below them by their hash.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,28 +19,30 @@ from torch import Tensor
 
 from harness.config.schema import RunConfig
 from harness.config.tree import first_mistake
-from harness.distributed.process_group import World
 from harness.errors import UserError
-from harness.experiment.run import Outcome
 from harness.files import file_sha256, write_atomically
-from harness.planning.plan import Plan, PlannedRun
 from harness.results.record import Record, StrategySource
 from harness.results.store import Store
 
 FOLDER, MANIFEST, TENSORS = "classifier", "classifier.json", "model.safetensors"
-TRAIN_ONE = "`make bench SAVE=1` trains and keeps one"
+TRAIN_ONE = "`make bench SAVE=1` trains and saves one"
 
 
-class Kept(BaseModel):
-    """sha256: of the file of tensors. pad_to: the tokens that every row is padded to, where the strategy pads.
-    weights_sha256: of the weights below and around what was trained; None for random ones of a GPT-2."""
+class SavedClassifier(BaseModel):
+    """The manifest.
+
+    strategy: its name. resolved: the strategy with nothing left open (planning.strategy.ResolvedStrategy).
+    weights_sha256: of the weights below and around what was trained; None for random ones of a GPT-2. pad_to: the
+    tokens that every row is padded to, where the strategy pads. sha256: of the file of tensors.
+    """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     run_id: str
     strategy: str
     strategy_source: StrategySource
+    resolved: dict[str, Any]
     config: RunConfig
     weights_sha256: str | None
     classes: list[str]
@@ -48,7 +50,7 @@ class Kept(BaseModel):
     validation_accuracy: float
     validation_loss: float
     test_accuracy: float
-    sha256: str
+    sha256: str = ""
 
     @property
     def quality(self) -> tuple[float, float]:
@@ -57,6 +59,7 @@ class Kept(BaseModel):
 
 def quality(record: Record) -> tuple[float, float]:
     """What the best run is chosen by: accuracy on the validation texts, among equals their loss; test has no say."""
+    assert record.metrics is not None, "a run that ended well has metrics"
     return record.metrics.validation.accuracy, -record.metrics.validation.loss
 
 
@@ -71,49 +74,18 @@ def folder_of(store: Store, run_id: str) -> Path:
     return store.runs / run_id / FOLDER
 
 
-def keep(store: Store, planned: PlannedRun, outcome: Outcome, world: World) -> None:
-    """Write what a run has trained beside its record. Every rank must call it; the first writes.
-
-    Raises UserError, on every rank, where the disk does not take it.
-    """
-    problem = _write(folder_of(store, planned.run_id), planned, outcome) if world.rank == 0 else None
-    problem = next(filter(None, world.gather(problem)), None)
-    if problem:
-        raise UserError(problem)
-
-
-def _write(folder: Path, planned: PlannedRun, outcome: Outcome) -> str | None:
-    """Returns what went wrong."""
+def save(folder: Path, manifest: SavedClassifier, tensors: dict[str, Tensor]) -> str | None:
+    """Write tensors and manifest; returns what went wrong."""
     try:
-        _write_tensors(folder, outcome)
-        write_atomically(folder / MANIFEST, _about(folder, planned, outcome).model_dump_json(indent=2) + "\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
+        complete = manifest.model_copy(update={"sha256": file_sha256(folder / TENSORS)})
+        write_atomically(folder / MANIFEST, complete.model_dump_json(indent=2) + "\n")
     except (OSError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         return f"the classifier {str(folder)!r} can't be written ({error}): free space, or name another RESULTS folder."
     return None
-
-
-def _write_tensors(folder: Path, outcome: Outcome) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in outcome.trained.items()}, folder / TENSORS)
-
-
-def _about(folder: Path, planned: PlannedRun, outcome: Outcome) -> Kept:
-    metrics = outcome.facts["metrics"]
-    return Kept(
-        run_id=planned.run_id,
-        strategy=planned.name,
-        strategy_source=planned.source,
-        config=planned.config,
-        weights_sha256=planned.weights_sha256,
-        classes=outcome.classes,
-        pad_to=outcome.pad_to,
-        validation_accuracy=metrics["validation"].accuracy,
-        validation_loss=metrics["validation"].loss,
-        test_accuracy=metrics["test"].accuracy,
-        sha256=file_sha256(folder / TENSORS),
-    )
 
 
 def drop_all_but_the_best(store: Store, run_ids: Sequence[str]) -> None:
@@ -124,21 +96,13 @@ def drop_all_but_the_best(store: Store, run_ids: Sequence[str]) -> None:
     _remove(folder for folder in found if folder != best)
 
 
-def planned_to_keep(plan: Plan) -> Plan:
-    """Raises UserError where it has baselines only."""
-    if all(run.source.is_baseline for run in plan.runs):
-        raise UserError("SAVE=1: baselines train nothing that could be kept; name a strategy, too.")
-    runs = [run.model_copy(update={"keep": not run.source.is_baseline}) for run in plan.runs]
-    return plan.model_copy(update={"runs": runs})
-
-
-def to_do_again(store: Store, earlier: Sequence[Record]) -> Record | None:
-    """Of runs that ended before, the best one where its classifier is not kept; no other can be the best of all."""
+def to_run_again(store: Store, earlier: Sequence[Record]) -> Record | None:
+    """Of runs that ended before, the best one where its classifier is not saved; no other can be the best of all."""
     best = best_of(earlier)
-    return None if best is None or _is_kept(store, best.run_id) else best
+    return None if best is None or _is_saved(store, best.run_id) else best
 
 
-def _is_kept(store: Store, run_id: str) -> bool:
+def _is_saved(store: Store, run_id: str) -> bool:
     return (folder_of(store, run_id) / MANIFEST).exists() or _installed(store) == run_id
 
 
@@ -155,7 +119,7 @@ def install(store: Store, records: Sequence[Record]) -> tuple[Record, Path] | No
 
     Returns that run and the folder; None where no run ended well.
     """
-    best, place = best_of([record for record in records if _is_kept(store, record.run_id)]), store.results / FOLDER
+    best, place = best_of([record for record in records if _is_saved(store, record.run_id)]), store.results / FOLDER
     if best is None:
         return None
     with FileLock(store.results / ".classifier.lock"):
@@ -172,11 +136,11 @@ def _remove(folders: Iterable[Path]) -> None:
         shutil.rmtree(folder)
 
 
-def read(folder: Path) -> Kept:
+def read(folder: Path) -> SavedClassifier:
     """Raises UserError where there is none, or it is damaged."""
     path = folder / MANIFEST
     try:
-        return Kept.model_validate_json(path.read_bytes())
+        return SavedClassifier.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"no classifier in {str(folder)!r} (no {MANIFEST}): {TRAIN_ONE}.") from error
     except OSError as error:
@@ -185,13 +149,13 @@ def read(folder: Path) -> Kept:
         raise UserError(f"{path} is no classifier of this version ({first_mistake(error)}): {TRAIN_ONE}.") from error
 
 
-def tensors_of(folder: Path, kept: Kept) -> dict[str, Tensor]:
+def tensors_of(folder: Path, manifest: SavedClassifier) -> dict[str, Tensor]:
     """Raises UserError where they are missing or not what was written."""
     path = folder / TENSORS
     if not path.is_file():
         raise UserError(f"the classifier {str(folder)!r} is incomplete (no {TENSORS}): copy the whole folder.")
-    if (found := file_sha256(path)) != kept.sha256:
+    if (found := file_sha256(path)) != manifest.sha256:
         raise UserError(
-            f"{path} is damaged (sha256 {found}, {MANIFEST} says {kept.sha256}): copy it again, or {TRAIN_ONE}."
+            f"{path} is damaged (sha256 {found}, {MANIFEST} says {manifest.sha256}): copy it again, or {TRAIN_ONE}."
         )
     return load_file(path)

@@ -1,4 +1,4 @@
-"""A kept classifier at work: texts in, labels and probabilities out."""
+"""A saved classifier at work: texts in, labels and probabilities out."""
 
 from __future__ import annotations
 
@@ -12,76 +12,78 @@ import torch
 from torch import Tensor, nn
 
 import strategies
+from harness import kernels
 from harness.config.schema import Precision
 from harness.config.strategy import Input, Strategy
-from harness.data.downloads import assets_folder
 from harness.data.encoding import Examples, encode_split
-from harness.data.tokenizer import Tokenizer, load_tokenizer
+from harness.data.tokenizer import Tokenizer
 from harness.distributed.process_group import World, device_of
 from harness.errors import UserError
 from harness.features.features import Computed
+from harness.features.loader import PrefixLoader
 from harness.files import file_sha256
 from harness.model.assembly import assemble
-from harness.model.models import model_of
 from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
-from harness.model.split import Prefix
-from harness.planning.plan import find_model
-from harness.planning.resolve import NotHere
-from harness.planning.strategy import effective_strategy
-from harness.results import saved_classifier as kept
-from harness.results.saved_classifier import Kept
+from harness.model.split import Prefix, Suffix
+from harness.planning.resolve import ResolvedModel, resolve_model
+from harness.planning.strategy import ResolvedStrategy
+from harness.planning.workspace import Workspace
+from harness.results import saved_classifier
+from harness.results.saved_classifier import SavedClassifier
 from harness.training.evaluation import predict, probabilities
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """labels: [texts]. shares: [texts, classes], the probability of each class. cut: how many texts were longer than a
-    row may be."""
+    """labels: [texts]. probabilities: [texts, classes]. cut: how many texts were longer than a row may be."""
 
     labels: list[str]
-    shares: np.ndarray
+    probabilities: np.ndarray
     cut: int
 
     @property
-    def probabilities(self) -> np.ndarray:
-        """[texts], of the label that was given."""
-        return self.shares.max(axis=1)
+    def confidence(self) -> np.ndarray:
+        """[texts], the probability of the label that was given."""
+        return self.probabilities.max(axis=1)
 
 
 @dataclass(frozen=True)
 class Classifier:
-    about: Kept
+    """about: its manifest. context: the most tokens of a row. scorer: the suffix in its precision."""
+
+    about: SavedClassifier
     strategy: Strategy
     tokenizer: Tokenizer
     context: int
     prefix: Prefix
-    suffix: nn.Module
+    suffix: Suffix
+    scorer: nn.Module
     device: torch.device
 
     @classmethod
     def load(cls, folder: Path, cache: Path, precision: Precision | None = None) -> Classifier:
         """precision: None for the one that it was trained in.
 
-        Raises UserError where the folder holds no whole classifier, or what it stands on is not here.
+        Raises UserError where the folder holds no complete classifier, or the weights below it are not here.
         """
-        about = kept.read(folder)
-        tensors, config = kept.tensors_of(folder, about), about.config
+        about = saved_classifier.read(folder)
+        tensors, workspace = saved_classifier.tensors_of(folder, about), Workspace(cache)
         _check_strategy(about)
-        weights_path = _weights_below(folder, about, cache)
-        model = model_of(config.model.name, cache)
-        strategy = effective_strategy(config, model)
-        tokenizer = load_tokenizer(config.model.name, cache, assets_folder())
-        prefix, suffix, fill = assemble(config, strategy, model, weights_path, len(about.classes))
+        resolved = _model_below(folder, about, workspace)
+        model, strategy = workspace.model(resolved.name), ResolvedStrategy.model_validate(about.resolved).strategy()
+        weights = model.weights(resolved.config, resolved.weights_path)
+        prefix, suffix, fill = assemble(strategy, model, weights, len(about.classes), about.config.seed)
         trained = {name: parameter for name, parameter in suffix.named_parameters() if parameter.requires_grad}
         assert trained.keys() == tensors.keys(), "the file's hash was right: it was written for this very strategy"
         for name, parameter in trained.items():
             parameter.data = tensors[name]
-        device = device_of(0)
-        prefix.place(device, precision or config.precision, fill)
-        prefix.eval()
-        suffix = InPrecision(suffix, precision or config.precision, device).eval()
-        return cls(about, strategy, tokenizer, model.context, prefix, suffix, device)
+        device, precision = device_of(0), precision or about.config.precision
+        PrefixLoader(prefix, fill, device, precision).load().eval()
+        kernels.optimize(suffix, device, precision)
+        scorer = InPrecision(suffix, precision, device).eval()
+        tokenizer = workspace.tokenizer(resolved.name)
+        return cls(about, strategy, tokenizer, model.context, prefix, suffix, scorer, device)
 
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Raises UserError where there is no text, for one that is empty, or one that has no token of the model."""
@@ -104,10 +106,10 @@ class Classifier:
     @torch.no_grad()
     def logits(self, features: Tensor, batch: PackedBatch) -> Tensor:
         """[rows, classes], as an engine's."""
-        return self.suffix(features, batch)
+        return self.scorer(features, batch)
 
 
-def _check_strategy(about: Kept) -> None:
+def _check_strategy(about: SavedClassifier) -> None:
     """A file is looked at before its code runs."""
     name, file = about.config.strategy, Path(about.config.strategy)
     of_file = file.suffix == ".py" and file.is_file()
@@ -119,15 +121,12 @@ def _check_strategy(about: Kept) -> None:
         )
 
 
-def _weights_below(folder: Path, about: Kept, cache: Path) -> Path | None:
-    """The checkpoint that it was trained on; None for random weights, which are drawn again."""
-    found = find_model(about.config.model, cache)
-    if isinstance(found, NotHere):
-        raise found
-    _, path, sha256, _ = found
-    if sha256 != about.weights_sha256:
+def _model_below(folder: Path, about: SavedClassifier, workspace: Workspace) -> ResolvedModel:
+    """The model that it was trained on, found on this machine; random weights are drawn again."""
+    found = resolve_model(about.config.model, workspace)
+    if found.weights_sha256 != about.weights_sha256:
         raise UserError(
             f"the classifier {str(folder)!r} stands on weights of {about.config.model.name} with sha256 "
-            f"{about.weights_sha256}, those here have {sha256}: bring the file back, or train it again."
+            f"{about.weights_sha256}, those here have {found.weights_sha256}: bring the file back, or train it again."
         )
-    return path
+    return found

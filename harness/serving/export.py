@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from harness import kernels
 from harness.data.hub import library
 from harness.data.tokenizer import END_OF_TEXT, BytePairs
 from harness.errors import UserError
@@ -82,10 +83,10 @@ def _tensors(classifier: Classifier) -> dict[str, Tensor]:
 
     Its head has no bias b: the final norm's is moved by d, the shortest vector for which the head gives W d = b.
     """
-    suffix = classifier.suffix.suffix
-    stages = dict(
-        zip((*classifier.prefix.names, *suffix.names), (*classifier.prefix.stages, *suffix.stages), strict=True)
-    )
+    prefix, suffix = classifier.prefix, classifier.suffix
+    for part in (prefix, suffix):
+        kernels.restore(part)
+    stages = dict(zip((*prefix.names, *suffix.names), (*prefix.stages, *suffix.stages), strict=True))
     backbone = GPT2(SHAPES[classifier.about.config.model.name])
     backbone.embeddings, backbone.final_norm = stages["embeddings"], stages["final_norm"]
     backbone.blocks = nn.ModuleList(stages[f"block.{number}"] for number in range(backbone.shape.blocks))

@@ -13,7 +13,7 @@ from rich.markup import escape
 from harness.config.schema import Precision
 from harness.data.sources import is_text
 from harness.errors import UserError
-from harness.results import saved_classifier as kept
+from harness.results import saved_classifier
 from harness.results.names import printable
 from harness.serving.classifier import Classifier, Predictions
 from harness.serving.export import write_folder
@@ -40,7 +40,7 @@ def export(console: Console, folder: Path, cache: Path, target: Path) -> None:
 
 
 def _loaded(folder: Path, cache: Path, precision: Precision | None = None) -> Classifier:
-    about = kept.read(folder)
+    about = saved_classifier.read(folder)
     if about.strategy_source.is_outside:
         print(f"strategy {about.strategy} {about.strategy_source.warning}", file=sys.stderr)
     return Classifier.load(folder, cache, precision)
@@ -98,7 +98,7 @@ def _check_encoding(texts: list[str]) -> None:
 
 
 def _lines(texts: list[str], predictions: Predictions, jsonl: bool) -> list[str]:
-    answers = zip(texts, predictions.labels, predictions.probabilities.tolist(), strict=True)
+    answers = zip(texts, predictions.labels, predictions.confidence.tolist(), strict=True)
     if jsonl:
         return [
             json.dumps({"text": text, "label": label, "probability": probability}, ensure_ascii=False)
