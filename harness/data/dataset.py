@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,6 @@ class Dataset:
     test_near_train: int
 
 
-@functools.lru_cache(maxsize=4)
 def load_dataset(config: DataConfig, cache: Path) -> Dataset:
     """The data set that `config.name` (no longer `auto`) names.
 

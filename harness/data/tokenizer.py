@@ -11,7 +11,9 @@ import tiktoken
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks, load_tiktoken_bpe
 
 from harness.data.downloads import Remote, fetch
-from harness.data.hub import has_tokenizer, is_hub, library, locate, told
+from harness.data.hub import is_hub, locate
+from harness.data.libraries import import_transformers, one_line
+from harness.data.model_folder import has_tokenizer
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -141,8 +143,9 @@ def _hub_tokenizer(model: str, path: Path) -> HubTokenizer:
             f"MODEL={model}: the folder has no tokenizer (tokenizer.json): download it again, or save one in it."
         )
     try:
-        return HubTokenizer(library().AutoTokenizer.from_pretrained(path, trust_remote_code=False))
+        return HubTokenizer(import_transformers().AutoTokenizer.from_pretrained(path, trust_remote_code=False))
     except Exception as error:  # whatever the library makes of a stranger's file
         raise UserError(
-            f"MODEL={model}: its tokenizer can't be used ({told(error)}): download it again, or choose another model."
+            f"MODEL={model}: its tokenizer can't be used ({one_line(error)}): download it again, or choose another "
+            "model."
         ) from error

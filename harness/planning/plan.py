@@ -21,7 +21,8 @@ from harness.baselines import Baseline
 from harness.config.schema import ONE_MACHINE, DataConfig, EngineConfig, Hosts, ModelConfig, RunConfig
 from harness.config.suite import Published, SuiteConfig
 from harness.data.dataset import Dataset, load_dataset
-from harness.data.hub import PREFIX, content_sha256, is_hub, locate
+from harness.data.hub import PREFIX, is_hub, locate
+from harness.data.model_folder import content_sha256
 from harness.distributed.hosts import check_hosts
 from harness.errors import UserError
 from harness.files import file_sha256

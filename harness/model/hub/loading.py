@@ -14,7 +14,8 @@ from torch import nn
 
 from harness.config.schema import ModelConfig
 from harness.config.strategy import AttentionKind
-from harness.data.hub import library, missing_shards, read_config, told, weight_files
+from harness.data.libraries import import_transformers, one_line
+from harness.data.model_folder import missing_shards, read_config, weight_files
 from harness.errors import UserError
 from harness.model.hub.backbone import (
     ATTENTION,
@@ -99,7 +100,7 @@ class HubWeights:
 @functools.cache
 def _config(path: Path) -> PretrainedConfig:
     """Without dropout: this harness trains without it."""
-    transformers = library()
+    transformers = import_transformers()
     attention_interface(transformers)
     _check_mapped(path, read_config(path))
     try:
@@ -114,8 +115,8 @@ def _config(path: Path) -> PretrainedConfig:
         raise
     except Exception as error:  # whatever the library makes of a stranger's file
         raise UserError(
-            f"MODEL=hf:{path}: its configuration can't be used ({told(error)}): download it again, or choose another "
-            "model."
+            f"MODEL=hf:{path}: its configuration can't be used ({one_line(error)}): download it again, or choose "
+            "another model."
         ) from error
     return config
 
@@ -185,7 +186,7 @@ def check_weights(path: Path) -> None:
 
 def _as_saved(config: PretrainedConfig) -> PreTrainedModel:
     """With tensors of the names and shapes that files have."""
-    return library().AutoModel.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
+    return import_transformers().AutoModel.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
 
 
 def _built(config: PretrainedConfig) -> PreTrainedModel:
@@ -193,7 +194,7 @@ def _built(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def _loaded(path: Path) -> PreTrainedModel:
-    model, info = library().AutoModel.from_pretrained(
+    model, info = import_transformers().AutoModel.from_pretrained(
         path,
         config=_config(path),
         dtype=torch.float32,
