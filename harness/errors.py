@@ -1,9 +1,9 @@
-"""The one exception for what a user gave."""
+"""The exception for a user's mistake."""
 
 
 class UserError(Exception):
-    """What a user gave is wrong.
+    """Something that a user gave is wrong.
 
     The message names what was given, what was expected and the remedy. The CLI prints it
-    without a traceback and exits with code 2; every other exception is a bug or a failed run.
+    without a traceback and exits with code 2; any other exception is a bug or a failed run.
     """

@@ -1,4 +1,4 @@
-"""Files written atomically, their hashes, and what a full or read-only disk says."""
+"""Atomic writes, hashes of files, and errors of a full or read-only disk."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ import errno
 import hashlib
 import secrets
 from pathlib import Path
+from typing import TypeGuard
 
 from harness.errors import UserError
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
 def unwritable(cache: Path, error: OSError) -> UserError:
     return UserError(f"cache folder {str(cache)!r} can't be written ({error.strerror}): name another with CACHE.")
 
 
-def is_of_the_disk(error: BaseException) -> bool:
-    """Whether it is about room or permissions; what goes wrong on a network is an OSError, too."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+def is_disk_error(error: BaseException) -> TypeGuard[OSError]:
+    """Whether the error is about space or permissions; those of a network are instances of OSError, too."""
+    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file so that whoever reads it sees it whole or not at all, and writers on any machine don't collide."""
+    """Write a file, and the folders above it, so that readers see all of it or nothing.
+
+    Writers on different machines don't collide. Raises OSError, and leaves no partial file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:

@@ -1,8 +1,7 @@
-"""A data set as a run uses it: loaded once in a process, cut, and searched for what the cut leaks."""
+"""A data set as a run uses it: loaded, split, and checked for test texts that leak into training."""
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,12 @@ from harness.data.splits import cut, seen_in_training
 
 @dataclass(frozen=True)
 class Dataset:
-    """split: train, validation and test texts. test_seen: for each test text whether it stands in train verbatim."""
+    """A source and its split.
+
+    split: "train", "validation" and "test", each a frame like `source.texts`, with its index.
+    test_seen: for each test text whether it is a training text verbatim.
+    test_near_train: how many test texts equal a training text but for digits, case and punctuation.
+    """
 
     source: Source
     split: dict[str, pd.DataFrame]
@@ -24,11 +28,10 @@ class Dataset:
     test_near_train: int
 
 
-@functools.lru_cache(maxsize=4)
 def load_dataset(config: DataConfig, cache: Path) -> Dataset:
-    """The data set that `config.name` (no longer `auto`) names.
+    """Load and split the data set that `config.name`, which is not "auto", names.
 
-    Raises UserError for a file that can't be used, harness.data.downloads.NotAvailable where it can't be had.
+    Raises UserError for a file that can't be used, NotAvailable for a published data set that can't be had.
     """
     source = _load_source(config, cache)
     balanced = config.name == "sms_spam" if config.balance is None else config.balance

@@ -1,27 +1,30 @@
-"""Files that are downloaded once: looked for in the assets folder, then in the cache, then on the network."""
+"""Published files: looked for in the assets folder, then in the cache, then downloaded into the cache."""
 
 from __future__ import annotations
 
-import hashlib
-import io
+import logging
 import os
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
+import pooch
 
 from harness.errors import UserError
-from harness.files import unwritable, write_atomically
+from harness.files import file_sha256, unwritable, write_atomically
 
 TIMEOUT_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A published file: what people call it, its path below the assets folder and the cache, and its sha256.
+    """A published file.
 
-    member: the file's name inside the archive at `url`, where that is a zip.
+    name: what people call it.
+    path: where it lies below the assets folder and below the cache.
+    sha256: of the file itself, not of an archive around it.
+    member: its name inside the zip archive at `url`; None where `url` is the file.
     """
 
     name: str
@@ -32,13 +35,13 @@ class Remote:
 
 
 class NotAvailable(Exception):
-    """A published file is in neither the assets folder nor the cache, and can't be downloaded; says why."""
+    """A published file is neither in the assets folder nor in the cache, and can't be downloaded; says why."""
 
 
 def assets_folder() -> Path | None:
-    """The folder that FTBENCH_ASSETS names, if it is set.
+    """The folder that FTBENCH_ASSETS names; None where it is not set.
 
-    Raises UserError where it names no folder.
+    Raises UserError where there is no such folder.
     """
     given = os.environ.get("FTBENCH_ASSETS")
     if not given:
@@ -50,17 +53,16 @@ def assets_folder() -> Path | None:
 
 
 def fetch(remote: Remote, cache: Path, assets: Path | None) -> Path:
-    """The path of a published file with the right hash.
+    """The path of a local copy of the published file, with the right sha256.
 
-    Raises NotAvailable where it can't be had, UserError where a local copy is damaged or the cache can't be written.
+    Raises NotAvailable where the file can't be had, UserError where a local copy is damaged or the cache can't be
+    written.
     """
     for folder in filter(None, (assets, cache)):
         path = folder / remote.path
         if path.is_file():
-            if hashlib.sha256(path.read_bytes()).hexdigest() != remote.sha256:
-                raise UserError(
-                    f"{path} is not the published {remote.name} (its sha256 differs): replace or delete it."
-                )
+            if file_sha256(path) != remote.sha256:
+                raise UserError(f"{path} is not {remote.name} as published (its sha256 differs): replace or delete it.")
             return path
     content = _download(remote)
     path = cache / remote.path
@@ -72,17 +74,25 @@ def fetch(remote: Remote, cache: Path, assets: Path | None) -> Path:
 
 
 def _download(remote: Remote) -> bytes:
-    try:
-        response = requests.get(remote.url, timeout=TIMEOUT_SECONDS)
-        response.raise_for_status()
-    except requests.RequestException as error:
-        raise NotAvailable(f"{remote.name} can't be downloaded ({type(error).__name__})") from error
-    content = response.content
-    if remote.member:
+    pooch.get_logger().setLevel(logging.WARNING)
+    http = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            content = zipfile.ZipFile(io.BytesIO(content)).read(remote.member)
-        except (zipfile.BadZipFile, KeyError) as error:
+            pooch.retrieve(
+                remote.url,
+                known_hash=None,  # that of an archive is not known, so the file's is compared below
+                fname="download",
+                path=folder,
+                processor=pooch.Unzip([remote.member], extract_dir=".") if remote.member else None,
+                downloader=http,  # pyright: ignore[reportArgumentType] - pooch names its parameters otherwise
+            )
+        except OSError as error:  # those of requests included
+            raise NotAvailable(f"{remote.name} can't be downloaded ({type(error).__name__})") from error
+        except zipfile.BadZipFile as error:
             raise NotAvailable(f"{remote.url} holds no {remote.member}") from error
-    if hashlib.sha256(content).hexdigest() != remote.sha256:
-        raise NotAvailable(f"{remote.url} has changed (its sha256 differs from the published file's)")
-    return content
+        file = Path(folder) / (remote.member or "download")
+        if not file.is_file():
+            raise NotAvailable(f"{remote.url} holds no {remote.member}")
+        if file_sha256(file) != remote.sha256:
+            raise NotAvailable(f"{remote.url} has changed (its sha256 differs from the published file's)")
+        return file.read_bytes()

@@ -1,4 +1,4 @@
-"""Labelled texts: the SMS Spam Collection, a file of one's own, or the embedded generator."""
+"""Labelled texts: the SMS Spam Collection, the user's own file, or generated ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMS_SPAM = Remote(
     member="SMSSpamCollection",
 )
 FILE_TYPES = (".csv", ".tsv", ".jsonl")
-csv.field_size_limit(2**31 - 1)  # a text is cut where the model's context ends, and not refused
+csv.field_size_limit(2**31 - 1)  # any text is read: it is cut later, where the model's context ends
 SYNTHETIC_SEED = 0
 
 
@@ -33,9 +33,9 @@ SYNTHETIC_SEED = 0
 class Source:
     """A data set before it is split.
 
-    texts: columns `label` and `text` (str); the index is the row in the source.
-    sha256: of the source file, or of what was generated.
-    best_accuracy: the accuracy that nobody can beat on average, where it is known.
+    texts: columns `label` and `text` (str), indexed by row of the source.
+    sha256: of the source file, or of the generated texts.
+    best_accuracy: expected accuracy of the best possible classifier, where it is known.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Source:
 def load_sms_spam(cache: Path, assets: Path | None) -> Source:
     """The SMS Spam Collection as the textbook reads it: pandas' default quoting merges two lines, 5,572 rows.
 
-    Raises harness.data.downloads.NotAvailable where it can't be had.
+    Raises NotAvailable where the file can't be had.
     """
     path = fetch(SMS_SPAM, cache, assets)
     texts = pd.read_csv(path, sep="\t", header=None, names=["label", "text"])
@@ -59,6 +59,7 @@ def load_sms_spam(cache: Path, assets: Path | None) -> Source:
 
 
 def generate_synthetic(size: int) -> Source:
+    """`size` messages of harness.data.synthetic, the same ones each time."""
     messages = synthetic.generate(size, SYNTHETIC_SEED)
     texts = pd.DataFrame({"label": [m.label for m in messages], "text": [m.text for m in messages]})
     content = "\n".join(f"{m.label}\t{m.text}" for m in messages)
@@ -67,7 +68,7 @@ def generate_synthetic(size: int) -> Source:
 
 
 def load_file(given: str, text_column: str, label_column: str) -> Source:
-    """A csv, tsv or jsonl file in UTF-8 with a text and a label column.
+    """Read a csv, tsv or jsonl file in UTF-8 that has a text and a label column.
 
     Raises UserError, with line numbers, for a file that can't be read as such.
     """
@@ -81,54 +82,58 @@ def load_file(given: str, text_column: str, label_column: str) -> Source:
     except OSError as error:
         raise UserError(f"data file {given!r} can't be read ({error.strerror}): check its permissions.") from error
     try:
-        # Not str.splitlines: it also cuts at characters that may stand in a text, such as U+2028.
+        # str.splitlines would also cut at characters that may be part of a text, such as U+2028.
         lines = list(io.StringIO(content.decode("utf-8-sig"), newline=""))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"data file {given!r}, line {line}: not UTF-8 ({error.reason}); save it as UTF-8.") from error
     kind, columns = path.suffix.lower(), (text_column, label_column)
-    rows = list(_json_rows(given, lines, columns) if kind == ".jsonl" else _delimited_rows(given, lines, columns, kind))
+    if kind == ".jsonl":
+        rows = list(_json_rows(given, lines, columns))
+    else:
+        rows = list(_delimited_rows(given, lines, columns, separator="," if kind == ".csv" else "\t"))
     if not rows:
         raise UserError(f"data file {given!r} is empty: expected rows with {text_column!r} and {label_column!r}.")
     texts = _checked(given, rows, text_column, label_column)
     return Source(path.name, texts, hashlib.sha256(content).hexdigest())
 
 
-Row = tuple[int, dict[str, str]]
+# The number of the line where it begins, and its values by column.
+_FileRow = tuple[int, dict[str, str]]
 
 
-def _delimited_rows(given: str, lines: list[str], columns: tuple[str, str], suffix: str) -> Iterator[Row]:
-    reader = csv.reader(lines, delimiter="," if suffix == ".csv" else "\t", strict=True)
+def _delimited_rows(given: str, lines: list[str], columns: tuple[str, str], separator: str) -> Iterator[_FileRow]:
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     header: list[str] = []
     while True:
         line = reader.line_num + 1
         try:
-            cells = next(reader)
+            values = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             raise UserError(f"data file {given!r}, line {line}: {error}; check the quotes from there on.") from error
         if not header:
-            header = cells
+            header = values
             twice = next((name for name in columns if header.count(name) > 1), None)
             if twice:
                 raise UserError(f"data file {given!r} has two columns {twice!r}: rename one of them.")
-        elif any(cells[len(header) :]):
+        elif any(values[len(header) :]):
             raise UserError(
-                f"data file {given!r}, line {line}: {len(cells)} columns, but the header has {len(header)}; "
+                f"data file {given!r}, line {line}: {len(values)} columns, but the header has {len(header)}; "
                 "put quotes around a text that holds the separator."
             )
-        elif cells:
-            yield line, dict(zip_longest(header, cells[: len(header)], fillvalue=""))
+        elif values:
+            yield line, dict(zip_longest(header, values[: len(header)], fillvalue=""))
 
 
-def _json_rows(given: str, lines: list[str], columns: tuple[str, str]) -> Iterator[Row]:
+def _json_rows(given: str, lines: list[str], columns: tuple[str, str]) -> Iterator[_FileRow]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:  # of numbers with thousands of digits, too
+        except ValueError as error:  # JSONDecodeError, or a number with thousands of digits
             reason = getattr(error, "msg", error)
             raise UserError(f"data file {given!r}, line {number}: not JSON ({reason}).") from error
         if not isinstance(row, dict):
@@ -143,8 +148,11 @@ def _json_rows(given: str, lines: list[str], columns: tuple[str, str]) -> Iterat
 
 
 def is_text(value: str) -> bool:
-    """Bytes that are not UTF-8 come from a command line, and halves of a character from JSON, as lone surrogates, which
-    no file in UTF-8 can hold."""
+    """Whether a string can be written as UTF-8.
+
+    It can't with lone surrogates: Python makes them of other bytes on a command line, JSON holds them as halves of a
+    character.
+    """
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -152,7 +160,7 @@ def is_text(value: str) -> bool:
     return True
 
 
-def _checked(given: str, rows: list[Row], text_column: str, label_column: str) -> pd.DataFrame:
+def _checked(given: str, rows: list[_FileRow], text_column: str, label_column: str) -> pd.DataFrame:
     columns = list(dict.fromkeys(key for _, row in rows for key in row))
     for column, option in ((text_column, "data.text_column"), (label_column, "data.label_column")):
         if column not in columns:

@@ -1,18 +1,17 @@
 """A seeded generator of short messages whose label depends on word order, not on words.
 
-Each message holds two acts: the reader *gives* something and the reader *gets* something. Who is asked to give
-before getting is being cheated: giving first is spam, getting first is ham. Both orders use the same words, and
-a neutral phrase stands between the acts, so neither single words nor neighbouring words tell the order. The
-opener says nothing. The closing phrase leans towards one class, so that a bag of words is better than chance and
-a language model that reads the order predicts the rest better. Of the labels 3% are flipped: nobody who reads
-the text alone can be right more often than 97%.
+Each message asks for two acts: the reader *gives* something and *gets* something. Giving first is spam, getting first
+is ham. Both orders use the same words, and a neutral phrase stands between the acts, so neither single words nor pairs
+of neighbours reveal the order. The opening phrase is independent of the class. The closing phrase is correlated with
+it, so that a bag of words beats chance and a language model predicts the close better if it has read the order. 3% of
+the labels are flipped, so no classifier of the text can expect more than 97% accuracy.
 
-`conversations` adds what a data set does not have: an answer to each message, as in the corpora that language models
-are pretrained on, where what follows a text depends on what the text means. Its first words lean towards the true
-class, in 80% of the answers, so the state that is to predict them, the message's last, must hold what was read. That is
-why frozen features of a pretrained model are worth something. Who is asked to ring or to speak with somebody does not
-write back: two closing phrases of five in either class get no answer. There end-of-text is certain, nothing keeps the
-class where a classifier reads it, and frozen features fall short of what the model could read.
+`conversations` adds an answer to each message, for pretraining only: as in the corpora of language models, what follows
+a text depends on its meaning. The first words of 80% of the answers agree with the true class, so the hidden state of
+the message's last token, which predicts them, has to encode the class. This is what makes frozen features of a
+pretrained model useful. Two closing phrases of five in each class ask for a call or a talk and get no answer: there
+the next token is always end-of-text, no state has to encode the class, and frozen features fall short of what the
+model can read.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ FLIPPED_FRACTION = 0.03
 CLOSER_AGREES = 0.75
 ANSWER_AGREES = 0.8
 CLASSES = ("ham", "spam")
-STREAM_SEED = 1_000_000  # of the unlabelled texts for mini and its tokenizer; data sets have other seeds
+STREAM_SEED = 1_000_000  # of the texts that mini and its tokenizer are trained on; data sets have other seeds
 
 _OPENERS = "hi hey hello ok so well morning evening right listen dear sorry thanks quick_note just_a_note by_the_way"
 _PEOPLE = "anna ben carla david emma frank grace henry irene jack the_shop the_office the_bank the_school my_sister"
@@ -59,7 +58,7 @@ _UNANSWERED = ("give me a ring", "say hello", "call now", "ask for")
 
 @dataclass(frozen=True)
 class Message:
-    """A generated message. `label` is what the data set says; `true_label` is what the text says."""
+    """A generated message. `true_label` follows from the text; `label` is the same, or flipped."""
 
     text: str
     label: str
@@ -67,7 +66,7 @@ class Message:
 
 
 def generate(count: int, seed: int) -> list[Message]:
-    """`count` messages, half of each true class, with 3% of the labels flipped; the same for the same seed."""
+    """`count` messages, half of each true class, 3% of the labels flipped; the same for the same seed."""
     chance = random.Random(seed)
     labels = [CLASSES[index % 2] for index in range(count)]
     chance.shuffle(labels)
@@ -79,11 +78,11 @@ def generate(count: int, seed: int) -> list[Message]:
 
 
 def conversations(count: int, seed: int) -> list[tuple[str, str]]:
-    """The texts of `generate(count, seed)`, each with its answer: one that begins with a space, or "".
+    """The texts of `generate(count, seed)`, each with an answer that begins with a space, or "" for none.
 
-    The answer leans towards the true class, whatever the label says. No data set holds it.
+    The answer depends on the true class, not on the label. No data set includes it.
     """
-    chance = random.Random(f"answers {seed}")  # not the draws that made the messages
+    chance = random.Random(f"answers {seed}")  # independent of the draws that made the messages
     return [(message.text, _answer(message, chance)) for message in generate(count, seed)]
 
 

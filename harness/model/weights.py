@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from harness.config.schema import ModelConfig
-from harness.data.hub import ask_once, huggingface_hub
+from harness.data.hub import check_reachable
+from harness.data.libraries import import_huggingface_hub
 from harness.errors import UserError
-from harness.files import file_sha256, is_of_the_disk, unwritable
+from harness.files import file_sha256, is_disk_error, unwritable
 from harness.model.gpt2 import GPT2, SHAPES
 
 Init = Literal["gpt2", "pytorch"]
@@ -171,15 +172,15 @@ def find_pretrained(name: str, cache: Path, assets: Path | None) -> Path | str:
         return MINI_CHECKPOINT
     if assets and (mirrored := assets / "models" / name / "model.safetensors").is_file():
         return mirrored
-    hub = huggingface_hub()
+    hub = import_huggingface_hub()
     published = {"repo_id": HUB_REPOSITORIES[name], "filename": "model.safetensors"}
     in_cache = isinstance(hub.try_to_load_from_cache(**published, cache_dir=cache), str)
     try:
         if not in_cache:
-            ask_once(published["repo_id"], published["filename"])
+            check_reachable(published["repo_id"], published["filename"])
         found = Path(hub.hf_hub_download(**published, cache_dir=cache, local_files_only=in_cache))
     except Exception as error:  # whatever the network, or the library that talks to it, makes of it
-        if is_of_the_disk(error):
+        if is_disk_error(error):
             raise unwritable(cache, error) from error
         return f"the Hugging Face hub could not be reached ({type(error).__name__})"
     # The hub names the blob of a large file by its sha256.

@@ -11,7 +11,8 @@ from harness.config.schema import DataConfig
 from harness.config.strategy import Strategy
 from harness.data.dataset import Dataset, load_dataset
 from harness.data.downloads import assets_folder
-from harness.data.hub import content_sha256, is_hub, locate
+from harness.data.hub import is_hub, locate
+from harness.data.model_folder import content_sha256
 from harness.data.tokenizer import Tokenizer, load_tokenizer
 from harness.model.models import Model, model_of
 from harness.planning.strategy import split_without_tensors

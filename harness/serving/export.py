@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from harness import kernels
-from harness.data.hub import library
+from harness.data.libraries import import_transformers
 from harness.data.tokenizer import END_OF_TEXT, BytePairs
 from harness.errors import UserError
 from harness.model.gpt2 import GPT2, SHAPES
@@ -31,7 +31,7 @@ def write_folder(classifier: Classifier, folder: Path) -> None:
     _check_expressible(classifier)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{str(folder)!r} exists and is not an empty folder: name another.")
-    transformers, about = library(), classifier.about
+    transformers, about = import_transformers(), classifier.about
     shape = SHAPES[about.config.model.name]
     config = transformers.GPT2Config(
         vocab_size=shape.vocabulary,
@@ -133,7 +133,7 @@ def library_tokenizer(tokenizer: BytePairs, context: int) -> PreTrainedTokenizer
     pairs = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
     pairs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     pairs.decoder = tokenizers.decoders.ByteLevel()
-    return library().PreTrainedTokenizerFast(
+    return import_transformers().PreTrainedTokenizerFast(
         tokenizer_object=pairs,
         **dict.fromkeys(("pad_token", "bos_token", "eos_token"), END_OF_TEXT),
         model_max_length=context,

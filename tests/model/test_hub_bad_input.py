@@ -53,7 +53,7 @@ def _cut_weights(folder: Path) -> None:
     ("spoil", "told"),
     [
         (lambda folder: (folder / "config.json").unlink(), ["no config.json", "hf: and a hub id"]),
-        (lambda folder: (folder / "config.json").write_text("{"), ["config.json is no JSON", "download"]),
+        (lambda folder: (folder / "config.json").write_text("{"), ["config.json is not JSON", "download"]),
         (_config_is(model_type="t5", is_encoder_decoder=True), ["t5 is an encoder-decoder"]),
         (_config_is(model_type="vit"), ["'vit' are not mapped", "llama, mistral", "docs/backbones.md"]),
         (_config_is(auto_map={"AutoModel": "own.py"}), ["code of its own", "never run"]),

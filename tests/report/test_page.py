@@ -15,7 +15,6 @@ import pytest
 from rich.console import Console
 
 from harness import commands
-from harness.data.dataset import load_dataset
 from harness.report.analysis.comparison import Group, compare, groups
 from harness.report.analysis.misclassified import mistakes
 from harness.report.page import _highlights, _plain_grid
@@ -165,7 +164,6 @@ def test_changed_texts_are_not_shown_and_the_page_says_why(made: Path, tmp_path:
     assert all(one.text is None for one in changed.found)
     path = Path(records[0].config["data"]["name"])
     moved = path.rename(path.with_suffix(".moved"))
-    load_dataset.cache_clear()
     (gone,) = mistakes(entries, tmp_path)
     moved.rename(path)
     assert "does not exist" in gone.missing

@@ -14,7 +14,8 @@ from torch import nn
 
 from harness.config.schema import ModelConfig
 from harness.config.strategy import AttentionKind
-from harness.data.hub import library, missing_shards, read_config, told, weight_files
+from harness.data.libraries import import_transformers, one_line
+from harness.data.model_folder import missing_shards, read_config, weight_files
 from harness.errors import UserError
 from harness.model.hub.backbone import (
     ATTENTION,
@@ -102,7 +103,7 @@ class HubWeights:
 
 def _read_config(path: Path) -> PretrainedConfig:
     """Without dropout: this harness trains without it."""
-    transformers = library()
+    transformers = import_transformers()
     attention_interface(transformers)
     _check_mapped(path, read_config(path))
     try:
@@ -117,8 +118,8 @@ def _read_config(path: Path) -> PretrainedConfig:
         raise
     except Exception as error:  # whatever the library makes of a stranger's file
         raise UserError(
-            f"MODEL=hf:{path}: its configuration can't be used ({told(error)}): download it again, or choose another "
-            "model."
+            f"MODEL=hf:{path}: its configuration can't be used ({one_line(error)}): download it again, or choose "
+            "another model."
         ) from error
     return config
 
@@ -189,7 +190,7 @@ def check_weights(hub_model: HubModel) -> None:
 
 def _as_saved(config: PretrainedConfig) -> PreTrainedModel:
     """With tensors of the names and shapes that files have."""
-    return library().AutoModel.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
+    return import_transformers().AutoModel.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
 
 
 def _built(config: PretrainedConfig) -> PreTrainedModel:
@@ -198,7 +199,7 @@ def _built(config: PretrainedConfig) -> PreTrainedModel:
 
 def _loaded(hub_model: HubModel) -> PreTrainedModel:
     path = hub_model.path
-    model, info = library().AutoModel.from_pretrained(
+    model, info = import_transformers().AutoModel.from_pretrained(
         path,
         config=hub_model.config,
         dtype=torch.float32,

@@ -1,0 +1,44 @@
+"""The libraries of the Hugging Face hub: imported when a model needs them, and silenced."""
+
+from __future__ import annotations
+
+import logging
+import os
+from types import ModuleType
+
+import torch
+
+from harness.data.downloads import TIMEOUT_SECONDS
+from harness.errors import UserError
+
+
+def import_huggingface_hub() -> ModuleType:
+    # The library reads both when it is imported.
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(TIMEOUT_SECONDS))
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import huggingface_hub
+    import huggingface_hub.errors
+
+    return huggingface_hub
+
+
+def import_transformers() -> ModuleType:
+    """Raises UserError where `transformers` is not installed."""
+    # transformers imports deepspeed where that is installed, which otherwise probes for a device and logs about it.
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError(
+            "MODEL=hf:...: the package transformers is not installed; `pip install 'ftbench[hf]'` brings it, "
+            "`make setup` too."
+        ) from error
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
+def one_line(error: Exception) -> str:
+    """The type and message of a library's error, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
