@@ -13,6 +13,7 @@ from harness.errors import UserError
 from harness.experiment.oom_records import settle
 from harness.experiment.runner import prepare_store
 from harness.gate import measurement as gate
+from harness.gate import reference as gate_reference
 from harness.gate.checks import alarms, compare
 from harness.gate.report import print_findings, write_findings
 from harness.launch.launcher import launch
@@ -178,9 +179,9 @@ def run_gate(console: Console, results: Path, update: str | None) -> int:
     Returns the exit code: 0; 1 where something is worse or a run failed, or it was interrupted.
     """
     if update is None:
-        reference = gate.read_reference(gate.REFERENCE)  # what is wrong with it is told now, not after the work
+        reference = gate_reference.read_reference(gate_reference.REFERENCE)  # fail now, not after the work
     else:
-        gate.check_reason(update)
+        gate_reference.check_reason(update)
     console.print(
         f"The suite first; then memory and speed, a minute of short runs in {gate.COST_PROCESSES} processes, one after "
         "the other.",
@@ -198,9 +199,10 @@ def run_gate(console: Console, results: Path, update: str | None) -> int:
             console.print(f"[bold red]{told}[/]", highlight=False, soft_wrap=True)
         return 1
     if update is not None:
-        console.print(f"Wrote {gate.write_reference(gate.REFERENCE, measured, update)}.", highlight=False)
+        path = gate_reference.write_reference(gate_reference.REFERENCE, measured, update)
+        console.print(f"Wrote {path}.", highlight=False)
         return 0
-    gate.check_comparable(reference, measured)
+    gate_reference.check_comparable(reference, measured)
     findings = compare(reference, measured)
     written = write_findings(results, findings, reference, measured)
     print_findings(console, findings, reference)

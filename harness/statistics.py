@@ -1,14 +1,15 @@
-"""Intervals and tests for right and wrong answers of several seeds on the same messages; knows nothing of models.
+"""Intervals and tests for predictions of several seeds on the same messages; knows nothing of models.
 
-`cells` are arrays [..., seeds, messages]: 1 where a seed's model was right, 0 where it was wrong, or the difference of
-two such arrays. Seeds and messages are crossed and both are samples, as readers and cases are in radiology: all cells
-of a seed share its luck, all cells of a message its difficulty. docs/statistics.md gives reasons and sources.
+`outcomes` are arrays [..., seeds, messages]: 1 where a seed's model was right, 0 where it was wrong, or the difference
+of two such arrays. Seeds and messages are crossed and both are samples, as readers and cases are in radiology: all
+outcomes of a seed share its luck, all outcomes of a message its difficulty. docs/statistics.md gives reasons and
+sources.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,9 +26,9 @@ Verdict = Literal["better", "worse", "no evidence"]
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 1 - LEVEL) -> tuple[float, float]:
-    """Wilson's score interval for a proportion (Wilson, 1927): what the size of the test set leaves open.
+    """Wilson's score interval for a proportion (Wilson, 1927): the uncertainty due to the size of the test set.
 
-    It does not cover how results vary from seed to seed.
+    It does not cover the variation from seed to seed.
     """
     interval = stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
@@ -35,7 +36,7 @@ def wilson_interval(correct: int, total: int, confidence: float = 1 - LEVEL) -> 
 
 @dataclass(frozen=True)
 class MeanSquares:
-    """Two-way analysis of variance with one observation a cell: arrays [...] of the mean and the mean squares."""
+    """Two-way analysis of variance with one outcome for each seed and message; the mean and mean squares are [...]."""
 
     mean: np.ndarray
     seed: np.ndarray
@@ -45,12 +46,12 @@ class MeanSquares:
     messages: int
 
 
-def mean_squares(cells: np.ndarray) -> MeanSquares:
-    """cells: [..., seeds, messages], at least two of each."""
-    seeds, messages = cells.shape[-2:]
-    mean = cells.mean(axis=(-2, -1), keepdims=True)
-    by_seed, by_message = cells.mean(axis=-1, keepdims=True), cells.mean(axis=-2, keepdims=True)
-    rest = cells - by_seed - by_message + mean
+def mean_squares(outcomes: np.ndarray) -> MeanSquares:
+    """outcomes: [..., seeds, messages], at least two of each."""
+    seeds, messages = outcomes.shape[-2:]
+    mean = outcomes.mean(axis=(-2, -1), keepdims=True)
+    by_seed, by_message = outcomes.mean(axis=-1, keepdims=True), outcomes.mean(axis=-2, keepdims=True)
+    rest = outcomes - by_seed - by_message + mean
     return MeanSquares(
         mean=mean[..., 0, 0],
         seed=messages * np.square(by_seed - mean).sum(axis=(-2, -1)) / (seeds - 1),
@@ -64,15 +65,15 @@ def mean_squares(cells: np.ndarray) -> MeanSquares:
 def accuracy_interval(correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The 95% interval [...] of the mean accuracy over new seeds and new messages; correct: [..., seeds, messages].
 
-    Wilson's formula for as many independent answers as would give the observed variance of the mean.
+    Wilson's formula for the number of independent predictions that would give the observed variance of the mean.
     """
     squares, mean = mean_squares(correct), correct.mean(axis=(-2, -1))
-    variance, share = _variance(squares, (0.0, 1.0), ACCURACY_PSEUDO_MESSAGES, ACCURACY_LEAST)
+    variance, fraction = _variance(squares, (0.0, 1.0), ACCURACY_PSEUDO_MESSAGES, ACCURACY_LEAST)
     spread = mean * (1 - mean) + ACCURACY_PSEUDO_MESSAGES * (mean**2 + (1 - mean) ** 2) / squares.messages
-    answers = spread / variance
-    squared = _multiplier(share, squares.seeds - 1, LEVEL) ** 2
-    centre = (mean + squared / (2 * answers)) / (1 + squared / answers)
-    half = np.sqrt(squared * (mean * (1 - mean) + squared / (4 * answers)) / answers) / (1 + squared / answers)
+    count = spread / variance
+    squared = _multiplier(fraction, squares.seeds - 1, LEVEL) ** 2
+    centre = (mean + squared / (2 * count)) / (1 + squared / count)
+    half = np.sqrt(squared * (mean * (1 - mean) + squared / (4 * count)) / count) / (1 + squared / count)
     return centre - half, centre + half
 
 
@@ -87,28 +88,28 @@ class Difference:
 
 
 def paired_difference(correct: np.ndarray, reference: np.ndarray) -> Difference:
-    """Several seeds, paired cell by cell; both [..., seeds, messages]. About new seeds and new messages."""
+    """Several seeds, paired by seed and message; both [..., seeds, messages]. Generalises to new seeds and messages."""
     squares = mean_squares(correct.astype(float) - reference)
-    variance, share = _variance(squares, (-1.0, 1.0), DIFFERENCE_PSEUDO_MESSAGES, DIFFERENCE_LEAST)
+    variance, fraction = _variance(squares, (-1.0, 1.0), DIFFERENCE_PSEUDO_MESSAGES, DIFFERENCE_LEAST)
     error = np.sqrt(variance)
-    half = _multiplier(share, squares.seeds - 1, LEVEL) * error
-    p = _two_sided_p(np.abs(squares.mean) / error, share, squares.seeds - 1)
+    half = _multiplier(fraction, squares.seeds - 1, LEVEL) * error
+    p = _two_sided_p(np.abs(squares.mean) / error, fraction, squares.seeds - 1)
     return Difference(squares.mean, np.maximum(squares.mean - half, -1), np.minimum(squares.mean + half, 1), p)
 
 
 def mcnemar(correct: np.ndarray, reference: np.ndarray) -> Difference:
-    """One seed, paired message by message; both [messages]. About this pair of trained models, on new messages.
+    """One seed, paired by message; both [messages]. Generalises to new messages, for this pair of trained models only.
 
-    p: McNemar's test, exact (McNemar, 1947). Interval: Wald's with half a message more of each of the four outcomes
-    (Agresti and Min, 2005).
+    p: McNemar's test, exact (McNemar, 1947). Interval: Wald's with half a message added to each of the four outcomes
+    (Agresti and Min, 2005). All values are arrays [].
     """
     correct, reference = np.asarray(correct, bool), np.asarray(reference, bool)
     gained, lost, total = int((correct & ~reference).sum()), int((reference & ~correct).sum()), len(correct)
     p = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
     gain, loss = ((count + DIFFERENCE_PSEUDO_MESSAGES) / (total + 2) for count in (gained, lost))
     half = stats.norm.isf(LEVEL / 2) * np.sqrt((gain + loss - (gain - loss) ** 2) / (total + 2))
-    bounds = np.clip([gain - loss - half, gain - loss + half], -1, 1)
-    return Difference(np.float64((gained - lost) / total), bounds[0], bounds[1], np.float64(p))
+    low, high = np.clip([gain - loss - half, gain - loss + half], -1, 1)
+    return Difference(*map(np.asarray, ((gained - lost) / total, low, high, p)))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -127,10 +128,10 @@ def verdict(estimate: float, corrected_p: float) -> Verdict:
 
 
 def seeds_needed(correct: np.ndarray, reference: np.ndarray, comparisons: int) -> int | None:
-    """How many seeds, on as many messages as now, would show the observed difference of [seeds, messages] cells.
+    """The number of seeds that would show the observed difference on the same number of messages.
 
-    With 80% power, at 5% shared by `comparisons` tests, if the variance components are as observed. None where no
-    number up to MOST_SEEDS would do: the messages are too few then.
+    correct, reference: [seeds, messages]. With 80% power, at a level of 5% divided by `comparisons`, if the variance
+    components are as observed. None where no number up to MOST_SEEDS would: then the messages are too few.
     """
     squares = mean_squares(correct.astype(float) - reference)
     counts = range(squares.seeds, MOST_SEEDS + 1)
@@ -138,18 +139,18 @@ def seeds_needed(correct: np.ndarray, reference: np.ndarray, comparisons: int) -
 
 
 def messages_needed(correct: np.ndarray, reference: np.ndarray, comparisons: int) -> int | None:
-    """The same for messages, with as many seeds as now."""
+    """As `seeds_needed`: the number of messages that would show the difference with the same number of seeds."""
     squares = mean_squares(correct.astype(float) - reference)
     counts = range(squares.messages, MOST_MESSAGES + 1)
     return _first(counts, lambda messages: _shows(squares, squares.seeds, messages, comparisons))
 
 
-# As if so many messages more had one extreme value in all seeds, and as many the other: keeps the estimated variance
-# from vanishing where few messages differ. For accuracies the smallest that the simulation in benchmarks/coverage.py
-# asks for (Wilson's formula does the rest); for differences Agresti and Min's.
+# Pseudo-messages added with one extreme value in all seeds, and as many with the other: the estimated variance must not
+# vanish where few messages differ. For accuracies the smallest number with which benchmarks/coverage.py finds
+# the nominal coverage (Wilson's formula does the rest); for differences Agresti and Min's.
 ACCURACY_PSEUDO_MESSAGES = 0.1
 DIFFERENCE_PSEUDO_MESSAGES = 0.5
-# The least variance, in what it would be if all cells were independent: seeds that agree by chance must not show none.
+# The least variance, relative to that of independent outcomes: seeds that agree by chance must not show none.
 ACCURACY_LEAST = 1 / 3
 DIFFERENCE_LEAST = 1.0
 
@@ -157,79 +158,81 @@ DIFFERENCE_LEAST = 1.0
 def _variance(
     squares: MeanSquares, extremes: tuple[float, float], pseudo: float, least: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The variance of the mean, and the share of it that is estimated from the seeds.
+    """The variance of the mean, and the fraction of it that is estimated from the seeds.
 
-    (seed + message - error) / (seeds * messages) in mean squares, where no component of variance is negative.
+    (seed + message - error) / (seeds * messages) in mean squares, with no component of variance below zero.
     """
-    added = pseudo * sum((extreme - squares.mean) ** 2 for extreme in extremes) * squares.seeds / (squares.messages - 1)
+    spread = sum((np.square(extreme - squares.mean) for extreme in extremes), np.zeros_like(squares.mean))
+    added = pseudo * spread * squares.seeds / (squares.messages - 1)
     between_messages = np.maximum(squares.message + added - squares.error, 0)
     total = np.maximum(squares.seed + between_messages, least * squares.error)
     return total / (squares.seeds * squares.messages), squares.seed / total
 
 
-def _multiplier(share: np.ndarray, degrees: int, level: np.ndarray | float) -> np.ndarray:
-    """How many standard errors reach to the end of an interval: `share` of the variance has `degrees`, the rest many.
+def _multiplier(fraction: np.ndarray | float, degrees: int, level: np.ndarray | float) -> np.ndarray:
+    """Standard errors from the mean to the end of an interval, where `fraction` of the variance is estimated with
+    `degrees` of freedom and the rest is known.
 
-    Between a normal and Student's t, so that the interval errs as often as it says whatever the true shares are: the
+    Between a normal and Student's t, so that the interval has its nominal coverage whatever the true fraction is: the
     problem of Welch (1947) with one variance known. Its solution has no closed form; this one is fitted to it.
     """
     normal, student = stats.norm.isf(level / 2), stats.t.isf(level / 2, degrees)
     quotient = np.square(normal / student)
-    weight = expit((logit(share) - np.log(quotient * (1 + 4 / degrees))) / quotient)
-    return np.sqrt(normal**2 + (student**2 - normal**2) * share * weight)
+    weight = expit((logit(fraction) - np.log(quotient * (1 + 4 / degrees))) / quotient)
+    return np.sqrt(normal**2 + (student**2 - normal**2) * fraction * weight)
 
 
-def _two_sided_p(ratio: np.ndarray, share: np.ndarray, degrees: int) -> np.ndarray:
-    """The level at which `ratio` standard errors are the end of the interval; 1e-100 where it is less."""
-    bounds = np.log([1e-100, 1 - 1e-6])
-    ends = (_multiplier(share, degrees, np.exp(bound)) for bound in bounds[::-1])
-    within = np.clip(ratio, *ends)
-    bracket = tuple(np.full_like(within, bound) for bound in bounds)
-    root = find_root(
-        lambda logarithm, ratio, share: _multiplier(share, degrees, np.exp(logarithm)) - ratio,
-        bracket,
-        args=(within, share),
-    )
-    return np.exp(root.x)
+def _two_sided_p(ratio: np.ndarray, fraction: np.ndarray | float, degrees: int) -> np.ndarray:
+    """The level at which the interval ends at `ratio` standard errors; at least 1e-100."""
+    lowest, highest = np.log([1e-100, 1 - 1e-6])
+    nearest, farthest = (_multiplier(fraction, degrees, np.exp(bound)) for bound in (highest, lowest))
+    within = np.clip(ratio, nearest, farthest)
+
+    def excess(logarithm: np.ndarray, ratio: np.ndarray, fraction: np.ndarray) -> np.ndarray:
+        return _multiplier(fraction, degrees, np.exp(logarithm)) - ratio
+
+    bracket = (np.full_like(within, lowest), np.full_like(within, highest))
+    return np.exp(find_root(excess, bracket, args=(within, fraction)).x)
 
 
 def _shows(squares: MeanSquares, seeds: int, messages: int, comparisons: int) -> bool:
-    """Whether so many seeds and messages would probably show the difference that was observed."""
+    """Whether so many seeds and messages would show the observed difference with 80% power."""
     by_seed = max(float(squares.seed - squares.error), 0.0) / squares.messages
     by_message = max(float(squares.message - squares.error), 0.0) / squares.seeds
     from_seeds = (by_seed + float(squares.error) / messages) / seeds
     variance = from_seeds + by_message / messages
     if not variance:
         return bool(squares.mean)
-    multiplier = float(_multiplier(np.float64(from_seeds / variance), seeds - 1, LEVEL / comparisons))
+    multiplier = float(_multiplier(from_seeds / variance, seeds - 1, LEVEL / comparisons))
     return bool(abs(squares.mean) >= (multiplier + stats.norm.ppf(POWER)) * np.sqrt(variance))
 
 
-def _first(counts: range, holds) -> int | None:
+def _first(counts: range, holds: Callable[[int], bool]) -> int | None:
+    """The first for which `holds`, which then holds for all later ones."""
     found = bisect_left(counts, True, key=holds)
     return counts[found] if found < len(counts) else None
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Mean distance of confidence and accuracy over `bins` equally wide bins of confidence (Guo et al., 2017).
+    """Mean distance between confidence and accuracy over `bins` equally wide bins of confidence (Guo et al., 2017).
 
-    probabilities: [examples, classes]; labels: [examples], numbers of classes.
+    probabilities: [examples, classes]; labels: [examples], indices of classes.
     """
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    number = np.ceil(confidence * bins).astype(int)
-    return float(np.abs(np.bincount(number, weights=correct - confidence)).sum() / len(labels))
+    bin_index = np.ceil(confidence * bins).astype(int)
+    return float(np.abs(np.bincount(bin_index, weights=correct - confidence)).sum() / len(labels))
 
 
 def next_run_interval(correct: Sequence[int], total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The prediction interval for the accuracy of one more run on the same `total` texts; correct: of each run so far.
+    """The prediction interval for the accuracy of one more run on the same `total` texts; correct: count of each run.
 
     Several runs: mean and standard deviation `s` of their counts, `mean +- t s sqrt(1 + 1/runs)` with Student's t of
     `runs - 1` degrees (Hahn and Meeker, Statistical Intervals, 1991, section 4.7). `s` is at least 1/sqrt(runs), the
-    least that whole counts show unless they are all equal: equal counts don't prove that no run ever differs.
-    One run: all counts that the two-sample score test would not tell from it, `|next - now| <= z sqrt(2 total p
-    (1 - p))` with `p` pooled from both, solved for `next`. Its variance is that of independent answers of one
-    probability. Texts that differ in difficulty make it too wide; what a run's luck does to many texts at once is not
-    in it.
+    smallest value for counts that are not all equal: equal counts don't prove that no run ever differs.
+    One run: all counts that the two-sample score test does not distinguish from it, `|next - now| <= z sqrt(2 total p
+    (1 - p))` with `p` pooled from both, solved for `next`. Its variance is that of independent predictions with one
+    probability of being right: too large where texts differ in difficulty, too small where a run's luck affects many
+    texts at once.
     """
     runs, counts = len(correct), np.asarray(correct, float)
     if runs == 1:

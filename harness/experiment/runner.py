@@ -191,17 +191,17 @@ def prepare_store(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str
         if record.status != "ok" or record is again:
             store.remove(record.run_id)
     for planned in plan.runs:
-        checkpoints_of(planned, store, StopSignals()).check_configuration()
+        checkpoints_of(planned, store).check_configuration()
     too_large = {record.run_id for record in earlier if record.status == "oom"}
     runs = [planned.model_copy(update={"too_large": planned.run_id in too_large}) for planned in plan.runs]
     finished = [record.run_id for record in ok if record is not again]
     return plan.model_copy(update={"runs": runs}), finished
 
 
-def checkpoints_of(planned: PlannedRun, store: Store, signals: StopSignals) -> Checkpoints:
+def checkpoints_of(planned: PlannedRun, store: Store, signals: StopSignals | None = None) -> Checkpoints:
     folder = store.runs / planned.run_id / "checkpoints"
     config = planned.config
-    return Checkpoints(folder, config.model_dump(mode="json"), config.training.checkpoint_steps, signals)
+    return Checkpoints(folder, config.model_dump(mode="json"), config.training.checkpoint_steps, signals or StopSignals())
 
 
 def why_lost(kernel_kills_before: int) -> Ending:

@@ -1,4 +1,4 @@
-"""The gate's checks: findings from two measurements of its suite. docs/gate.md says how often each errs."""
+"""The gate's checks: findings from two measurements of its suite; docs/gate.md gives their error rates."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from scipy.stats import trim_mean
 from harness import statistics
 from harness.gate.measurement import Measurement, Run
 
-# Chance of an alarm where nothing is worse, over all strategies together (Holm): half of what the whole gate may have.
+# Probability of an alarm where nothing is worse, over all strategies together (Holm): half of what the gate as a whole
+# may have.
 ACCURACY_LEVEL = 0.005
-# A curve is compared by the means of so many steps. Other instruction sets move them by 1e-7; without weight decay
-# they move by 2e-4 (docs/gate.md).
+# Curves are compared by the means of so many steps, within a band between what other instruction sets move them and
+# what a missing weight decay does (docs/gate.md).
 LOSS_WINDOW = 25
 LOSS_BAND = 1e-4
-# A curve that leaves its band downwards and ends lower by so much of itself is an improvement.
+# A curve that leaves its band downwards and ends lower by at least this fraction is an improvement.
 LOWER_LOSS = 0.05
-TRIMMED = 0.1  # at either end
-# What a ratio to the plain path may become, as a multiple of the reference's.
+TRIMMED = 0.1  # of the values, at either end
+# Limits of a ratio to the plain path, as multiples of the reference's.
 MOST_MEMORY = 1.1
 LEAST_SPEED = 0.4
 
@@ -31,7 +32,7 @@ Verdict = Literal["same", "better", "regression"]
 class Finding:
     """One comparison. before, after: what was compared, in the unit that `check` implies.
 
-    check: accuracy (shares), losses (the mean of the last quarter), parameters, memory and speed (ratios to the plain
+    check: accuracy (0 to 1), losses (the mean of the last quarter), parameters, memory and speed (ratios to the plain
     path). detail: by how much, and by which rule.
     """
 
@@ -44,7 +45,7 @@ class Finding:
 
 
 def compare(reference: Measurement, measured: Measurement) -> list[Finding]:
-    """Findings of every check. Both hold equally many seeds of the same strategies; seeds are paired in order.
+    """Findings of every check. Both hold the same number of seeds of the same strategies; seeds are paired in order.
 
     Loss curves are compared where both ran the same seed: other seeds draw other batches.
     """
@@ -105,14 +106,15 @@ def _losses(old: list[Run], new: list[Run]) -> list[Finding]:
 
 
 def farthest(was: np.ndarray, now: np.ndarray) -> tuple[float, int]:
-    """How far two loss curves [steps] are apart in the window where they are farthest, and that window's last step."""
+    """The largest distance between the window means of two loss curves [steps], and the last step of that window."""
     starts = range(0, len(was), LOSS_WINDOW)
-    apart = [abs(float((now - was)[start : start + LOSS_WINDOW].mean())) for start in starts]
-    widest = int(np.argmax(apart))
-    return apart[widest], min((widest + 1) * LOSS_WINDOW, len(was))
+    distances = [abs(float((now - was)[start : start + LOSS_WINDOW].mean())) for start in starts]
+    largest = int(np.argmax(distances))
+    return distances[largest], min((largest + 1) * LOSS_WINDOW, len(was))
 
 
 def _end(losses: np.ndarray) -> float:
+    """The mean of the last quarter."""
     return float(losses[-max(1, len(losses) // 4) :].mean())
 
 
@@ -124,8 +126,8 @@ def _parameters(old: list[Run], new: list[Run]) -> Finding:
 
 
 def _ratio(check: Literal["memory", "speed"], reference: Measurement, measured: Measurement) -> Finding:
-    """Geometric means over seeds, without the TRIMMED outermost: a peak that one run met or missed by chance, and the
-    first run's, which computes the features of all, don't move it."""
+    """Trimmed geometric means over seeds: outliers, such as the first run, which computes the features for all others,
+    don't move them."""
     before, after = (
         float(np.exp(trim_mean([np.log(getattr(cost, check)) for cost in one.costs], TRIMMED)))
         for one in (reference, measured)

@@ -1,4 +1,4 @@
-"""What the gate found: a table in the terminal, gate.md and gate.json."""
+"""The gate's findings: a table in the terminal, gate.md and gate.json."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.report.table.markdown import markdown_table
 
 TITLES = ("check", "strategy", "reference", "now", "moved", "verdict")
 SHOW: dict[str, Callable[[float], str]] = {
-    "accuracy": lambda share: f"{100 * share:.2f}%",
+    "accuracy": lambda accuracy: f"{100 * accuracy:.2f}%",
     "losses": lambda loss: f"{loss:.4f}",
     "parameters": lambda count: f"{count:,.0f}",
     "memory": lambda ratio: f"{ratio:.2f} of plain",
@@ -72,5 +72,5 @@ def _conclusion(findings: list[Finding]) -> str:
         return ", ".join(f"{finding.check} of {finding.strategy}" for finding in findings if finding.verdict == verdict)
 
     worse, better = named("regression"), named("better")
-    told = f"Better: {better}. `make gate-update` makes that the new reference." if better else ""
-    return " ".join(filter(None, [f"Regression: {worse}." if worse else "No regression.", told]))
+    first = f"Regression: {worse}." if worse else "No regression."
+    return f"{first} Better: {better}. `make gate-update` makes that the new reference." if better else first

@@ -15,8 +15,10 @@ from benchmarks.gate_errors import lowered, swollen
 from harness.errors import UserError
 from harness.gate import checks as gate_checks
 from harness.gate import measurement as gate
+from harness.gate import reference as gate_reference
 from harness.gate.checks import Finding, alarms, compare
-from harness.gate.measurement import Cost, Measurement, Run, check_comparable
+from harness.gate.measurement import Cost, Measurement, Run
+from harness.gate.reference import check_comparable
 from harness.model import split
 from harness.model.attention import Attended
 from harness.model.backbone import run_stages
@@ -154,10 +156,10 @@ def test_what_cant_be_compared_is_refused_by_name(reference: Measurement, update
 
 def test_a_reference_is_written_with_its_reason_and_read_back(reference: Measurement, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs a reason"):
-        gate.write_reference(tmp_path, reference, " ")
-    path = gate.write_reference(tmp_path, reference, "a better head")
+        gate_reference.write_reference(tmp_path, reference, " ")
+    path = gate_reference.write_reference(tmp_path, reference, "a better head")
     assert json.loads(path.read_text())["reason"] == "a better head"
-    assert gate.read_reference(tmp_path) == reference.model_copy(update={"reason": "a better head"})
+    assert gate_reference.read_reference(tmp_path) == reference.model_copy(update={"reason": "a better head"})
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_a_reference_that_says_nothing_is_refused(tmp_path: Path, content: str |
     if content is not None:
         (tmp_path / "reference.json").write_text(content)
     with pytest.raises(UserError, match=told) as refused:
-        gate.read_reference(tmp_path)
+        gate_reference.read_reference(tmp_path)
     assert "gate-update" in str(refused.value)
 
 
@@ -193,7 +195,7 @@ def _use_suite(monkeypatch: pytest.MonkeyPatch, folder: Path, size: int, seeds: 
         path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(content))
         monkeypatch.setattr(gate, name, path)
-    monkeypatch.setattr(gate, "REFERENCE", folder / "reference")
+    monkeypatch.setattr(gate_reference, "REFERENCE", folder / "reference")
 
 
 def test_the_command_updates_compares_alarms_and_refuses(
@@ -223,13 +225,13 @@ def test_the_command_updates_compares_alarms_and_refuses(
 
 
 def test_the_committed_reference_fits_its_suite() -> None:
-    reference = gate.read_reference(gate.REFERENCE)
+    reference = gate_reference.read_reference(gate_reference.REFERENCE)
     suite = yaml.safe_load(gate.SUITE.read_text())
     assert {(run.strategy, run.seed) for run in reference.runs} == {
         (row["strategy"], seed) for row in suite["rows"] for seed in suite["seed"]
     }
     assert min(run.messages for run in reference.runs) >= 2_000
-    assert (gate.REFERENCE / "reference.json").stat().st_size < 500_000
+    assert (gate_reference.REFERENCE / "reference.json").stat().st_size < 500_000
 
 
 # Real sabotage: the code is broken in memory, and the gate's small suite runs again
