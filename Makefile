@@ -32,21 +32,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 # VARIABLE=value becomes --option value; what is not given is not passed.
 option = $(if $($(1)),--$(2) "$($(1))")
+flag = $(if $($(1)),--$(2))
+include options.mk
 
 bench: setup
-	@$(BIN)/ftbench run \
-		$(call option,STRATEGY,strategy) $(call option,MODEL,model) $(call option,WEIGHTS,weights) \
-		$(call option,DATA,data) $(call option,READOUT,readout) $(call option,ENGINE,engine) $(call option,ZERO,zero) \
-		$(call option,NPROC,nproc) $(call option,NNODES,nnodes) $(call option,NODE_RANK,node-rank) \
-		$(call option,RDZV,rdzv) $(call option,HOSTFILE,hostfile) $(call option,SEEDS,seeds) \
-		$(call option,REFERENCE,reference) $(call option,TUNE,tune) $(call option,EPOCHS,epochs) \
-		$(call option,PRECISION,precision) \
-		$(call option,CONFIG,config) $(call option,SET,set) \
-		$(call option,RESULTS,results) $(call option,CACHE,cache) \
-		$(if $(FORCE),--force) $(if $(SAVE),--save) $(if $(QUIET),--quiet)
+	@$(BIN)/ftbench run $(BENCH_OPTIONS)
 
 report: setup
-	@$(BIN)/ftbench report $(call option,RESULTS,results) $(call option,REFERENCE,reference) $(call option,CACHE,cache)
+	@$(BIN)/ftbench report $(REPORT_OPTIONS)
 
 test: setup
 	@$(BIN)/python -m pytest
@@ -55,10 +48,10 @@ test-all: setup
 	@$(BIN)/python -m pytest -m ""
 
 gate: setup
-	@$(BIN)/ftbench gate $(call option,RESULTS,results)
+	@$(BIN)/ftbench gate $(GATE_OPTIONS)
 
 gate-update: setup
-	@$(BIN)/ftbench gate --update "$(REASON)" $(call option,RESULTS,results)
+	@$(BIN)/ftbench gate --update "$(REASON)" $(GATE_OPTIONS)
 
 # Ratios measured side by side; FULL=1 takes the whole data set and all strategies (hours).
 perf: setup

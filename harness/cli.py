@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from platformdirs import user_cache_path
 from rich.console import Console
 from rich.markup import escape
 
+from harness.config.options import OPTIONS, Option, option_named
 from harness.errors import UserError
+from harness.launch.threads import set_wait_policy
 
 app = typer.Typer(
     help="Which part of a pretrained decoder to fine-tune for classification, which token to read, what it costs.",
@@ -22,74 +25,59 @@ app = typer.Typer(
 )
 console = Console(width=None if sys.stdout.isatty() else 160)
 
-Results = Annotated[Path, typer.Option(help="folder for records and tables")]
-Cache = Annotated[Path, typer.Option(help="folder for downloads and stored features")]
-Model = Annotated[str | None, typer.Option(help="auto, mini, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or hf:NAME")]
-Reference = Annotated[str | None, typer.Option(help="the strategy that the others are compared with")]
-Weights = Annotated[str | None, typer.Option(help="auto, pretrained, random, or a path")]
-Classifier = Annotated[Path, typer.Option(help="the folder of the kept classifier")]
-RESULTS = Path("results")
+
+def _declared(option: Option) -> Any:
+    """What Typer needs to know of an option beside its type and default."""
+    return typer.Option(f"--{option.name}", help=option.help.replace("`", ""), min=option.minimum)
+
+
+Results = Annotated[Path, _declared(option_named("results"))]
+Cache = Annotated[Path, _declared(option_named("cache"))]
+Model = Annotated[str, _declared(option_named("model"))]
+Weights = Annotated[str, _declared(option_named("weights"))]
+Reference = Annotated[str | None, _declared(option_named("reference"))]
+Classifier = Annotated[Path, typer.Option(help="the folder of the saved classifier")]
+RESULTS: Path = option_named("results").default
+CACHE: Path = option_named("cache").default
 CLASSIFIER = RESULTS / "classifier"
-CACHE = user_cache_path("ftbench", appauthor=False)
+
+
+def _with_all_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Typer reads a command's options from its signature: give the function that of the table."""
+    signature = inspect.Signature([_parameter(option) for option in OPTIONS])
+    function.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]  # what inspect looks for
+    return function
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    kind = option.type if option.default is not None else option.type | None
+    annotation = Annotated[kind, _declared(option)]
+    return inspect.Parameter(
+        option.parameter, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=annotation
+    )
 
 
 @app.command()
-def run(
-    strategy: Annotated[
-        str | None, typer.Option(help="a name, a comma list, a path to a .py file, or all (with baselines)")
-    ] = None,
-    model: Model = None,
-    weights: Weights = None,
-    data: Annotated[str | None, typer.Option(help="auto, synthetic, sms_spam, or a csv, tsv or jsonl file")] = None,
-    readout: Annotated[str | None, typer.Option(help="first, last or mean: overrides the strategy's")] = None,
-    engine: Annotated[str | None, typer.Option(help="ddp or deepspeed")] = None,
-    zero: Annotated[int | None, typer.Option(help="deepspeed's ZeRO stage, 0 to 3")] = None,
-    nproc: Annotated[int | None, typer.Option(help="ranks on each machine")] = None,
-    nnodes: Annotated[int | None, typer.Option(help="machines")] = None,
-    node_rank: Annotated[int, typer.Option(min=0, help="which of them this one is, from 0")] = 0,
-    rdzv: Annotated[str | None, typer.Option(help="HOST:PORT of machine 0, where all meet")] = None,
-    hostfile: Annotated[
-        Path | None, typer.Option(help="machines for DeepSpeed's launcher, HOST slots=N a line")
-    ] = None,
-    seeds: Annotated[str | None, typer.Option(help="such as 0,1,2 or 0..9")] = None,
-    reference: Reference = None,
-    tune: Annotated[str | None, typer.Option(help="lr: each strategy also at its own best learning rate")] = None,
-    epochs: Annotated[int | None, typer.Option(help="passes over the training texts")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp64")] = None,
-    config: Annotated[Path | None, typer.Option(help="a YAML file with what differs from the defaults")] = None,
-    assign: Annotated[list[str] | None, typer.Option("--set", help="key=value, for any key; may be repeated")] = None,
-    results: Results = RESULTS,
-    cache: Cache = CACHE,
-    force: Annotated[bool, typer.Option(help="run again what is done")] = False,
-    save: Annotated[bool, typer.Option("--save", help="keep the best classifier in RESULTS/classifier")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="print the table and what went wrong, no progress")] = False,
-) -> None:
+@_with_all_options
+def run(**given: Any) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
     from harness import baselines, commands
     from harness.config.schema import Hosts
     from harness.config.suite import load_suite, parse_seeds, split_assignments
     from strategies import built_in_names
 
-    names = [*built_in_names(), *baselines.NAMES] if strategy == "all" else strategy.split(",") if strategy else None
-    options = {
-        "strategy": names,
-        "seed": parse_seeds(seeds) if seeds else None,
-        "reference": reference,
-        "tune": tune,
-        "model.name": model,
-        "model.weights": weights,
-        "data.name": data,
-        "readout": readout,
-        "engine.name": engine,
-        "engine.zero_stage": zero,
-        "engine.processes": nproc,
-        "engine.nodes": nnodes,
-        "training.epochs": epochs,
-        "precision": precision,
+    named = given["strategy"]
+    changes = {option.key: given[option.parameter] for option in OPTIONS if option.key}
+    changes |= {
+        "strategy": [*built_in_names(), *baselines.NAMES] if named == "all" else named.split(",") if named else None,
+        "seed": parse_seeds(given["seeds"]) if given["seeds"] else None,
     }
-    suite = load_suite(config, options, split_assignments(assign or []))
-    hosts = Hosts(node_rank=node_rank, rendezvous=rdzv, hostfile=hostfile)
-    raise typer.Exit(commands.run_suite(console, suite, results, cache, force, hosts, save, quiet))
+    suite = load_suite(given["config"], changes, split_assignments(given["set"] or []))
+    hosts = Hosts(node_rank=given["node_rank"], rendezvous=given["rdzv"], hostfile=given["hostfile"])
+    results, cache = given["results"], given["cache"]
+    raise typer.Exit(
+        commands.run_suite(console, suite, results, cache, given["force"], hosts, given["save"], given["quiet"])
+    )
 
 
 @app.command()
@@ -125,9 +113,9 @@ def gate(
     results: Results = RESULTS,
 ) -> None:
     """Run a small suite again and compare it with the committed reference; exit code 1 on a real regression."""
-    from harness import commands
+    from harness.gate.command import run_gate, update_reference
 
-    raise typer.Exit(commands.run_gate(console, results, update))
+    raise typer.Exit(run_gate(console, results) if update is None else update_reference(console, results, update))
 
 
 @app.command("list")
@@ -171,7 +159,7 @@ def predict(
     classifier: Classifier = CLASSIFIER,
     cache: Cache = CACHE,
 ) -> None:
-    """Label and probability of texts, by the classifier that `ftbench run --save` has kept."""
+    """Label and probability of texts, by the classifier that `ftbench run --save` saved."""
     from harness.serving import predictions
 
     predictions.predict(classifier, cache, texts or [], file, jsonl)
@@ -183,13 +171,14 @@ def export(
     classifier: Classifier = CLASSIFIER,
     cache: Cache = CACHE,
 ) -> None:
-    """Write the kept classifier as a folder that transformers loads with GPT2ForSequenceClassification."""
+    """Write the saved classifier as a folder that transformers loads with GPT2ForSequenceClassification."""
     from harness.serving import predictions
 
     predictions.export(console, classifier, cache, folder)
 
 
 def main() -> None:
+    set_wait_policy()
     try:
         app()
     except UserError as error:

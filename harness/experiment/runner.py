@@ -200,8 +200,8 @@ def prepare_store(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str
 
 def checkpoints_of(planned: PlannedRun, store: Store, signals: StopSignals | None = None) -> Checkpoints:
     folder = store.runs / planned.run_id / "checkpoints"
-    config = planned.config
-    return Checkpoints(folder, config.model_dump(mode="json"), config.training.checkpoint_steps, signals or StopSignals())
+    config, every_steps = planned.config.model_dump(mode="json"), planned.config.training.checkpoint_steps
+    return Checkpoints(folder, config, every_steps, signals or StopSignals())
 
 
 def why_lost(kernel_kills_before: int) -> Ending:

@@ -76,7 +76,8 @@ def checked(command: str) -> object:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A repository's root with what the reader brings, and an environment whose `ftbench` is this code."""
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "configs", "cluster", "docs", "tests", "benchmarks"):
+    parts = ("configs", "cluster", "docs", "tests", "benchmarks")
+    for name in ("Makefile", "options.mk", "pyproject.toml", "constraints.txt", *parts):
         (tmp_path / name).symlink_to(ROOT / name)
     for name, content in READERS_FILES.items():
         path = tmp_path / name
@@ -95,7 +96,8 @@ def folder(tmp_path: Path) -> Path:
 def made(words: list[str], folder: Path) -> list[list[str]]:
     """What make would run from the environment for a command, as words."""
     given = [word.partition("=")[0] for word in words if re.match(r"\w+=", word)]
-    unknown = [name for name in given if not re.search(rf"\b{name}\b", (ROOT / "Makefile").read_text())]
+    known = "".join((ROOT / name).read_text() for name in ("Makefile", "options.mk"))
+    unknown = [name for name in given if not re.search(rf"\b{name}\b", known)]
     assert not unknown, "make would ignore it"
     dry = subprocess.run(["make", "-n", *words[1:]], capture_output=True, text=True, cwd=folder, check=False)
     assert dry.returncode == 0, dry.stderr

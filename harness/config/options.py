@@ -1,0 +1,151 @@
+"""The options of the command line: the one place from which `ftbench`, the Makefile and docs/variables.md take them.
+
+After a change: `python -m tools.variables_reference`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of `ftbench run`, and the variable of make that is passed on as it: `node-rank` is `NODE_RANK`.
+
+    help: Markdown, without links. key: what it sets in the configuration; None where it changes no result of a run.
+    type: of its value; bool for a flag. default: None where the configuration has it. default_text: the default in
+    words, where neither has a value to show. minimum: the least value. see: a link for docs/variables.md. targets: of
+    make, which pass it on; bench is `ftbench run`.
+    """
+
+    name: str
+    help: str
+    key: str | None = None
+    type: Any = str
+    default: Any = None
+    default_text: str = ""
+    minimum: int | None = None
+    see: str = ""
+    targets: tuple[str, ...] = ("bench",)
+
+    @property
+    def parameter(self) -> str:
+        return self.name.replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        return self.parameter.upper()
+
+    @property
+    def is_flag(self) -> bool:
+        return self.type is bool
+
+
+OPTIONS = (
+    Option("strategy", "a name, a comma list, a path to a `.py` file, or `all` (with baselines)", key="strategy"),
+    Option(
+        "model",
+        "`auto`, `mini`, `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, or `hf:` with a hub id, folder or GGUF file",
+        key="model.name",
+        see="[other backbones](backbones.md)",
+    ),
+    Option(
+        "weights",
+        "`auto`, `pretrained`, `random`, or a path to a `.safetensors` file or its folder",
+        key="model.weights",
+    ),
+    Option(
+        "data",
+        "`auto`, `synthetic`, `sms_spam`, or a path to a csv, tsv or jsonl file",
+        key="data.name",
+        see="[your own data](data.md)",
+    ),
+    Option("readout", "`first`, `last` or `mean`", key="readout", default_text="the strategy's"),
+    Option("engine", "`ddp` or `deepspeed`", key="engine.name", see="[engines](engines.md)"),
+    Option("zero", "DeepSpeed's ZeRO stage, `0` to `3`", key="engine.zero_stage", type=int, default_text="`2`"),
+    Option("nproc", "ranks on each machine", key="engine.processes", type=int),
+    Option("nnodes", "machines", key="engine.nodes", type=int),
+    Option("node-rank", "the number of this machine, from `0`", type=int, default=0, minimum=0),
+    Option("rdzv", "`HOST:PORT` of machine 0, the same on every machine", default_text="none: one machine"),
+    Option(
+        "hostfile",
+        "machines for DeepSpeed's launcher, `HOST slots=N` a line",
+        type=Path,
+        default_text="none",
+    ),
+    Option("seeds", "a list such as `0,1,2` or a range such as `0..9`", key="seed"),
+    Option(
+        "reference",
+        "the strategy that the others are compared with",
+        key="reference",
+        default_text="`last_block`, or else the first",
+        targets=("bench", "report"),
+    ),
+    Option(
+        "tune",
+        "`lr`: each strategy also at its own best learning rate of a small grid, chosen on the validation texts",
+        key="tune",
+        default_text="none",
+    ),
+    Option("epochs", "passes over the training texts", key="training.epochs", type=int),
+    Option(
+        "precision",
+        "`auto` (bfloat16 where the processor or GPU has units for it), `fp32`, `bf16` or `fp64`",
+        key="precision",
+    ),
+    Option(
+        "config",
+        "a YAML file that says how a run, or each row of a suite, differs from the defaults",
+        type=Path,
+        default_text="none",
+        see="[a suite from a file](#a-suite-from-a-file)",
+    ),
+    Option(
+        "set",
+        "`key=value` for any key of `harness/config/schema.py`, such as `optimizer.learning_rate=1e-4`; several with "
+        "spaces between them",
+        type=list[str],
+        default_text="none",
+    ),
+    Option(
+        "results",
+        "the folder for records and tables",
+        type=Path,
+        default=Path("results"),
+        targets=("bench", "report", "gate"),
+    ),
+    Option(
+        "cache",
+        "the folder for downloads and stored features",
+        type=Path,
+        default=user_cache_path("ftbench", appauthor=False),
+        default_text="the user's cache folder",
+        targets=("bench", "report"),
+    ),
+    Option(
+        "force",
+        "run again what is done; otherwise a finished run is found by configuration, content hashes and code",
+        type=bool,
+        default=False,
+    ),
+    Option(
+        "save",
+        "keep the best classifier, by validation accuracy, in `RESULTS/classifier`",
+        type=bool,
+        default=False,
+        see="[using it](serving.md)",
+    ),
+    Option("quiet", "print the tables and what went wrong, no progress", type=bool, default=False),
+)
+
+
+def option_named(name: str) -> Option:
+    return next(option for option in OPTIONS if option.name == name)
+
+
+def options_of(target: str) -> list[Option]:
+    return [option for option in OPTIONS if target in option.targets]

@@ -1,0 +1,117 @@
+"""What commands print before and after their runs, beside the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.config.schema import RunConfig
+from harness.planning.plan import Plan
+from harness.report.analysis.comparison import groups
+from harness.report.analysis.published import print_published
+from harness.report.analysis.scaling import print_scaling
+from harness.report.files import write_tables
+from harness.report.table.sheet import WHOLE, View
+from harness.report.table.terminal import print_table
+from harness.results.record import Record
+from harness.results.store import Store, newest_of_each
+from harness.results.suites import SavedSuite, left_out
+
+
+def print_plan(console: Console, plan: Plan, finished: Sequence[str]) -> None:
+    """What each `auto` was resolved to and why, rows that are skipped, and runs that are done already."""
+    for what in ("model", "weights", "data", "precision"):
+        # Rows of a suite may differ; a baseline has a choice only for what it depends on.
+        chosen = {(_choice(run.config, what), run.choices[what]): None for run in plan.runs if what in run.choices}
+        for value, reason in chosen:
+            console.print(f"{what:>9}  [bold]{escape(value)}[/]  [dim]({escape(reason)})[/]", highlight=False)
+    for reason in dict.fromkeys(row.skipped for row in plan.rows if row.skipped):
+        names = ", ".join(row.name for row in plan.rows if row.skipped == reason)
+        console.print(f"[yellow]skipped: {escape(names)}[/] [dim]({escape(reason)})[/]", highlight=False)
+    for run_id in finished:
+        console.print(f"{escape(run_id)}: done before, not run again (FORCE=1 does)", highlight=False)
+
+
+def _choice(config: RunConfig, what: str) -> str:
+    match what:
+        case "model":
+            return config.model.name
+        case "weights":
+            return config.model.weights
+        case "data":
+            return config.data.name
+        case _:
+            return config.precision
+
+
+def print_warnings(console: Console, plan: Plan) -> None:
+    """Baselines that are left out, and strategies whose code comes from outside the harness."""
+    outside = [f"strategy {run.name} {run.source.warning}" for run in plan.runs if run.source.is_outside]
+    for warning in (*plan.left_out, *dict.fromkeys(outside)):
+        console.print(f"[yellow]{escape(warning)}[/]", highlight=False)
+
+
+def print_oom(console: Console, run_ids: Sequence[str]) -> None:
+    for run_id in run_ids:
+        console.print(f"[yellow]{escape(run_id)}: out of memory, the kernel killed it[/]", highlight=False)
+
+
+def print_results(
+    console: Console,
+    store: Store,
+    records: list[Record],
+    reference: str | None,
+    suites: Sequence[SavedSuite],
+    view: View = WHOLE,
+    quiet: bool = False,
+) -> None:
+    """Write the tables' files, and print the tables of `records` with what belongs below them."""
+    written, everything = write_tables(store, reference), store.all()
+    if records:
+        print_table(console, groups(newest_of_each(records), suites), store, reference, view)
+        print_scaling(console, newest_of_each(everything), records)
+    for suite in suites:
+        if suite.is_published:
+            print_published(console, suite, everything)
+    if len(records) == 1 and not quiet:
+        console.print(
+            "\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]; with plots: [bold]make report[/]",
+            highlight=False,
+        )
+    print_left_out(console, left_out(store))
+    if not quiet:
+        files = f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}."
+        console.print(files, highlight=False)
+
+
+def print_left_out(console: Console, problems: Sequence[str]) -> None:
+    """Records and suites that can't be read."""
+    for problem in problems:
+        console.print(f"[yellow]left out: {escape(problem)}[/]", highlight=False)
+
+
+def print_saved(console: Console, installed: tuple[Record, Path] | None) -> None:
+    """installed: the run whose classifier is saved, and in which folder; None where no run ended well."""
+    if installed is None:
+        return
+    best, folder = installed
+    console.print(
+        f"Saved the classifier of [bold]{escape(best.run_id)}[/], the best by accuracy on the validation texts; "
+        f'ask it: [bold]ftbench predict "a text" --classifier {escape(str(folder))}[/]',
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def print_missing(console: Console, missing: int, interrupted: bool) -> None:
+    """missing: the number of runs without a record."""
+    if interrupted:
+        console.print("[bold red]Interrupted.[/] The same command goes on with the runs that are missing.")
+    elif missing:
+        console.print(
+            f"[bold red]{missing} run(s) did not end: other machines were lost, or runs before them failed.[/] "
+            "The same command, on every machine, goes on."
+        )

@@ -1,0 +1,35 @@
+# Made from harness/config/options.py by `python -m tools.variables_reference`.
+
+BENCH_OPTIONS = \
+	$(call option,STRATEGY,strategy) \
+	$(call option,MODEL,model) \
+	$(call option,WEIGHTS,weights) \
+	$(call option,DATA,data) \
+	$(call option,READOUT,readout) \
+	$(call option,ENGINE,engine) \
+	$(call option,ZERO,zero) \
+	$(call option,NPROC,nproc) \
+	$(call option,NNODES,nnodes) \
+	$(call option,NODE_RANK,node-rank) \
+	$(call option,RDZV,rdzv) \
+	$(call option,HOSTFILE,hostfile) \
+	$(call option,SEEDS,seeds) \
+	$(call option,REFERENCE,reference) \
+	$(call option,TUNE,tune) \
+	$(call option,EPOCHS,epochs) \
+	$(call option,PRECISION,precision) \
+	$(call option,CONFIG,config) \
+	$(call option,SET,set) \
+	$(call option,RESULTS,results) \
+	$(call option,CACHE,cache) \
+	$(call flag,FORCE,force) \
+	$(call flag,SAVE,save) \
+	$(call flag,QUIET,quiet)
+
+REPORT_OPTIONS = \
+	$(call option,REFERENCE,reference) \
+	$(call option,RESULTS,results) \
+	$(call option,CACHE,cache)
+
+GATE_OPTIONS = \
+	$(call option,RESULTS,results)
