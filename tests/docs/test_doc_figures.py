@@ -1,4 +1,4 @@
-"""Extracts of results in the documents hold what the full tables in results/reference hold."""
+"""What the documents repeat is so: extracts equal the full tables in results/reference, named files exist."""
 
 from __future__ import annotations
 
@@ -47,3 +47,13 @@ def test_an_extract_equals_the_full_table(page: str, first: str, reference: str)
         cells = {"trained" if heading == "parameters" else heading: cell for heading, cell in row.items()}
         for heading in cells.keys() & full[name].keys() - {"strategy", "row"}:
             assert cells[heading] == full[name][heading], (name, heading)
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(
+        r"`((?:harness|strategies|tests|benchmarks|tools|configs)/[^`\s]*)`", page.read_text(encoding="utf-8")
+    )
+    assert not [path for path in named if not (ROOT / path).exists()]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_docs import BLOCK, PAGES, name_of
+from tests.docs.test_docs import BLOCK, name_of
 from tests.support.runs import ROOT
 from tools import draw_figures, record_reference
 
@@ -34,13 +34,6 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not file.exists() or (anchor and anchor not in anchors(file)):
             broken.append(target)
     assert not broken
-
-
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_files_of_the_code_exist(page: Path) -> None:
-    spans = re.findall(r"`([^`\s]+)`", BLOCK.sub("", page.read_text(encoding="utf-8")))
-    named = [span for span in spans if re.match(r"(harness|strategies|tests|benchmarks|tools|configs|docs)/", span)]
-    assert not [path for path in named if not (ROOT / path).exists()]
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
