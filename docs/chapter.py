@@ -1,7 +1,7 @@
 # %% [markdown]
 # Fine-tuning for classification, step by step: the textbook's chapter with the harness's own parts, on the embedded
-# mini model, so that it runs anywhere in about a minute: `python docs/chapter.py`. Editors that know `# %%` open it as
-# a notebook. `harness/experiment/run.py` does the same for every strategy, on any number of processes.
+# mini model, so it runs anywhere in about a minute: `python docs/chapter.py`. Editors that support `# %%` open it as a
+# notebook. `harness/experiment/run.py` does the same for every strategy, on any number of processes.
 
 # %%
 from pathlib import Path
@@ -35,7 +35,7 @@ RESULTS, CACHE = Path("results") / "chapter", Path("results") / "chapter" / "cac
 console = Console(width=None if Console().is_terminal else 160)
 
 # %% 1. A pretrained language model
-# It has learnt to predict the next token, and nothing else. This one has 0.9M parameters and knows one kind of message;
+# It is trained to predict the next token, nothing else. This one has 0.9M parameters and knows one kind of message;
 # with MODEL=gpt2 the harness does the same on 124M.
 
 model = model_of("mini", CACHE)
@@ -46,8 +46,8 @@ beginning = tokenizer.encode_ordinary(MINI_PROOF.prompt)
 print(f"The model goes on: {MINI_PROOF.prompt!r} -> {tokenizer.decode(continue_greedily(backbone, beginning, 4))!r}\n")
 
 # %% 2. The data set, and its split
-# 70% of the texts to train on, 10% to choose by, 20% to report on. Whether a message is spam depends on its word order:
-# who is asked to give before getting is being cheated.
+# 70% of the texts to train on, 10% to make choices on, 20% to report on. Whether a message is spam depends on its word
+# order: it is spam if somebody is asked to give before getting.
 
 dataset = load_dataset(DataConfig(name="synthetic"), CACHE)
 classes = dataset.source.classes
@@ -61,29 +61,29 @@ print(f"For instance ({label}): {text}\n")
 examples = encode_split(dataset.split, tokenizer, classes, Input(), backbone.context)
 print(f"{text[:24]!r}... is {examples['test'].token_ids[:8].tolist()}..., {examples['test'].lengths[0]} tokens\n")
 
-# %% 4. Asking it does not work
-# A language model can be asked: which class's name is the likeliest answer to a question about the text? One that was
-# pretrained on plain text does not follow instructions. Its answers are worth no more than a guess.
+# %% 4. Zero-shot classification does not work
+# A language model can be asked: which class's name is the likeliest answer to a question about the text? One that is
+# pretrained on plain text does not follow instructions, and its answers are no better than a guess.
 
 some = Part(dataset.split["validation"]["text"].tolist(), examples["validation"])
 task = Task(some, classes, RunConfig(precision="fp32"), weights_path, model, tokenizer, torch.device("cpu"))
 asked = measure(np.log(zero_shot.fit(task).probabilities(some)), some.examples.labels, classes)
-print(f"Asked for the class of each validation text, it is right in {asked.accuracy:.2%}\n")
+print(f"Zero-shot accuracy on the validation texts: {asked.accuracy:.2%}\n")
 
 # %% 5. A new head, and what is frozen
 # The output layer over the vocabulary is replaced by one with a row for each class. Only the last block, the final
-# LayerNorm and this head are trained. `split` cuts there: below the cut (the prefix) nothing ever changes.
+# LayerNorm and this head are trained. `split` cuts there; everything below the cut (the prefix) is frozen.
 
 SEED = 0
-torch.manual_seed(SEED)  # the head's weights are drawn
+torch.manual_seed(SEED)  # draws the head's weights
 strategy = Strategy(trainable=("block.-1", "final_norm"), readout="last")
 prefix, suffix = split(backbone, strategy, len(classes))
 parameters, trained = parameter_counts(prefix, suffix)
 print(f"Trained: {trained:,} of {parameters:,} parameters, from {prefix.boundary} upwards; the rest is frozen\n")
 
 # %% 6. Which token to read
-# Under the causal mask a token sees itself and those before it. Two texts that begin alike have the same logits at
-# their first token, whatever follows: only the last token has seen all of a text.
+# Under the causal mask a token sees itself and the tokens before it. Two texts with the same beginning have the same
+# logits at their first token, whatever follows: only the last token has seen the full text.
 
 first_words: dict[str, str] = {}
 for other in dataset.split["test"]["text"]:
@@ -100,8 +100,8 @@ with torch.no_grad():
 print()
 
 # %% 7. Loss and accuracy before training
-# An untrained head guesses. The loss is the cross-entropy at the token that is read, in nats: ln 2 = 0.69 is what
-# a coin would cost.
+# An untrained head guesses. The loss is the cross-entropy at the token that is read, in nats: ln 2 = 0.69 for a coin
+# toss.
 
 world = World(rank=0, size=1, device=torch.device("cpu"))
 prefix.place(world.device, "fp32")
@@ -124,8 +124,8 @@ def report(when: str) -> None:
 report("before")
 
 # %% 8. Training
-# Five epochs of batches of eight. The order depends on the seed alone. A step computes the loss of a batch, its
-# gradients in what is trained, and moves these parameters with AdamW.
+# Five epochs, batches of eight, in an order that depends on the seed alone. A step computes the loss of a batch and the
+# gradients of the trained parameters, and updates these with AdamW.
 
 training = TrainingConfig(epochs=5, batch_size=8)
 for epoch in range(training.epochs):
@@ -135,14 +135,14 @@ for epoch in range(training.epochs):
     print(f"epoch {epoch + 1}: validation loss {metrics.loss:.3f}, accuracy {metrics.accuracy:.2%}")
 
 # %% 9. Loss and accuracy after
-# No more than 97% is possible here on average: 3% of the labels are flipped.
+# At most 97% is possible here on average: 3% of the labels are flipped.
 
 report("after")
 engine.close()
 
 # %% 10. The other choices, side by side
-# What the head alone is worth, what the first token is, and what a rule gets without any model. `last_block` is what
-# was trained above. On what the table says, and how sure it is: docs/measuring.md and docs/statistics.md.
+# What the head alone is worth, what the first token is worth, and what a rule achieves without a model. `last_block` is
+# the model trained above. How to read the table: docs/measuring.md and docs/statistics.md.
 
 compared = ["head_only", "last_block", "first_token", "length_rule", "tfidf"]
 suite = load_suite(None, {"strategy": compared, "model.name": "mini", "data.name": "synthetic", "seed": [SEED]}, [])
