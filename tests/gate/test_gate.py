@@ -11,7 +11,6 @@ import pytest
 import torch
 import yaml
 
-from benchmarks.gate_errors import lowered, swollen
 from harness.errors import UserError
 from harness.gate import checks as gate_checks
 from harness.gate import measurement as gate
@@ -22,6 +21,7 @@ from harness.model.attention import Attended
 from harness.model.backbone import run_stages
 from harness.training import loop as train
 from harness.training.engines import ddp, optimizer
+from tools.simulated_regressions import lowered, swollen
 
 SEEDS, MESSAGES, STEPS = 5, 2_000, 400
 

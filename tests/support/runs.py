@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import psutil
 
-from benchmarks.processes import encoded
+from harness.config.schema import DataConfig
+from harness.data.dataset import load_dataset
+from harness.data.tokenizer import load_tokenizer
 from harness.results.record import Record
 
 ROOT = Path(__file__).parents[2]
@@ -29,8 +30,10 @@ def exchanged_parameters(record: Record) -> int:
     """Whose gradients ranks exchange: all trained ones of mini, but the 128 of each token that does not occur."""
     if record.strategy != "full":
         return record.model.trainable_parameters
-    parts = encoded("synthetic", "mini", record.config["data"]["size"]).values()
-    occurring = np.unique(np.concatenate([[0], *(part.token_ids for part in parts)]))
+    parts = load_dataset(DataConfig(name="synthetic", size=record.config["data"]["size"]), Path()).split.values()
+    tokenizer = load_tokenizer("mini", Path(), None)
+    rows = (ids for part in parts for ids in tokenizer.encode_ordinary_batch(part["text"].tolist()))
+    occurring = {0}.union(*rows)
     return record.model.trainable_parameters - 128 * (640 - len(occurring))
 
 
