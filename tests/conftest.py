@@ -22,6 +22,19 @@ from tests.support.runs import (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for `--dist loadgroup`, which does each group on one worker, in the order in which groups appear.
+
+    The tests of a module share its fixtures: one group. Those that start groups of processes would keep each other
+    waiting: one group too, and the first, as it takes longest.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "processes")
+
+
 @pytest.fixture
 def assets(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The mirror of GPT-2's vocabulary and the SMS Spam Collection; skips where there is none."""
