@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from tests.support.runs import (
     ROOT,
     assert_refused,
     command,
+    find_assets,
     records_below,
 )
 
@@ -38,11 +38,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def assets(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The mirror of GPT-2's vocabulary and the SMS Spam Collection; skips where there is none."""
-    for folder in (os.environ.get("FTBENCH_ASSETS"), ROOT.parent / "shared" / "assets"):
-        if folder and (Path(folder) / "tiktoken").is_dir():
-            monkeypatch.setenv("FTBENCH_ASSETS", str(folder))
-            return Path(folder)
-    pytest.skip("needs GPT-2's vocabulary and the SMS Spam Collection: set FTBENCH_ASSETS")
+    folder = find_assets()
+    if folder is None:
+        pytest.skip("needs GPT-2's vocabulary and the SMS Spam Collection: set FTBENCH_ASSETS")
+    monkeypatch.setenv("FTBENCH_ASSETS", str(folder))
+    return folder
 
 
 @pytest.fixture

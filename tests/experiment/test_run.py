@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
-from harness.results.record import SCHEMA_FILE, Record, json_schema
+from harness.results.record import SCHEMA_FILE, json_schema
+from harness.results.store import Store
 from harness.statistics import wilson_interval
 from tests.support.runs import curve_of
 
@@ -88,13 +89,17 @@ def test_the_curve_tells_how_much_of_each_batch_was_right(run_here: Callable, tm
     assert last_epoch.mean() == pytest.approx(record.metrics.train.accuracy)  # nothing was learnt meanwhile
 
 
-def test_a_finished_run_is_found_and_told(ftbench: Callable) -> None:
+def test_a_finished_run_is_not_run_again_but_shown(run_cli: Callable, tmp_path: Path) -> None:
     arguments = ["run", "--model", "mini", "--data", "synthetic", "--epochs", "0", "--set", "data.size=50"]
-    assert "not run again" not in ftbench(*arguments).stdout
-    second = ftbench(*arguments)
-    assert second.returncode == 0
-    assert "done before, not run again (FORCE=1 does)" in second.stdout
-    assert "last_block" in second.stdout.splitlines()[-1] or "last_block" in second.stdout
+    arguments += ["--cache", str(tmp_path / "cache")]
+    assert "not run again" not in run_cli(*arguments)[1]
+    store = Store(tmp_path / "results")
+    (record,) = store.all()
+    code, out, _ = run_cli(*arguments)
+    assert code == 0
+    assert "done before, not run again (FORCE=1 does)" in out
+    assert f"{100 * record.metrics.test.accuracy:.2f} [" in out, "its row of the table"
+    assert store.all() == [record]
 
 
 def test_a_readout_that_is_overridden_is_recorded_and_shown(run_here: Callable, tmp_path: Path) -> None:
@@ -113,5 +118,4 @@ def test_variables_of_a_cluster_are_no_group_that_was_asked_for(run_here: Callab
 def test_no_secret_of_the_environment_is_recorded(run_here: Callable, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
     (record,) = run_here(strategy=["head_only"], training__epochs=0)
-    assert isinstance(record, Record)
     assert "hf_very_secret" not in (tmp_path / "results" / "runs" / record.run_id / "record.json").read_text()

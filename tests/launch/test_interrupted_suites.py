@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.progress.observers import LOG
 from harness.results.store import Store
-from tests.support.runs import ROOT, command, workers_of
+from tests.support.runs import PROCESSES, ROOT, command, workers_of
+
+pytestmark = PROCESSES
 
 
 def _start_long_suite(folder: Path, *arguments: str) -> tuple[subprocess.Popen, Path]:
@@ -24,10 +27,11 @@ def _start_long_suite(folder: Path, *arguments: str) -> tuple[subprocess.Popen, 
         text=True,
         cwd=ROOT,
     )
-    for line in process.stdout:
-        if "[1/2]" in line:
-            break
-    time.sleep(2)
+    log, deadline = folder / "results" / LOG, time.monotonic() + 60
+    while not (log.exists() and "\tphase\ttrain" in log.read_text()):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline, "no training within a minute"
+        time.sleep(0.02)
     return process, folder / "results"
 
 
@@ -44,7 +48,6 @@ def test_ctrl_c_leaves_a_record(tmp_path: Path, ranks: str) -> None:
 
 def test_a_killed_rank_ends_its_run_and_a_new_group_goes_on(tmp_path: Path) -> None:
     process, results = _start_long_suite(tmp_path, "--nproc", "2", "--set", "engine.restarts=0")
-
     os.kill(workers_of(process)[-1].pid, signal.SIGKILL)
     for line in process.stdout:
         if "[2/2]" in line:
