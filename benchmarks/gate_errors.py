@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +24,12 @@ from rich.table import Table
 from harness.config.suite import load_suite
 from harness.gate import measurement as gate
 from harness.gate.checks import alarms, compare, farthest
-from harness.gate.measurement import Cost, Measurement, Run
+from harness.gate.measurement import Cost, Measurement
 from harness.launch.launcher import launch
 from harness.planning.plan import Plan
 from harness.results.record import Record
 from harness.results.store import Store
+from tools.simulated_regressions import lowered, swollen
 
 POOL = Path("results") / "gate_errors"
 RERUNS = 3000
@@ -43,7 +44,6 @@ VARIANTS = {
     "no vector instructions": {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
 }
 BASE = "one thread"
-FALL, GROWTH = 0.03, 1.2
 
 
 @dataclass(frozen=True)
@@ -118,24 +118,6 @@ def _together(seeds: Sequence[Measurement], pool: Pool, random: np.random.Genera
     drawn = random.integers(len(pool.costs), size=gate.COST_PROCESSES)
     costs = [cost for number in drawn for cost in pool.costs[number]]
     return seeds[0].model_copy(update={"runs": [run for one in seeds for run in one.runs], "costs": costs})
-
-
-def lowered(measured: Measurement, strategies: Iterable[str], random: np.random.Generator) -> Measurement:
-    """Each right answer of `strategies` turned wrong with the chance that lowers their accuracy by FALL on average."""
-    runs = [_lowered(run, random) if run.strategy in strategies else run for run in measured.runs]
-    return measured.model_copy(update={"runs": runs})
-
-
-def _lowered(run: Run, random: np.random.Generator) -> Run:
-    right = run.answers()
-    right &= random.random(len(right)) >= FALL / right.mean()
-    return run.model_copy(update={"correct": np.packbits(right).tobytes().hex()})
-
-
-def swollen(measured: Measurement) -> Measurement:
-    """With GROWTH times the memory."""
-    costs = [cost.model_copy(update={"memory": GROWTH * cost.memory}) for cost in measured.costs]
-    return measured.model_copy(update={"costs": costs})
 
 
 def other_seeds(pool: Pool, random: np.random.Generator) -> tuple[Measurement, Measurement]:

@@ -33,7 +33,7 @@ from harness.data.downloads import NotAvailable
 from harness.measure.flops import forward_flops, training_flops
 from harness.model.gpt2 import SHAPES
 from harness.results.record import Record
-from tests.support.wheel_models import DECODER, fetch_models
+from tools.wheel_models import DECODER, fetch_models
 
 FULL = bool(os.environ.get("FTBENCH_PERF_FULL"))
 ROUNDS = int(os.environ.get("FTBENCH_PERF_ROUNDS", "1" if FULL else "2"))

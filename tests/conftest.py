@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -18,18 +17,32 @@ from tests.support.runs import (
     ROOT,
     assert_refused,
     command,
+    find_assets,
     records_below,
 )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for `--dist loadgroup`, which does each group on one worker, in the order in which groups appear.
+
+    The tests of a module share its fixtures: one group. Those that start groups of processes would keep each other
+    waiting: one group too, and the first, as it takes longest.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "processes")
 
 
 @pytest.fixture
 def assets(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The mirror of GPT-2's vocabulary and the SMS Spam Collection; skips where there is none."""
-    for folder in (os.environ.get("FTBENCH_ASSETS"), ROOT.parent / "shared" / "assets"):
-        if folder and (Path(folder) / "tiktoken").is_dir():
-            monkeypatch.setenv("FTBENCH_ASSETS", str(folder))
-            return Path(folder)
-    pytest.skip("needs GPT-2's vocabulary and the SMS Spam Collection: set FTBENCH_ASSETS")
+    folder = find_assets()
+    if folder is None:
+        pytest.skip("needs GPT-2's vocabulary and the SMS Spam Collection: set FTBENCH_ASSETS")
+    monkeypatch.setenv("FTBENCH_ASSETS", str(folder))
+    return folder
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_docs import BLOCK, name_of
+from tests.support.documents import BLOCK, name_of
 from tests.support.runs import ROOT
 from tools import draw_figures, record_reference
 

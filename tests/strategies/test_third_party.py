@@ -18,7 +18,7 @@ from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.split import parameter_counts, split
 from harness.planning.plan import resolve
 from harness.results.store import Store
-from tests.planning.test_strategies import EXPECTED
+from tests.strategies.test_built_in import EXPECTED
 
 OWN = '''"""Only the biases."""
 

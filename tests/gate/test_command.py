@@ -1,0 +1,51 @@
+"""The command, on a suite of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.gate import checks as gate_checks
+from harness.gate import measurement as gate
+from harness.gate import reference as gate_reference
+from tests.support.gate_suite import use_suite
+
+
+def test_the_command_updates_compares_alarms_and_refuses(
+    run_cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_suite(monkeypatch, tmp_path, 400, 2, ["head_only"])
+    assert run_cli("gate")[0] == 2, "no reference"
+    assert run_cli("gate", "--update", "")[0] == 2
+    assert run_cli("gate", "--update", "a test")[0] == 0
+    monkeypatch.setattr(gate_checks, "LEAST_SPEED", 0.01)  # a busy machine is no subject of this test
+    monkeypatch.setattr(gate_checks, "MOST_MEMORY", 100.0)
+    code, out, _ = run_cli("gate")
+    assert (code, "No regression" in out) == (0, True)
+    assert json.loads((tmp_path / "results" / "gate.json").read_text())["alarm"] is False
+
+    path = tmp_path / "reference" / "reference.json"
+    content = path.read_text()
+    path.write_text(content.replace('"trainable_parameters": 258', '"trainable_parameters": 257'))
+    code, out, _ = run_cli("gate")
+    assert (code, "Regression: parameters of head_only" in out) == (1, True)
+    assert json.loads((tmp_path / "results" / "gate.json").read_text())["alarm"] is True
+    assert "| parameters | head_only | 257 | 258 |" in (tmp_path / "results" / "gate.md").read_text()
+
+    path.write_text(content.replace('"epochs": 20', '"epochs": 7'))
+    code, _, told = run_cli("gate")
+    assert (code, "training.epochs: reference 7; now 20" in told) == (2, True)
+
+
+def test_the_committed_reference_fits_its_suite() -> None:
+    reference = gate_reference.read_reference(gate_reference.REFERENCE)
+    suite = yaml.safe_load(gate.SUITE.read_text())
+    assert {(run.strategy, run.seed) for run in reference.runs} == {
+        (row["strategy"], seed) for row in suite["rows"] for seed in suite["seed"]
+    }
+    assert min(run.messages for run in reference.runs) >= 2_000
+    assert (gate_reference.REFERENCE / "reference.json").stat().st_size < 500_000

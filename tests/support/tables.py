@@ -1,0 +1,27 @@
+"""The table as a test reads it."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from harness.report.analysis.comparison import Group, compare, groups
+from harness.report.table.columns import columns, rows
+from harness.report.table.terminal import print_table
+from harness.results.record import Record
+from harness.results.store import Store
+
+
+def printed(records: list[Record], width: int, store: Store) -> str:
+    """In a terminal of that width."""
+    console = Console(file=io.StringIO(), width=width)
+    print_table(console, groups(records), store)
+    return console.file.getvalue()
+
+
+def cells_of(records: list[Record], store: Store) -> list[dict[str, str]]:
+    """Of each row its cells by title."""
+    entries = compare(Group(records), store)
+    titles = [column.title for column in columns(entries)]
+    return [dict(zip(titles, row.cells, strict=True)) for row in rows(entries)]
