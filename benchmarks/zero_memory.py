@@ -28,7 +28,7 @@ import strategies
 from harness.config.schema import EngineConfig, OptimizerConfig
 from harness.distributed.process_group import connect, disconnect
 from harness.measure.memory import MemoryMeter
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.model.split import split
 from harness.model.weights import RandomWeights, filled_backbone
 from harness.training.engines.deepspeed import DeepSpeedEngine
@@ -78,7 +78,7 @@ def measure(stage: int) -> None:
 
 
 def _micro_batch() -> MicroBatch:
-    rows = Rows.packed(np.array([12]))
+    rows = PackedBatch.packed(np.array([12]))
     return MicroBatch(rows.pack(torch.arange(12)), rows, torch.tensor([1]), torch.ones(1))
 
 

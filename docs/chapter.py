@@ -23,7 +23,7 @@ from harness.distributed.process_group import World
 from harness.features.features import Computed
 from harness.model.continuation import MINI_PROOF, continue_greedily
 from harness.model.models import model_of
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.model.split import parameter_counts, split
 from harness.planning.resolve import resolve_model
 from harness.results.record import Metrics
@@ -93,7 +93,7 @@ for other in dataset.split["test"]["text"]:
 with torch.no_grad():
     for one in (twin, other):
         ids = torch.tensor(tokenizer.encode_ordinary(one))
-        hidden = backbone(ids, Rows.padded(ids.new_tensor([len(ids)]).numpy(), len(ids)))
+        hidden = backbone(ids, PackedBatch.padded(ids.new_tensor([len(ids)]).numpy(), len(ids)))
         logits = suffix.head(hidden)
         first, last = ([f"{value:+.4f}" for value in logits[position].tolist()] for position in (0, -1))
         print(f"{one[:40]!r}...: at the first token {', '.join(first)}; at the last {', '.join(last)}")

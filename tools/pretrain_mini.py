@@ -28,7 +28,7 @@ from harness.config.schema import ModelConfig
 from harness.data.synthetic import STREAM_SEED, conversations
 from harness.data.tokenizer import load_tokenizer
 from harness.model.gpt2 import GPT2
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.model.weights import MINI_CHECKPOINT, filled_backbone, published_tensors, weights_of
 
 HELD_OUT_SEED = STREAM_SEED + 1
@@ -76,7 +76,7 @@ def nats_per_conversation(backbone: GPT2, count: int) -> float:
 def nats(backbone: GPT2, conversations: list[list[int]]) -> tuple[Tensor, int]:
     """The summed cross-entropy of the tokens behind each row's first, end-of-text included, and their number."""
     end_of_text = backbone.shape.vocabulary - 1
-    rows = Rows.packed(np.array([len(row) for row in conversations]))
+    rows = PackedBatch.packed(np.array([len(row) for row in conversations]))
     token_ids = torch.tensor(list(chain(*conversations)))
     expected = torch.tensor([token for row in conversations for token in (*row[1:], end_of_text)])
     hidden = backbone(rows.pack(token_ids), rows)[: len(expected)]

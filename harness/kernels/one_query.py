@@ -2,7 +2,9 @@
 
 One query of a row needs no keys and values either. A head's key of hidden state h is K h + b, so that its product with
 query q is (K' q) . h + q . b: each query goes through K once, instead of every token. And the weighted mean of the
-values V h + c is V applied to the weighted mean of the h, plus c. The same numbers but for rounding.
+values V h + c is V applied to the weighted mean of the h, plus c. In the same way the norm before them scales and
+shifts queries and means instead of each token, so that above a frozen prefix no token needs a gradient: that saves
+memory. The same numbers but for rounding.
 """
 
 from __future__ import annotations
@@ -40,20 +42,21 @@ class OneQueryBlock(ReadingBlock, GPT2Block):
     @classmethod
     def of(cls, module: nn.Module) -> Self:
         block = super().of(module)
-        block.attention = one_query_attention(block.attention)
+        block.attention = one_query_attention(block.attention, block.attention_norm)
         return block
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         hidden, batch = batch.unshared(hidden)
         read_at = read_indices(batch, self.position)
-        residual = hidden[read_at] + self.attention(self.attention_norm(hidden), batch, read_at)
+        residual = hidden[read_at] + self.attention(hidden, self.attention_norm, batch, read_at)
         return residual + self.mlp(self.mlp_norm(residual))
 
 
-def one_query_attention(attention: nn.Module) -> OneQueryAttention:
-    """Without keys and values where they are plain matrices; an adapter, or a strategy that builds, may have put
-    something else in their place."""
-    without_keys = type(attention.key) is nn.Linear and type(attention.value) is nn.Linear
+def one_query_attention(attention: nn.Module, norm: nn.Module) -> OneQueryAttention:
+    """Without keys and values where they are plain matrices behind a plain norm; an adapter, or a strategy that builds,
+    may have put something else in their place."""
+    types = [type(part) for part in (norm, attention.key, attention.value)]
+    without_keys = types == [nn.LayerNorm, nn.Linear, nn.Linear]
     return (KeylessAttention if without_keys else OneQueryAttention).of(attention)
 
 
@@ -62,9 +65,10 @@ class OneQueryAttention(Kernel, SelfAttention):
 
     replaces = SelfAttention
 
-    def forward(self, hidden: Tensor, batch: PackedBatch, read_at: Tensor) -> Tensor:
-        """[tokens, hidden] -> [rows, hidden] at the tokens `read_at` ([rows], one of each row)."""
-        query, key, value = self.query(hidden[read_at]), self.key(hidden), self.value(hidden)
+    def forward(self, hidden: Tensor, norm: nn.Module, batch: PackedBatch, read_at: Tensor) -> Tensor:
+        """hidden: [tokens, hidden], before `norm` -> [rows, hidden] at the tokens `read_at` ([rows], one of each)."""
+        normalized = norm(hidden)
+        query, key, value = self.query(normalized[read_at]), self.key(normalized), self.value(normalized)
         return self.output(attend_at(read_at, query, key, value, self.heads, batch, self.attend.causal))
 
 
@@ -78,16 +82,18 @@ class KeylessAttention(OneQueryAttention):
         attention.value = MeansThroughValue.of(attention.value)
         return attention
 
-    def forward(self, hidden: Tensor, batch: PackedBatch, read_at: Tensor) -> Tensor:
-        query = self.query(hidden[read_at]).to(hidden.dtype).unflatten(1, (self.heads, -1))
+    def forward(self, hidden: Tensor, norm: nn.Module, batch: PackedBatch, read_at: Tensor) -> Tensor:
+        assert isinstance(norm, nn.LayerNorm), "`one_query_attention` asks for it"
+        query = self.query(norm(hidden[read_at])).to(hidden.dtype).unflatten(1, (self.heads, -1))
         # So little needs no bfloat16.
         with torch.autocast(hidden.device.type, enabled=False):
-            rectangle = batch.rectangle(hidden)
+            rectangle = batch.rectangle(F.layer_norm(hidden, norm.normalized_shape, eps=norm.eps))
             through, constant = self.key(query)
-            products = through @ rectangle.transpose(1, 2) + constant
+            constant = constant + (through * norm.bias).sum(dim=-1, keepdim=True)
+            products = (through * norm.weight) @ rectangle.transpose(1, 2) + constant
             seen = visible(batch, (read_at - batch.starts)[:, None, None], self.attend.causal, window=None)
             weights = (products / math.sqrt(query.shape[-1])).masked_fill(~seen, -math.inf).softmax(dim=-1)
-            means = self.value(weights @ rectangle)
+            means = self.value(weights @ rectangle * norm.weight + norm.bias)
         return self.output(means)
 
 

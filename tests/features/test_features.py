@@ -20,7 +20,8 @@ from harness.config.schema import Precision
 from harness.data.encoding import Examples
 from harness.distributed.process_group import World
 from harness.features.features import Computed, Features
-from harness.features.store import FeatureStore
+from harness.features.loader import PrefixLoader
+from harness.features.store import FeatureReport, FeatureStore
 from harness.model.backbone import Stage
 from harness.model.split import Prefix, split
 from harness.model.weights import RandomWeights, empty_backbone
@@ -52,20 +53,16 @@ def open_store(
     limit_bytes: int = 10**9,
     change: Callable[[Prefix], None] | None = None,
     precision: Precision = "fp32",
-) -> tuple[dict[str, Features], FeatureStore, Prefix]:
+) -> tuple[dict[str, Features], FeatureReport, Prefix]:
     backbone, weights = empty_backbone("mini"), RandomWeights("gpt2", seed)
     prefix, _ = split(backbone, strategy, classes=2)
     if change:
         weights.fill(backbone, prefix.names)
         change(prefix)
 
-    def load() -> None:
-        if not change:
-            weights.fill(backbone, prefix.names)
-        prefix.place(CPU, precision)
-
-    store = FeatureStore(folder, limit_bytes, World(0, 1, CPU), precision, None, "", load)
-    return store.open(prefix, examples, backbone.shape.hidden), store, prefix
+    fill = None if change else lambda stage: weights.fill(backbone, [stage])
+    loader, store = PrefixLoader(prefix, fill, CPU, precision), FeatureStore(folder, limit_bytes, World(0, 1, CPU))
+    return *store.open(loader, examples, backbone.shape.hidden, recipe=None), prefix
 
 
 PARTS = {"train": examples_of([[5, 6, 7], [1], [5, 6, 7], [9] * 40]), "test": examples_of([[5, 6, 7], [2, 3]])}
@@ -75,7 +72,7 @@ PARTS = {"train": examples_of([[5, 6, 7], [1], [5, 6, 7], [9] * 40]), "test": ex
 def test_stored_features_are_what_the_prefix_computes(tmp_path: Path, name: str) -> None:
     strategy = strategies.load(name).strategy
     stored, store, _ = open_store(tmp_path, strategy, PARTS)
-    assert store.report.told is None
+    assert store.not_stored is None
     computed, _, _ = open_store(tmp_path, strategy, PARTS, limit_bytes=0)
     for part in PARTS:
         numbers = np.arange(len(PARTS[part]))[::-1].copy()
@@ -88,14 +85,14 @@ def test_stored_features_are_what_the_prefix_computes(tmp_path: Path, name: str)
 def test_each_distinct_text_is_computed_once_and_then_never_again(tmp_path: Path) -> None:
     strategy = strategies.load("last_block").strategy
     _, first, prefix = open_store(tmp_path, strategy, PARTS)
-    assert (first.report.computed_tokens, first.report.reused_tokens) == (3 + 1 + 40 + 2, 0)
+    assert (first.computed_tokens, first.reused_tokens) == (3 + 1 + 40 + 2, 0)
     assert all(parameter.is_meta for parameter in prefix.parameters()), "the prefix's memory is given back"
     _, second, _ = open_store(tmp_path, strategy, {"test": PARTS["test"], "train": PARTS["train"]})
-    assert (second.report.computed_tokens, second.report.reused_tokens) == (0, 46)
+    assert (second.computed_tokens, second.reused_tokens) == (0, 46)
     _, other_boundary, _ = open_store(tmp_path, strategies.load("last_two_blocks").strategy, PARTS)
     _, other_weights, _ = open_store(tmp_path, strategy, PARTS, seed=1)
     _, other_mask, _ = open_store(tmp_path, strategies.load("no_causal_mask").strategy, PARTS)
-    assert min(store.report.computed_tokens for store in (other_boundary, other_weights, other_mask)) > 0
+    assert min(store.computed_tokens for store in (other_boundary, other_weights, other_mask)) > 0
 
 
 def test_a_longer_prefix_goes_on_from_the_features_of_a_shorter_one(tmp_path: Path) -> None:
@@ -104,7 +101,7 @@ def test_a_longer_prefix_goes_on_from_the_features_of_a_shorter_one(tmp_path: Pa
         going_on, store, _ = open_store(tmp_path / "shared", strategy, PARTS)
         anew, _, _ = open_store(tmp_path / name, strategy, PARTS)
         reused = 0 if name == "last_two_blocks" else 46
-        assert (store.report.computed_tokens, store.report.reused_tokens) == (46, reused)
+        assert (store.computed_tokens, store.reused_tokens) == (46, reused)
         for part in PARTS:
             numbers = np.arange(len(PARTS[part]))
             assert torch.equal(going_on[part].batch(numbers)[0], anew[part].batch(numbers)[0]), "the same bits"
@@ -127,7 +124,7 @@ def test_a_shorter_prefix_of_other_weights_or_another_mask_is_no_beginning(tmp_p
     open_store(tmp_path, strategies.load("no_causal_mask").strategy, PARTS)
     open_store(tmp_path, strategies.load("last_block").strategy, {"train": PARTS["train"]})
     _, store, _ = open_store(tmp_path, head_only, PARTS)
-    assert (store.report.computed_tokens, store.report.reused_tokens) == (46, 0)
+    assert (store.computed_tokens, store.reused_tokens) == (46, 0)
 
 
 def test_a_suite_does_short_prefixes_first(run_here: Callable) -> None:
@@ -186,7 +183,7 @@ def _append(stage: torch.nn.Module) -> Callable[[Prefix], None]:
 )
 def test_features_that_would_be_wrong_are_refused_and_told(tmp_path: Path, change: Callable, told: str) -> None:
     features, store, prefix = open_store(tmp_path, Strategy(trainable=("block.-1",)), PARTS, change=change)
-    assert told in store.report.told
+    assert told in store.not_stored
     assert isinstance(features["train"], Computed)
     assert not any(parameter.is_meta for parameter in prefix.parameters())
     assert [path for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
@@ -195,12 +192,12 @@ def test_features_that_would_be_wrong_are_refused_and_told(tmp_path: Path, chang
 def test_what_is_not_cacheable_or_too_large_or_can_not_be_written_is_computed_each_time(tmp_path: Path) -> None:
     strategy = Strategy(trainable=("block.-1",))
     _, declared, _ = open_store(tmp_path, Strategy(trainable=("block.-1",), cacheable=False), PARTS)
-    assert "not cacheable" in declared.report.told
+    assert "not cacheable" in declared.not_stored
     _, limited, _ = open_store(tmp_path, strategy, PARTS, limit_bytes=1000)
-    assert "features.limit_gigabytes" in limited.report.told
+    assert "features.limit_gigabytes" in limited.not_stored
     (tmp_path / "file").write_text("")
     _, unwritable, _ = open_store(tmp_path / "file" / "below", strategy, PARTS)
-    assert "can't be written" in unwritable.report.told
+    assert "can't be written" in unwritable.not_stored
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +206,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     _, store, _ = open_store(tmp_path, Strategy(trainable=("block.-1",)), PARTS)
-    assert "No space left on device" in store.report.told
+    assert "No space left on device" in store.not_stored
     assert [path for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
 
@@ -222,7 +219,7 @@ def test_the_least_recently_used_features_make_room(tmp_path: Path) -> None:
         open_store(tmp_path, strategy, PARTS, seed=0, limit_bytes=2 * size)  # seed 0 stays in use
         _age(tmp_path)
     assert len(list(tmp_path.glob("*.features"))) == 2
-    assert open_store(tmp_path, strategy, PARTS, seed=0)[1].report.computed_tokens == 0
+    assert open_store(tmp_path, strategy, PARTS, seed=0)[1].computed_tokens == 0
 
 
 def _age(folder: Path) -> None:

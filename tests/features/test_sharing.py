@@ -14,8 +14,10 @@ from hypothesis import given, settings
 import strategies
 from harness.config.strategy import Readout, Strategy
 from harness.features.distinct import DistinctRows
+from harness.kernels.shared_beginnings import SharedBeginnings
 from harness.model.gpt2 import GPT2
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
+from harness.model.split import PrefixFacts
 from harness.model.weights import RandomWeights, filled_backbone
 from tests.features.test_features import examples_of, open_store
 
@@ -23,6 +25,7 @@ from tests.features.test_features import examples_of, open_store
 texts = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=20)
 few = settings(max_examples=60, deadline=None)
 
+CAUSAL = PrefixFacts("head", reads=None, cacheable=True, causal=True)
 TOGETHER = 1000  # more tokens than those texts have: one chunk
 
 ALIKE = [[7, 8, 9, 1], [7, 8, 9, 2, 3], [7, 8], [4, 5, 6], [7, 8, 9, 2, 3, 5, 5]]
@@ -37,8 +40,8 @@ def _tokens(row: bytes) -> list[int]:
 @given(texts, st.integers(1, 60), st.booleans())
 @few
 def test_chunks_hold_each_distinct_row_once(rows: list[list[int]], tokens: int, causal: bool) -> None:
-    distinct = DistinctRows.of({"all": examples_of(rows)}, one_token=False, causal=causal, tokens=tokens)
-    assert [_tokens(distinct.rows[number]) for number in distinct.numbers["all"]] == rows
+    distinct = DistinctRows.of({"all": examples_of(rows)}, PrefixFacts("head", None, True, causal), tokens=tokens)
+    assert [_tokens(distinct.rows[number]) for number in distinct.indices["all"]] == rows
     found, computed = [], 0
     for chunk in distinct.chunks:
         own = distinct.token_lengths[chunk] - distinct.shared[chunk]
@@ -58,8 +61,8 @@ def test_chunks_hold_each_distinct_row_once(rows: list[list[int]], tokens: int, 
 @few
 def test_what_is_packed_comes_back(rows: list[list[int]]) -> None:
     """A token's beginning stands for its hidden state, which depends on nothing else."""
-    distinct = DistinctRows.of({"all": examples_of(rows)}, one_token=False, causal=True, tokens=TOGETHER)
-    sharing = Rows.sharing(distinct.token_lengths, distinct.shared)
+    distinct = DistinctRows.of({"all": examples_of(rows)}, CAUSAL, tokens=TOGETHER)
+    sharing = SharedBeginnings.of(distinct.token_lengths, distinct.shared)
     each = list(map(_tokens, distinct.rows))
     states = torch.tensor([hash(tuple(row[: end + 1])) for row in each for end in range(len(row))])
     packed = sharing.pack(states)
@@ -70,20 +73,20 @@ def test_what_is_packed_comes_back(rows: list[list[int]]) -> None:
     )
     rectangle = sharing.rectangle(packed[:, None])
     assert torch.equal(sharing.flatten(rectangle)[:, 0], packed)
-    alone, apart = sharing.apart(packed)
-    assert (apart.sources, apart.unpack(alone).tolist()) == (None, states.tolist())
+    alone, unshared = sharing.unshared(packed)
+    assert (type(unshared), unshared.unpack(alone).tolist()) == (PackedBatch, states.tolist())
 
 
 @given(texts)
 @settings(max_examples=15, deadline=None)
 def test_hidden_states_are_those_of_each_row_alone(rows: list[list[int]]) -> None:
     backbone = filled_backbone("mini", RandomWeights("gpt2", 0)).double()
-    distinct = DistinctRows.of({"all": examples_of(rows)}, one_token=False, causal=True, tokens=TOGETHER)
-    sharing = Rows.sharing(distinct.token_lengths, distinct.shared)
+    distinct = DistinctRows.of({"all": examples_of(rows)}, CAUSAL, tokens=TOGETHER)
+    sharing = SharedBeginnings.of(distinct.token_lengths, distinct.shared)
     ids = [torch.tensor(_tokens(row)) for row in distinct.rows]
     with torch.no_grad():
         together = sharing.unpack(backbone(sharing.pack(torch.cat(ids)), sharing))
-        alone = [backbone(row, Rows.padded(np.array([len(row)]), len(row))) for row in ids]
+        alone = [backbone(row, PackedBatch.padded(np.array([len(row)]), len(row))) for row in ids]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-12, rtol=0)
 
 
@@ -92,7 +95,7 @@ def test_hidden_states_are_those_of_each_row_alone(rows: list[list[int]]) -> Non
 def test_features_are_what_each_text_gives_alone(tmp_path: Path, readout: Readout, trainable: tuple[str, ...]) -> None:
     strategy = Strategy(trainable=trainable, readout=readout)
     stored, store, _ = open_store(tmp_path, strategy, PARTS)
-    assert store.report.computed_tokens == OF_THEIR_OWN
+    assert store.computed_tokens == OF_THEIR_OWN
     alone, _, _ = open_store(tmp_path, strategy, PARTS, limit_bytes=0)
     for name, part in PARTS.items():
         for number in range(len(part)):
@@ -104,16 +107,16 @@ def test_features_are_what_each_text_gives_alone(tmp_path: Path, readout: Readou
 def test_nothing_is_shared_where_tokens_see_what_follows(tmp_path: Path) -> None:
     for name in ("no_causal_mask", "head_only"):
         _, store, _ = open_store(tmp_path, strategies.load(name).strategy, PARTS)
-        assert (store.report.computed_tokens == OF_THEIR_OWN) == (name == "head_only")
+        assert (store.computed_tokens == OF_THEIR_OWN) == (name == "head_only")
 
 
 def test_nothing_is_shared_where_code_of_a_third_party_builds_the_prefix(tmp_path: Path) -> None:
     def build(backbone: GPT2) -> None:
-        backbone.blocks[0].attention.causal = False
+        backbone.blocks[0].attention.attend.causal = False
         backbone.blocks[-1].requires_grad_(True)
 
     seeing, store, _ = open_store(tmp_path, Strategy(build=build), PARTS)
-    assert store.report.computed_tokens == sum(map(len, ALIKE))
+    assert store.computed_tokens == sum(map(len, ALIKE))
     blind, _, _ = open_store(tmp_path, strategies.load("last_block").strategy, PARTS)
     assert not torch.allclose(seeing["train"].batch(np.array([0]))[0], blind["train"].batch(np.array([0]))[0])
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import strategies
 from harness.config.schema import OptimizerConfig
-from harness.kernels.occurring_tokens import OccurringTokens, leave_out_tokens
+from harness.kernels.occurring_tokens import OccurringTokens, train_occurring_tokens
 from harness.model.split import Suffix, split
 from harness.model.weights import RandomWeights, filled_backbone
 from harness.results.record import Record
@@ -26,19 +26,20 @@ def _suffix(name: str) -> Suffix:
     return split(filled_backbone("mini", RandomWeights("gpt2", 0)), strategies.load(name).strategy, classes=2)[1]
 
 
-def test_they_are_left_out_where_the_embedding_is_trained() -> None:
+def test_they_are_full_table_where_the_embedding_is_trained() -> None:
     whole, short = _suffix("full"), _suffix("full")
-    left_out = leave_out_tokens(short, PARTS)
-    assert left_out.ids.tolist() == [0, 5, 6, 7, 9, 300]
+    full_table = train_occurring_tokens(short, PARTS)
+    assert full_table.ids.tolist() == [0, 5, 6, 7, 9, 300]
     parameters, of_whole = dict(short.named_parameters()), dict(whole.named_parameters())
     assert list(parameters) == list(of_whole)
     assert parameters[TOKEN].requires_grad
-    assert torch.equal(parameters[TOKEN], of_whole[TOKEN][left_out.ids])
+    assert torch.equal(parameters[TOKEN], of_whole[TOKEN][full_table.ids])
     assert isinstance(short.stages[0].token, OccurringTokens)
-    assert torch.equal(left_out.whole(parameters, OptimizerConfig(learning_rate=1e-3), steps=0)[TOKEN], of_whole[TOKEN])
+    complete = full_table.complete(parameters, OptimizerConfig(learning_rate=1e-3), steps=0)
+    assert torch.equal(complete[TOKEN], of_whole[TOKEN])
     for name in ("last_block", "lora"):
         suffix = _suffix(name)
-        assert leave_out_tokens(suffix, PARTS) is None
+        assert train_occurring_tokens(suffix, PARTS) is None
         assert suffix.names[0] != "embeddings" or type(suffix.stages[0].token) is torch.nn.Embedding
 
 
@@ -75,7 +76,7 @@ def test_their_losses_are_the_same(run_here: Callable, tmp_path: Path) -> None:
     (record,) = run_here(**options)
     losses = (tmp_path / "results" / "runs" / record.run_id / "losses.csv").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.experiment.run.leave_out_tokens", lambda suffix, examples: None)
+        patch.setattr("harness.experiment.run.train_occurring_tokens", lambda suffix, examples: None)
         (again,) = run_here(results="whole", **options)
     assert (tmp_path / "whole" / "runs" / again.run_id / "losses.csv").read_bytes() == losses
     assert np.isfinite(record.metrics.test.loss)

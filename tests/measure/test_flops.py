@@ -12,9 +12,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import strategies
+from harness import kernels
 from harness.measure.flops import forward_flops, training_flops
 from harness.model.gpt2 import GPT2, SHAPES
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.model.split import split
 
 LENGTHS = np.array([32, 32])  # tokens that no filler follows
@@ -26,7 +27,8 @@ def test_counts_are_those_of_pytorch(strategy: str) -> None:
     torch.manual_seed(0)
     prefix, suffix = split(GPT2(SHAPE), strategies.load(strategy).strategy, classes=2)
     prefix.place(torch.device("cpu"), "fp32")
-    rows = Rows.packed(LENGTHS)
+    kernels.read_in_top_block(suffix)
+    rows = PackedBatch.packed(LENGTHS)
     with _counter() as below:
         features = prefix.features(torch.zeros(64, dtype=torch.int64), rows)
     with _counter() as forward:

@@ -16,13 +16,14 @@ from scipy.special import softmax
 from sklearn.metrics import classification_report, roc_auc_score
 from torch import nn
 
+from harness import kernels
 from harness.distributed.process_group import World
 from harness.features.features import Stored
 from harness.measure.clock import WARM_UP_STEPS, Clock, Step, step_milliseconds, throughput
 from harness.measure.communication import measure_communication
 from harness.measure.memory import SAMPLE_SECONDS, MemoryMeter, anonymous_bytes, keep_freed_memory
 from harness.model.gpt2 import SHAPES, GPT2Block
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Suffix
 from harness.results.store import Store
@@ -165,11 +166,12 @@ class _TopBlock:
     def __init__(self) -> None:
         shape = SHAPES["gpt2"]
         suffix = Suffix({"block.11": GPT2Block(shape)}, nn.Linear(shape.hidden, 2), "last")
+        kernels.optimize(suffix, CPU, "bf16")
         self._suffix = InPrecision(suffix, "bf16", CPU).eval()
 
     @torch.no_grad()
-    def logits(self, features: torch.Tensor, rows: Rows) -> torch.Tensor:
-        return self._suffix(features, rows)
+    def logits(self, features: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+        return self._suffix(features, batch)
 
 
 def _growth_in_evaluation() -> int:

@@ -16,7 +16,7 @@ from harness.config.schema import ModelConfig
 from harness.data.tokenizer import load_tokenizer
 from harness.model.hub.backbone import FAMILIES, HubBackbone
 from harness.model.hub.loading import HubModel
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.results.store import Store
 from tests.support.hub_models import WORDS, save_small, small_model
 from tests.support.runs import losses_of, predicted_by
@@ -53,7 +53,7 @@ def _library_states(family: str, ids: np.ndarray, pad_left: bool) -> torch.Tenso
 @pytest.mark.parametrize("family", FAMILIES)
 def test_hidden_states_are_the_librarys(tmp_path: Path, family: str, pad_left: bool) -> None:
     backbone, ids = _backbone(save_small(tmp_path, family)), _ids()
-    rows = Rows.packed(LENGTHS)
+    rows = PackedBatch.packed(LENGTHS)
     with torch.no_grad():
         found = backbone(rows.pack(torch.from_numpy(ids)), rows)[: len(ids)]
     torch.testing.assert_close(found, _library_states(family, ids, pad_left), atol=1e-4, rtol=0)
@@ -62,7 +62,7 @@ def test_hidden_states_are_the_librarys(tmp_path: Path, family: str, pad_left: b
 @pytest.mark.parametrize("kind", ["causal", "full"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_block_read_at_one_token_gives_what_it_gives_there(tmp_path: Path, family: str, kind: str) -> None:
-    backbone, rows = _backbone(save_small(tmp_path, family)), Rows.packed(LENGTHS)
+    backbone, rows = _backbone(save_small(tmp_path, family)), PackedBatch.packed(LENGTHS)
     backbone.set_attention(kind)
     hidden = torch.randn(int(LENGTHS.sum()) + rows.filler, 32, generator=torch.Generator().manual_seed(1))
     read_at = rows.starts + torch.tensor([2, 9, 0, 0, 16])
@@ -77,7 +77,7 @@ def test_no_token_sees_those_of_other_rows_or_those_it_may_not_see(tmp_path: Pat
     with torch.no_grad():
         for kind, last_sees_on in (("causal", False), ("full", True)):
             backbone.set_attention(kind)
-            rows = Rows.packed(LENGTHS)
+            rows = PackedBatch.packed(LENGTHS)
             before = backbone(rows.pack(ids), rows)
             changed = ids.clone()
             changed[3 + 17 - 1] += 1  # the last of the second row

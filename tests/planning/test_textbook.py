@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.model.backbone import run_stages
 from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.models import GPT2Model
-from harness.model.packing import Rows
+from harness.model.packing import PackedBatch
 from harness.planning import plan
 from harness.planning import resolve as decide
 from harness.planning.strategy import effective_strategy, trainable_parameters
@@ -120,7 +120,7 @@ def test_padding_after_the_token_that_is_read_changes_nothing_under_the_causal_m
     torch.manual_seed(0)
     backbone = GPT2(SHAPES["mini"]).double()
     ids, stages = torch.randint(0, 256, (24,)), list(backbone.stages().values())
-    real, padded = Rows.packed(np.array([9])), Rows.packed(np.array([24]))
+    real, padded = PackedBatch.packed(np.array([9])), PackedBatch.packed(np.array([24]))
     without, with_padding = (run_stages(stages, rows.pack(ids[: int(rows.lengths)]), rows) for rows in (real, padded))
     torch.testing.assert_close(with_padding[8], without[8], rtol=0, atol=1e-12)
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from harness.gate import measurement as gate
+from harness.gate import reference as gate_reference
 
 
 def use_suite(monkeypatch: pytest.MonkeyPatch, folder: Path, size: int, seeds: int, strategies: list[str]) -> None:
@@ -20,4 +21,4 @@ def use_suite(monkeypatch: pytest.MonkeyPatch, folder: Path, size: int, seeds: i
         path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(content))
         monkeypatch.setattr(gate, name, path)
-    monkeypatch.setattr(gate, "REFERENCE", folder / "reference")
+    monkeypatch.setattr(gate_reference, "REFERENCE", folder / "reference")
