@@ -12,24 +12,21 @@ from rich.console import Console
 
 from harness import commands
 from harness.baselines import Part, Task, zero_shot
-from harness.config.schema import DataConfig, EngineConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from harness.config.schema import DataConfig, EngineConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from harness.config.strategy import Input, Strategy
 from harness.config.suite import load_suite
-from harness.data.batching import global_batches
-from harness.data.dataset import load_dataset
 from harness.data.encoding import encode_split
-from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World
 from harness.features.features import Computed
 from harness.model.continuation import MINI_PROOF, continue_greedily
-from harness.model.models import model_of
 from harness.model.packing import PackedBatch
 from harness.model.split import parameter_counts, split
 from harness.planning.resolve import resolve_model
+from harness.planning.workspace import Workspace
 from harness.results.record import Metrics
+from harness.training.batches import TrainingBatches
 from harness.training.engines.factory import open_engine
 from harness.training.evaluation import measure, predict
-from harness.training.loop import share_of
 
 RESULTS, CACHE = Path("results") / "chapter", Path("results") / "chapter" / "cache"
 console = Console(width=None if Console().is_terminal else 160)
@@ -38,10 +35,11 @@ console = Console(width=None if Console().is_terminal else 160)
 # It is trained to predict the next token, nothing else. This one has 0.9M parameters and knows one kind of message;
 # with MODEL=gpt2 the harness does the same on 124M.
 
-model = model_of("mini", CACHE)
-chosen, weights_path, _ = resolve_model(ModelConfig(name="mini", weights="pretrained"), CACHE)
-backbone, tokenizer = model.empty(), load_tokenizer("mini", CACHE, None)
-model.weights(chosen, weights_path).fill(backbone, backbone.stages())
+workspace = Workspace(CACHE)
+model, tokenizer = workspace.model("mini"), workspace.tokenizer("mini")
+resolved = resolve_model(ModelConfig(name="mini", weights="pretrained"), workspace)
+backbone, weights = model.empty(), model.weights(resolved.config, resolved.weights_path)
+weights.fill(backbone, backbone.stages())
 beginning = tokenizer.encode_ordinary(MINI_PROOF.prompt)
 print(f"The model goes on: {MINI_PROOF.prompt!r} -> {tokenizer.decode(continue_greedily(backbone, beginning, 4))!r}\n")
 
@@ -49,7 +47,7 @@ print(f"The model goes on: {MINI_PROOF.prompt!r} -> {tokenizer.decode(continue_g
 # 70% of the texts to train on, 10% to make choices on, 20% to report on. Whether a message is spam depends on its word
 # order: it is spam if somebody is asked to give before getting.
 
-dataset = load_dataset(DataConfig(name="synthetic"), CACHE)
+dataset = workspace.dataset(DataConfig(name="synthetic"))
 classes = dataset.source.classes
 for name, part in dataset.split.items():
     print(f"{name:>10}: {len(part):,} texts, {(part['label'] == 'spam').mean():.0%} spam")
@@ -66,7 +64,7 @@ print(f"{text[:24]!r}... is {examples['test'].token_ids[:8].tolist()}..., {examp
 # pretrained on plain text does not follow instructions, and its answers are no better than a guess.
 
 some = Part(dataset.split["validation"]["text"].tolist(), examples["validation"])
-task = Task(some, classes, RunConfig(precision="fp32"), weights_path, model, tokenizer, torch.device("cpu"))
+task = Task(some, classes, "fp32", model, weights, tokenizer, torch.device("cpu"))
 asked = measure(np.log(zero_shot.fit(task).probabilities(some)), some.examples.labels, classes)
 print(f"Zero-shot accuracy on the validation texts: {asked.accuracy:.2%}\n")
 
@@ -79,7 +77,7 @@ torch.manual_seed(SEED)  # draws the head's weights
 strategy = Strategy(trainable=("block.-1", "final_norm"), readout="last")
 prefix, suffix = split(backbone, strategy, len(classes))
 parameters, trained = parameter_counts(prefix, suffix)
-print(f"Trained: {trained:,} of {parameters:,} parameters, from {prefix.boundary} upwards; the rest is frozen\n")
+print(f"Trained: {trained:,} of {parameters:,} parameters, from {prefix.facts.boundary} upwards; the rest is frozen\n")
 
 # %% 6. Which token to read
 # Under the causal mask a token sees itself and the tokens before it. Two texts with the same beginning have the same
@@ -128,9 +126,10 @@ report("before")
 # gradients of the trained parameters, and updates these with AdamW.
 
 training = TrainingConfig(epochs=5, batch_size=8)
+batches = TrainingBatches(features["train"], examples["train"], training, SEED, world)
 for epoch in range(training.epochs):
-    for batch in global_batches(len(examples["train"]), training.batch_size, SEED, epoch, training.drop_last):
-        engine.step(share_of(batch, features["train"], examples["train"], training, world), len(batch))
+    for indices in batches.of_epoch(epoch):
+        engine.step(batches.local(indices), len(indices))
     metrics = measured("validation")
     print(f"epoch {epoch + 1}: validation loss {metrics.loss:.3f}, accuracy {metrics.accuracy:.2%}")
 

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from harness.progress.observers import LOG
 
+from harness.progress.event_log import LOG
 from harness.results.store import Store
 from tests.support.runs import PROCESSES, ROOT, command, workers_of
 

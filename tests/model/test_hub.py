@@ -14,6 +14,7 @@ import torch
 
 from harness.config.schema import ModelConfig
 from harness.data.tokenizer import load_tokenizer
+from harness.kernels import one_query_hub
 from harness.model.hub.backbone import FAMILIES, HubBackbone
 from harness.model.hub.loading import HubModel
 from harness.model.packing import PackedBatch
@@ -61,14 +62,18 @@ def test_hidden_states_are_the_librarys(tmp_path: Path, family: str, pad_left: b
 
 @pytest.mark.parametrize("kind", ["causal", "full"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_block_read_at_one_token_gives_what_it_gives_there(tmp_path: Path, family: str, kind: str) -> None:
+def test_a_block_read_at_one_token_gives_what_it_gives_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, kind: str
+) -> None:
+    """Anywhere in a row, not only at its ends."""
     backbone, rows = _backbone(save_small(tmp_path, family)), PackedBatch.packed(LENGTHS)
     backbone.set_attention(kind)
     hidden = torch.randn(int(LENGTHS.sum()) + rows.filler, 32, generator=torch.Generator().manual_seed(1))
     read_at = rows.starts + torch.tensor([2, 9, 0, 0, 16])
+    monkeypatch.setattr(one_query_hub, "read_indices", lambda batch, position: read_at)
     for name, block in backbone.stages().items():
         if name.startswith("block."):
-            found = block(hidden, rows, read_at)
+            found = one_query_hub.OneQueryHubBlock.reading(block, "last")(hidden, rows)
             torch.testing.assert_close(found, block(hidden, rows)[read_at], atol=1e-5, rtol=1e-5, msg=name)
 
 

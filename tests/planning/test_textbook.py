@@ -16,9 +16,9 @@ from harness.model.backbone import run_stages
 from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.models import GPT2Model
 from harness.model.packing import PackedBatch
-from harness.planning import plan
-from harness.planning import resolve as decide
-from harness.planning.strategy import effective_strategy, trainable_parameters
+from harness.planning import plan, resolve
+from harness.planning.strategy import resolve_strategy, trainable_parameters
+from harness.planning.workspace import Workspace
 from harness.results.store import Store
 
 TEXTBOOK = Path(__file__).parents[2] / "configs" / "textbook.yaml"
@@ -58,7 +58,7 @@ def test_every_row_is_the_run_that_was_published() -> None:
     for number, row in rows.items():
         (config,) = row.runs
         model = GPT2Model(config.model.name)
-        strategy, training = effective_strategy(config, model), config.training
+        strategy, training = resolve_strategy(config, model.attention).strategy(), config.training
         trained = trainable_parameters(strategy, model, classes=2)
         found = (config.model.name, config.model.weights, strategy.readout, trained, strategy.input.pad_to)
         assert (*found, training.batch_size, training.micro_batch_size, strategy.attention) == SPECIFIED[number], number
@@ -66,7 +66,7 @@ def test_every_row_is_the_run_that_was_published() -> None:
         assert (config.optimizer.learning_rate, config.optimizer.weight_decay) == (5e-5, 0.1)
         assert not row.changed
         assert not row.skipped
-    adapters = {number: effective_strategy(rows[number].runs[0], GPT2Model("gpt2")).adapt for number in (11, 12)}
+    adapters = {number: resolve_strategy(rows[number].runs[0], "causal").adapt for number in (11, 12)}
     assert [(one.rank, one.alpha) for (one,) in adapters.values()] == [(16, 16), (16, 8)]
     assert [number for number, row in rows.items() if row.runs[0].model.init == "pytorch"] == [10]
     assert rows[18].runs == rows[1].runs
@@ -157,8 +157,8 @@ def rows_file(tmp_path: Path) -> Path:
 def test_a_suite_with_rows_from_start_to_finish(
     rows_file: Path, tmp_path: Path, run_cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decide, "find_pretrained", lambda *_: "no network")
-    monkeypatch.setattr(decide, "load_tokenizer", lambda *_: None)
+    monkeypatch.setattr(resolve, "find_pretrained", lambda *_: "no network")
+    monkeypatch.setattr(Workspace, "tokenizer", lambda *_: None)
     given = ("--config", str(rows_file), "--cache", str(tmp_path / "cache"))
     code, out, _ = run_cli("run", *given, "--seeds", "0,1")
     assert code == 0
@@ -198,8 +198,8 @@ def test_a_suite_of_which_no_row_can_run_says_why(
     rows_file: Path, tmp_path: Path, run_cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(decide, "find_pretrained", lambda *_: asked.append(1) or "no network")
-    monkeypatch.setattr(decide, "load_tokenizer", lambda *_: None)
+    monkeypatch.setattr(resolve, "find_pretrained", lambda *_: asked.append(1) or "no network")
+    monkeypatch.setattr(Workspace, "tokenizer", lambda *_: None)
     rows_file.write_text(ROWS + "  - {name: another, strategy: full, model: {name: gpt2-xl, weights: pretrained}}\n")
     code, _, told = run_cli("run", "--config", str(rows_file), "--model", "gpt2-xl", "--cache", str(tmp_path / "cache"))
     assert code == 2
@@ -248,11 +248,11 @@ def test_wrong_rows_are_named(tmp_path: Path, rows: str, parts: list[str]) -> No
 
 
 def test_a_suite_without_rows_is_strict_about_missing_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decide, "find_pretrained", lambda *_: "no network")
-    monkeypatch.setattr(decide, "load_tokenizer", lambda *_: None)
+    monkeypatch.setattr(resolve, "find_pretrained", lambda *_: "no network")
+    monkeypatch.setattr(Workspace, "tokenizer", lambda *_: None)
     suite = load_suite(None, {"model.name": "gpt2", "model.weights": "pretrained"}, [])
     with pytest.raises(UserError, match="Connect to the network once"):
-        plan.resolve(suite, tmp_path, tmp_path)
+        plan.resolve(suite, tmp_path, Workspace(tmp_path))
 
 
 def test_a_plain_suite_is_one_row_of_every_strategy_with_every_seed() -> None:

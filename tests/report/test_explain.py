@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import strategies
-from harness.model.models import model_of
 from harness.planning.strategy import split_without_tensors, trainable_parameters
+from harness.planning.workspace import Workspace
 from harness.report.explain import PADDING, lines
 from harness.results.record import Record
 from tests.support.hub_models import save_small
@@ -69,7 +69,7 @@ def test_it_tells_what_a_run_does(run_here: Callable, tmp_path: Path, name: str)
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_it_tells_what_a_run_of_a_hub_model_does(explain: Callable, tmp_path: Path, family: str) -> None:
     name = f"hf:{save_small(tmp_path / family, family)}"
-    model = model_of(name, tmp_path)
+    model = Workspace(tmp_path).model(name)
     for strategy in DECODERS:
         declared = strategies.load(strategy).strategy.on(model.attention)
         found = lines(*split_without_tensors(declared, model, 2))
@@ -84,7 +84,7 @@ def test_it_tells_what_a_run_of_a_hub_model_does(explain: Callable, tmp_path: Pa
 
 
 def _told_by(record: Record, name: str, model_name: str, cache: Path) -> None:
-    model = model_of(model_name, cache)
+    model = Workspace(cache).model(model_name)
     declared = strategies.load(name).strategy.on(model.attention)
     found = lines(*split_without_tensors(declared, model, 2))
     assert sum(line.trained for line in found) == record.model.trainable_parameters

@@ -12,18 +12,20 @@ import numpy as np
 import torch
 
 import strategies
+from harness import kernels
 from harness.config.schema import DataConfig, EngineConfig, OptimizerConfig, TrainingConfig
 from harness.data.dataset import load_dataset
 from harness.data.encoding import Examples, encode_split
 from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World, connect, disconnect, leave
 from harness.features.features import Computed, Features
+from harness.features.loader import PrefixLoader
 from harness.model.gpt2 import SHAPES
 from harness.model.split import split
 from harness.model.weights import RandomWeights, filled_backbone
+from harness.training.batches import TrainingBatches
 from harness.training.engines.deepspeed import DeepSpeedEngine
 from harness.training.engines.protocol import Engine
-from harness.training.loop import share_of
 
 SAVED_AFTER, STEPS, BATCH = 3, 6, 8
 DATA, CACHE = DataConfig(name="synthetic", size=80), Path("never written")
@@ -38,7 +40,7 @@ def main() -> None:
         undisturbed = _steps(engine, features, examples, world, range(SAVED_AFTER, STEPS))
         engine.close()
         features, examples, other = _prepared(name, world, seed=1)
-        warm_up = share_of(np.arange(BATCH), features, examples, TrainingConfig(), world)
+        warm_up = TrainingBatches(features, examples, TrainingConfig(), 0, world).local(np.arange(BATCH))
         other.load(saved, warm_up)
         resumed = _steps(other, features, examples, world, range(SAVED_AFTER, STEPS))
         other.close()
@@ -57,7 +59,8 @@ def _prepared(name: str, world: World, seed: int) -> tuple[Features, Examples, E
     backbone = filled_backbone("mini", RandomWeights("gpt2", 123))
     torch.manual_seed(seed)
     prefix, suffix = split(backbone, strategy, 2)
-    prefix.place(world.device, "fp32")
+    PrefixLoader(prefix, None, world.device, "fp32").load()
+    kernels.optimize(suffix, world.device, "fp32")
     config = EngineConfig(name="deepspeed", zero_stage=int(sys.argv[1]), processes=world.size)
     engine = DeepSpeedEngine(world, "fp32", config, fused=True)
     engine.prepare(suffix, OptimizerConfig(learning_rate=1e-3))
@@ -68,7 +71,7 @@ def _steps(engine: Engine, features: Features, examples: Examples, world: World,
     losses = []
     for step in steps:
         batch = np.arange(step * BATCH, (step + 1) * BATCH)
-        loss, _ = engine.step(share_of(batch, features, examples, TrainingConfig(), world), BATCH)
+        loss, _ = engine.step(TrainingBatches(features, examples, TrainingConfig(), 0, world).local(batch), BATCH)
         losses.append(world.sum(loss.double()).item())
     return np.array(losses)
 

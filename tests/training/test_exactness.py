@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import strategies
+from harness import kernels
 from harness.config.schema import DataConfig, OptimizerConfig, TrainingConfig
 from harness.data.dataset import load_dataset
 from harness.data.downloads import assets_folder
@@ -18,12 +19,14 @@ from harness.data.encoding import Examples, encode_split, longest_row
 from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World
 from harness.features.features import Computed, Features
+from harness.features.loader import PrefixLoader
 from harness.features.store import FeatureStore
 from harness.measure.clock import Clock
 from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import RandomWeights, filled_backbone
 from harness.results.store import Store
+from harness.training.batches import TrainingBatches
 from harness.training.checkpoints import Checkpoints
 from harness.training.engines.ddp import DDPEngine
 from harness.training.evaluation import predict
@@ -70,19 +73,22 @@ def _cut(strategy: str, plain: bool, ulps: int | None = None) -> tuple[GPT2, Pre
             towards = torch.randint(0, 2, parameter.shape, generator=generator) * 2.0 - 1
             parameter.data = torch.nextafter(parameter.data, towards * torch.inf)
     torch.manual_seed(0)
-    prefix, suffix = split(backbone, strategies.load(strategy).strategy, 2, plain)
+    prefix, suffix = split(backbone, strategies.load(strategy).strategy, 2)
+    if not plain:
+        kernels.optimize(suffix, CPU, "fp32")
     return backbone, prefix, suffix
 
 
 def _stored(folder: Path, prefix: Prefix, examples: Examples) -> Features:
-    store = FeatureStore(folder, 10**10, WORLD, "fp32", None, "", lambda: prefix.place(CPU, "fp32"))
-    features = store.open(prefix, {"train": examples}, SHAPES["gpt2"].hidden)["train"]
-    assert store.report.told is None
-    return features
+    loader = PrefixLoader(prefix, None, CPU, "fp32")
+    store = FeatureStore(folder, 10**10, WORLD)
+    features, report = store.open(loader, {"train": examples}, SHAPES["gpt2"].hidden, recipe=None)
+    assert report.not_stored is None
+    return features["train"]
 
 
-def _computed(prefix: Prefix, examples: Examples, width: int | None) -> Features:
-    prefix.place(CPU, "fp32")
+def _computed(prefix: Prefix, examples: Examples, width: int | None, plain: bool) -> Features:
+    PrefixLoader(prefix, None, CPU, "fp32", plain).load()
     return Computed(prefix, examples, CPU, width)
 
 
@@ -101,7 +107,9 @@ def test_logits_with_and_without_each_lever(messages: Callable, tmp_path: Path, 
     def logits(stored: bool, reads: bool, packed: bool) -> np.ndarray:
         _, prefix, suffix = _cut(strategy, plain=not reads)
         features = (
-            _stored(tmp_path, prefix, examples) if stored else _computed(prefix, examples, None if packed else width)
+            _stored(tmp_path, prefix, examples)
+            if stored
+            else _computed(prefix, examples, None if packed else width, plain=not reads)
         )
         return predict(_engine(suffix, plain=False), features, WORLD)
 
@@ -121,14 +129,17 @@ def test_60_losses_lie_within_what_one_ulp_opens(
     def losses(plain: bool, ulps: int | None = None) -> np.ndarray:
         _, prefix, suffix = _cut(strategy, plain, ulps)
         if plain:
-            features = _computed(prefix, examples, longest_row({"train": examples}))
+            features = _computed(prefix, examples, longest_row({"train": examples}), plain)
         else:
-            features = _stored(tmp_path, prefix, examples) if prefix.stages else _computed(prefix, examples, None)
+            features = (
+                _stored(tmp_path, prefix, examples) if prefix.stages else _computed(prefix, examples, None, plain)
+            )
         engine = _engine(suffix, plain)
         config = TrainingConfig(epochs=1)
         checkpoints = Checkpoints(tmp_path / "checkpoints", {}, None)
         clock = Clock(CPU)
-        curve, _ = train(engine, features, examples, config, 0, WORLD, clock, checkpoints, lambda *_: None)
+        batches = TrainingBatches(features, examples, config, 0, WORLD)
+        curve, _ = train(engine, batches, checkpoints, clock, lambda *_: None)
         return np.array(curve.losses)
 
     def arranged(options: list[str]) -> np.ndarray:
