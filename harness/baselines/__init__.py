@@ -6,7 +6,6 @@ answers depend on; and `fit(task) -> Fitted`. Baselines draw nothing at random: 
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from harness.config.schema import Precision
 from harness.data.encoding import Examples
 from harness.data.tokenizer import Tokenizer
+from harness.files import file_sha256
 from harness.model.models import Model
 from harness.model.weights import Weights
 
@@ -76,6 +76,8 @@ class Baseline:
 def load(name: str) -> Baseline:
     """The baseline `name`, one of NAMES."""
     module = importlib.import_module(f"{__name__}.{name}")
+    assert module.__doc__, "a baseline describes itself"
+    assert module.__file__, "it is a file of this folder"
     description = module.__doc__.strip().splitlines()[0]
-    source_hash = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+    source_hash = file_sha256(Path(module.__file__))
     return Baseline(name, description, module.USES, module.fit, source_hash)

@@ -35,8 +35,8 @@ class CPUAttention(Kernel, DotProductAttention):
         if not torch.is_grad_enabled():
             return attend(query, key, value, heads, batch, window, scale)
         with torch.autocast("cpu", enabled=False):
-            wide = [part.float() if part.dtype == torch.bfloat16 else part for part in (query, key, value)]
-            return attend(*wide, heads, batch, window, scale)
+            query, key, value = (part.float() if part.dtype == torch.bfloat16 else part for part in (query, key, value))
+            return attend(query, key, value, heads, batch, window, scale)
 
     def _by_row(
         self,
@@ -49,12 +49,14 @@ class CPUAttention(Kernel, DotProductAttention):
         scale: float | None,
     ) -> Tensor:
         lengths = batch.lengths.tolist()
-        of_all = by_head(*(batch.unpack(part)[None] for part in (query, key, value)), heads)
+        query, key, value = (batch.unpack(part)[None] for part in (query, key, value))
+        of_all = by_head(query, key, value, heads)
         each = []
         for length, *parts in zip(lengths, *(part.split(lengths, dim=2) for part in of_all), strict=True):
             mask = self._mask(length, window)
             causal = self.causal and mask is None
-            each.append(F.scaled_dot_product_attention(*parts, attn_mask=mask, is_causal=causal, scale=scale))
+            mixed = F.scaled_dot_product_attention(*parts, attn_mask=mask, is_causal=causal, scale=scale)
+            each.append(mixed)
         return batch.pack(torch.cat(each, dim=2)[0].transpose(0, 1).flatten(1))
 
     def _mask(self, length: int, window: int | None) -> Tensor | None:

@@ -21,12 +21,12 @@ FEW_ROWS = 16
 class FewRowsLinear(Kernel, nn.Linear):
     replaces = nn.Linear
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         # DeepSpeed's ZeRO 3 brings the matrix in a hook, and takes it away before the backward pass.
         hooked = self._forward_hooks or self._forward_pre_hooks
-        if hooked or len(hidden) > FEW_ROWS or not torch.is_autocast_enabled("cpu"):
-            return super().forward(hidden)
-        return _InFloat32.apply(hidden.float(), self.weight, self.bias)
+        if hooked or len(input) > FEW_ROWS or not torch.is_autocast_enabled("cpu"):
+            return super().forward(input)
+        return _InFloat32.apply(input.float(), self.weight, self.bias)
 
 
 class _InFloat32(torch.autograd.Function):

@@ -53,6 +53,7 @@ class FullTable:
         """
         if not values:
             return values
+        assert optimizer.learning_rate is not None, "a plan resolves it"
         stayed = values[self.name]
         table = self.table.to(stayed.dtype) * (1 - optimizer.learning_rate * optimizer.weight_decay) ** steps
         table[self.ids] = stayed
@@ -65,6 +66,7 @@ def train_occurring_tokens(suffix: Suffix, examples: dict[str, Examples]) -> Ful
         if isinstance(stage, Embeddings) and type(stage.token) is nn.Embedding and stage.token.weight.requires_grad:
             # A batch is filled up with token 0, whatever that is.
             ids = torch.from_numpy(np.unique(np.concatenate([[0], *(part.token_ids for part in examples.values())])))
-            table, stage.token = stage.token.weight.detach(), OccurringTokens(stage.token, ids)
+            table = stage.token.weight.detach()
+            stage.add_module("token", OccurringTokens(stage.token, ids))
             return FullTable(f"stages.{number}.token.weight", ids, table)
     return None

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.kernels.replacing import Kernel
-from harness.model.attention import by_head, visible
+from harness.model.attention import DotProductAttention, by_head, visible
 from harness.model.backbone import Block
 from harness.model.gpt2 import GPT2Block, SelfAttention
 from harness.model.packing import PackedBatch
@@ -36,13 +36,18 @@ class ReadingBlock(Kernel, Block):
         return reading
 
 
-class OneQueryBlock(ReadingBlock, GPT2Block):
+class OneQueryBlock(ReadingBlock):
     replaces = GPT2Block
+    attention_norm: nn.Module
+    attention: OneQueryAttention
+    mlp_norm: nn.Module
+    mlp: nn.Module
 
     @classmethod
     def of(cls, module: nn.Module) -> Self:
+        assert isinstance(module, GPT2Block)
         block = super().of(module)
-        block.attention = one_query_attention(block.attention, block.attention_norm)
+        block.attention = one_query_attention(module.attention, module.attention_norm)
         return block
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
@@ -52,7 +57,7 @@ class OneQueryBlock(ReadingBlock, GPT2Block):
         return residual + self.mlp(self.mlp_norm(residual))
 
 
-def one_query_attention(attention: nn.Module, norm: nn.Module) -> OneQueryAttention:
+def one_query_attention(attention: SelfAttention, norm: nn.Module) -> OneQueryAttention:
     """Without keys and values where they are plain matrices behind a plain norm; an adapter, or a strategy that builds,
     may have put something else in their place."""
     types = [type(part) for part in (norm, attention.key, attention.value)]
@@ -60,10 +65,16 @@ def one_query_attention(attention: nn.Module, norm: nn.Module) -> OneQueryAttent
     return (KeylessAttention if without_keys else OneQueryAttention).of(attention)
 
 
-class OneQueryAttention(Kernel, SelfAttention):
+class OneQueryAttention(Kernel):
     """Self-attention of one query of each row."""
 
     replaces = SelfAttention
+    heads: int
+    query: nn.Module
+    key: nn.Module
+    value: nn.Module
+    output: nn.Module
+    attend: DotProductAttention
 
     def forward(self, hidden: Tensor, norm: nn.Module, batch: PackedBatch, read_at: Tensor) -> Tensor:
         """hidden: [tokens, hidden], before `norm` -> [rows, hidden] at the tokens `read_at` ([rows], one of each)."""
@@ -97,10 +108,12 @@ class KeylessAttention(OneQueryAttention):
         return self.output(means)
 
 
-class QueryThroughKey(Kernel, nn.Linear):
+class QueryThroughKey(Kernel):
     """The keys' matrix, for queries instead of hidden states."""
 
     replaces = nn.Linear
+    weight: nn.Parameter
+    bias: nn.Parameter
 
     def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """query: [rows, heads, head] -> what hidden states are multiplied by to give its products with their keys,
@@ -109,10 +122,12 @@ class QueryThroughKey(Kernel, nn.Linear):
         return (query.transpose(0, 1) @ weight).transpose(0, 1), (query * bias).sum(dim=-1, keepdim=True)
 
 
-class MeansThroughValue(Kernel, nn.Linear):
+class MeansThroughValue(Kernel):
     """The values' matrix, for weighted means of hidden states, which differ from head to head."""
 
     replaces = nn.Linear
+    weight: nn.Parameter
+    bias: nn.Parameter
 
     def forward(self, means: Tensor) -> Tensor:
         """[rows, heads, hidden] -> [rows, heads * head]."""

@@ -21,6 +21,7 @@ class PackedLinear(Kernel, nn.Linear):
     """A frozen bfloat16 Linear that multiplies by a packed copy of its matrix."""
 
     replaces = nn.Linear
+    _packed: Tensor
 
     @classmethod
     def of(cls, module: nn.Module) -> Self:
@@ -28,8 +29,8 @@ class PackedLinear(Kernel, nn.Linear):
         layer._packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), tokens_at_once("cpu"))
         return layer
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return linear(hidden.bfloat16(), self._packed, self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input.bfloat16(), self._packed, self.bias)
 
     def gelu(self, hidden: Tensor) -> Tensor:
         """GELU (by tanh) of the layer's output."""

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import torch
-from torch.autograd import DeviceType
+from torch.autograd.profiler import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from harness.results.record import Communication
@@ -36,7 +36,7 @@ def measure_communication(step: Callable[[], object], element_bytes: int, device
     backend = "nccl:" if device.type == "cuda" else "gloo:"
     exchanged: dict[str, int] = defaultdict(int)
     microseconds = 0.0
-    for event in profiler.events():
+    for event in profiler.events() or []:
         if event.name.startswith(backend):
             exchanged[event.name.removeprefix(backend)] += sum(
                 math.prod(shape) * _BYTES.get(kind, element_bytes)

@@ -38,7 +38,7 @@ class DotProductAttention(nn.Module):
         mask = None
         if not self.causal or hides(window, batch.width):
             mask = visible(batch, positions, self.causal, window)[:, None]
-        parts = by_head(*(batch.rectangle(part) for part in (query, key, value)), heads)
+        parts = by_head(batch.rectangle(query), batch.rectangle(key), batch.rectangle(value), heads)
         mixed = F.scaled_dot_product_attention(*parts, attn_mask=mask, is_causal=mask is None, scale=scale)
         return batch.flatten(mixed.transpose(1, 2).flatten(2))
 
@@ -63,9 +63,10 @@ def visible(batch: PackedBatch, queries: Tensor, causal: bool, window: int | Non
     return seen
 
 
-def by_head(query: Tensor, key: Tensor, value: Tensor, heads: int) -> list[Tensor]:
+def by_head(query: Tensor, key: Tensor, value: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """[rows, width, heads * head] -> [rows, heads, width, head], with the heads of keys repeated for their queries."""
     groups = query.shape[-1] // key.shape[-1]
-    shared = (part.unflatten(-1, (heads // groups, -1)).transpose(1, 2) for part in (key, value))
-    repeated = (part.repeat_interleave(groups, 1) if groups > 1 else part for part in shared)
-    return [query.unflatten(-1, (heads, -1)).transpose(1, 2), *repeated]
+    key, value = (part.unflatten(-1, (heads // groups, -1)).transpose(1, 2) for part in (key, value))
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    return query.unflatten(-1, (heads, -1)).transpose(1, 2), key, value

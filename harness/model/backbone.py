@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from harness.config.strategy import AttentionKind
+from harness.model.attention import DotProductAttention
 from harness.model.packing import PackedBatch
 
 
@@ -27,6 +28,7 @@ class Backbone(nn.Module, ABC):
     embeddings: Stage
     blocks: nn.ModuleList
     final_norm: nn.Module
+    attention: AttentionKind
 
     def __init__(self, hidden: int, context: int, attention: AttentionKind = "causal") -> None:
         super().__init__()
@@ -37,9 +39,11 @@ class Backbone(nn.Module, ABC):
         blocks = {f"block.{index}": block for index, block in enumerate(self.blocks)}
         return {"embeddings": self.embeddings, **blocks, "final_norm": self.final_norm}
 
-    @abstractmethod
     def set_attention(self, kind: AttentionKind) -> None:
         """Make every block attend as `kind` says."""
+        for module in self.modules():
+            if isinstance(module, DotProductAttention):
+                module.causal = kind == "causal"
 
     @abstractmethod
     def next_token_logits(self, hidden: Tensor) -> Tensor:

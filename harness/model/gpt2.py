@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config.strategy import AttentionKind
 from harness.model.attention import DotProductAttention
 from harness.model.backbone import Backbone, Block, Stage
 from harness.model.packing import PackedBatch
@@ -87,16 +86,14 @@ class GPT2Block(Block):
 
 
 class GPT2(Backbone):
+    embeddings: Embeddings
+
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape.hidden, shape.context)
         self.shape = shape
         self.embeddings = Embeddings(shape)
         self.blocks = nn.ModuleList(GPT2Block(shape) for _ in range(shape.blocks))
         self.final_norm = nn.LayerNorm(shape.hidden)
-
-    def set_attention(self, kind: AttentionKind) -> None:
-        for block in self.blocks:
-            block.attention.attend.causal = kind == "causal"
 
     def next_token_logits(self, hidden: Tensor) -> Tensor:
         """By the output layer, which is tied to the token embedding."""

@@ -25,11 +25,12 @@ class LoRALinear(nn.Linear):
         self.up = nn.Parameter(torch.zeros(layer.out_features, adapter.rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        outputs, low_rank = super().forward(hidden), nn.functional.linear(hidden, self.down)
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., inputs] -> [..., outputs]."""
+        outputs, low_rank = super().forward(input), nn.functional.linear(input, self.down)
         # One product that adds what it makes: no pass over all outputs to scale it, and none to add it.
-        flat = (part.flatten(0, -2) for part in (outputs, low_rank))
-        return torch.addmm(*flat, self.up.t(), alpha=self.alpha).view_as(outputs)
+        added = torch.addmm(outputs.flatten(0, -2), low_rank.flatten(0, -2), self.up.t(), alpha=self.alpha)
+        return added.view_as(outputs)
 
 
 def adapt(module: nn.Module, adapter: Adapter) -> None:

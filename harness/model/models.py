@@ -35,9 +35,11 @@ class Model(Protocol):
 
     def empty(self) -> Backbone:
         """A backbone on the meta device, for `Weights.fill`."""
+        ...
 
     def weights(self, config: ModelConfig, path: Path | None) -> Weights:
         """Pretrained ones are at `path`; None: such as `config` has drawn."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,18 @@ class GPT2Model:
     """A GPT-2 of one of the known sizes."""
 
     size: str
-    attention: AttentionKind = "causal"
-    is_language_model: bool = True
-    computes_in_float64: bool = True
+
+    @property
+    def attention(self) -> AttentionKind:
+        return "causal"
+
+    @property
+    def is_language_model(self) -> bool:
+        return True
+
+    @property
+    def computes_in_float64(self) -> bool:
+        return True
 
     @property
     def context(self) -> int:

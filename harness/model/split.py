@@ -93,7 +93,7 @@ class Prefix(Part):
 class Suffix(Part):
     """The stages from the cut upwards, the readout unless the prefix has read already, and the head."""
 
-    def __init__(self, stages: dict[str, nn.Module], head: nn.Module, readout: Readout | None) -> None:
+    def __init__(self, stages: dict[str, nn.Module], head: nn.Linear, readout: Readout | None) -> None:
         super().__init__(stages, readout)
         self.head = head
 
@@ -128,7 +128,8 @@ def split(backbone: Backbone, strategy: Strategy, classes: int) -> tuple[Prefix,
         adapt(classifier, adapter)
     if strategy.build:
         strategy.build(backbone)
-    stages = backbone.stages()
+    stages, head = backbone.stages(), classifier["head"]
+    assert isinstance(head, nn.Linear), "an adapted Linear is one"
     cut = _boundary(stages)
     below, above = dict(list(stages.items())[:cut]), dict(list(stages.items())[cut:])
     facts = PrefixFacts(
@@ -137,7 +138,7 @@ def split(backbone: Backbone, strategy: Strategy, classes: int) -> tuple[Prefix,
         cacheable=strategy.cacheable,
         causal=strategy.attention == "causal" and strategy.build is None,
     )
-    return Prefix(below, facts), Suffix(above, classifier["head"], strategy.readout if above else None)
+    return Prefix(below, facts), Suffix(above, head, strategy.readout if above else None)
 
 
 def parameter_counts(prefix: Prefix, suffix: Suffix) -> tuple[int, int]:

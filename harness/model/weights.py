@@ -18,9 +18,11 @@ from harness.data.hub import check_reachable
 from harness.data.libraries import import_huggingface_hub
 from harness.errors import UserError
 from harness.files import file_sha256, is_disk_error, unwritable
-from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.backbone import Backbone
+from harness.model.gpt2 import GPT2, SHAPES, Embeddings, GPT2Block
 
 Init = Literal["gpt2", "pytorch"]
+Leaf = nn.Linear | nn.LayerNorm | nn.Embedding
 HUB_REPOSITORIES = {name: f"openai-community/{name}" for name in SHAPES if name != "mini"}
 MINI_CHECKPOINT = Path(__file__).parents[1] / "assets" / "mini.safetensors"
 _READABLE = ("F32", "F16", "BF16")
@@ -30,8 +32,9 @@ _SAFE = "only safetensors is read: save it with transformers' save_pretrained(..
 class Weights(Protocol):
     """Where a backbone's parameters come from; any stage can be filled without the others."""
 
-    def fill(self, backbone: GPT2, stages: Iterable[str]) -> None:
+    def fill(self, backbone: Backbone, stages: Iterable[str]) -> None:
         """Give the named stages, which may still be on the meta device, float32 parameters on the CPU."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class RandomWeights:
     init: Init
     seed: int
 
-    def fill(self, backbone: GPT2, stages: Iterable[str]) -> None:
-        onto_residual = 0.02 / math.sqrt(2 * backbone.shape.blocks)
+    def fill(self, backbone: Backbone, stages: Iterable[str]) -> None:
+        onto_residual = 0.02 / math.sqrt(2 * len(backbone.blocks))
         for stage, published, module in _leaves(backbone, stages):
             _make_real(module)
             own_seed = int.from_bytes(hashlib.sha256(f"{self.seed}/{stage}/{published}".encode()).digest()[:7])
@@ -75,7 +78,7 @@ class Checkpoint:
     path: Path
 
     @torch.no_grad()
-    def fill(self, backbone: GPT2, stages: Iterable[str]) -> None:
+    def fill(self, backbone: Backbone, stages: Iterable[str]) -> None:
         wanted = {stage: backbone.stages()[stage] for stage in stages}
         with safe_open(self.path, framework="pt") as file:
             stored = _stored_names(file)
@@ -91,7 +94,7 @@ class Checkpoint:
 
 
 @torch.no_grad()
-def published_tensors(backbone: GPT2) -> dict[str, torch.Tensor]:
+def published_tensors(backbone: Backbone) -> dict[str, torch.Tensor]:
     """All parameters under their published names and in the published layout: what `Checkpoint` reads."""
     return {
         f"{published}.{kind}": _published_tensor(modules, kind)
@@ -101,7 +104,7 @@ def published_tensors(backbone: GPT2) -> dict[str, torch.Tensor]:
     }
 
 
-def _published_tensor(modules: list[nn.Module], kind: str) -> torch.Tensor:
+def _published_tensor(modules: list[Leaf], kind: str) -> torch.Tensor:
     fused = torch.cat([getattr(module, kind) for module in modules])
     return fused.t().contiguous() if _is_conv1d(modules[0], kind) else fused
 
@@ -197,15 +200,18 @@ def _stored_names(file: safe_open) -> dict[str, str]:
     return {key.removeprefix("transformer."): key for key in file.keys()}  # noqa: SIM118 (no dict)
 
 
-def _published_modules(stage: str, module: nn.Module) -> Iterator[tuple[str, list[nn.Module]]]:
+def _published_modules(stage: str, module: nn.Module) -> Iterator[tuple[str, list[Leaf]]]:
     """The modules of a stage by their published name: several where the published file fuses them."""
     kind, _, index = stage.partition(".")
     if kind == "embeddings":
+        assert isinstance(module, Embeddings)
         yield "wte", [module.token]
         yield "wpe", [module.position]
     elif kind == "final_norm":
+        assert isinstance(module, nn.LayerNorm)
         yield "ln_f", [module]
     else:
+        assert isinstance(module, GPT2Block)
         attention, mlp = module.attention, module.mlp
         yield f"h.{index}.ln_1", [module.attention_norm]
         yield f"h.{index}.attn.c_attn", [attention.query, attention.key, attention.value]
@@ -215,7 +221,7 @@ def _published_modules(stage: str, module: nn.Module) -> Iterator[tuple[str, lis
         yield f"h.{index}.mlp.c_proj", [mlp.contract]
 
 
-def _leaves(backbone: GPT2, stages: Iterable[str]) -> Iterator[tuple[str, str, nn.Module]]:
+def _leaves(backbone: Backbone, stages: Iterable[str]) -> Iterator[tuple[str, str, Leaf]]:
     """(stage, a name that tells parts of a fused matrix apart, module) for every module that holds parameters."""
     modules = backbone.stages()
     for stage in stages:
@@ -224,11 +230,11 @@ def _leaves(backbone: GPT2, stages: Iterable[str]) -> Iterator[tuple[str, str, n
                 yield stage, published if len(parts) == 1 else f"{published}.{number}", part
 
 
-def _parameter_names(module: nn.Module) -> tuple[str, ...]:
+def _parameter_names(module: Leaf) -> tuple[str, ...]:
     return ("weight",) if isinstance(module, nn.Embedding) else ("weight", "bias")
 
 
-def _make_real(module: nn.Module) -> None:
+def _make_real(module: Leaf) -> None:
     """Replace parameters that are not float32 ones on the CPU by such, not yet filled.
 
     They may be on the meta device, or placed before in a run's precision: what is drawn depends on the type.
@@ -240,7 +246,7 @@ def _make_real(module: nn.Module) -> None:
             setattr(module, name, nn.Parameter(real, requires_grad=old.requires_grad))
 
 
-def _is_conv1d(module: nn.Module, kind: str) -> bool:
+def _is_conv1d(module: Leaf, kind: str) -> bool:
     """Whether the file holds the matrix as [inputs, outputs]."""
     return isinstance(module, nn.Linear) and kind == "weight"
 
@@ -257,7 +263,7 @@ def _check_keys(path: Path, stored: set[str], expected: set[str]) -> None:
         )
 
 
-def _check_tensor(path: Path, key: str, stored: Any, modules: list[nn.Module], kind: str) -> None:
+def _check_tensor(path: Path, key: str, stored: Any, modules: list[Leaf], kind: str) -> None:
     shape = getattr(modules[0], kind).shape
     expected = [shape[0] * len(modules), *shape[1:]]
     if _is_conv1d(modules[0], kind):

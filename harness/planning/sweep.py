@@ -73,6 +73,7 @@ def tuned(
     if not rates:
         raise UserError("TUNE=lr: baselines have no learning rate; name a strategy.")
     common = rates.pop()
+    assert common is not None, "a plan resolves it"
     chosen = choose(do(marked(resolve(sweep_of(suite, common)), common)))
     own = marked(resolve(at_own_rates(suite, chosen)), common).runs if chosen else []
     return plan.model_copy(update={"runs": list({run.run_id: run for run in [*plan.runs, *own]}.values())})

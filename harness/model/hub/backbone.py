@@ -30,31 +30,31 @@ if TYPE_CHECKING:
 
 ATTENTION = "ftbench"
 
-Embed = Callable[[Sequence[nn.Module], Tensor, Tensor], Tensor]
+Embed = Callable[[Sequence[Any], Tensor, Tensor], Tensor]
 Positions = tuple[Tensor, Tensor]
 
 
-def _tokens(parts: Sequence[nn.Module], ids: Tensor, positions: Tensor) -> Tensor:
+def _tokens(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
     return parts[0](ids)
 
 
-def _tokens_and_positions(parts: Sequence[nn.Module], ids: Tensor, positions: Tensor) -> Tensor:
+def _tokens_and_positions(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
     return parts[0](ids) + parts[1](positions)
 
 
-def _opt(parts: Sequence[nn.Module], ids: Tensor, positions: Tensor) -> Tensor:
+def _opt(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
     return parts[0](ids) + parts[1](None, position_ids=positions)
 
 
-def _whole(parts: Sequence[nn.Module], ids: Tensor, positions: Tensor) -> Tensor:
+def _whole(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
     return parts[0](input_ids=ids, position_ids=positions)
 
 
-def _roberta(parts: Sequence[nn.Module], ids: Tensor, positions: Tensor) -> Tensor:
+def _roberta(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
     return parts[0](input_ids=ids, position_ids=positions + parts[0].padding_idx + 1)
 
 
-def _without_positions(parts: Sequence[nn.Module], ids: Tensor, positions: Tensor) -> Tensor:
+def _without_positions(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
     return parts[0](input_ids=ids)
 
 
@@ -160,7 +160,7 @@ class HubEmbeddings(Stage):
 
     def forward(self, token_ids: Tensor, batch: PackedBatch) -> Tensor:
         """token_ids: [tokens] int64 -> hidden states [tokens, hidden]."""
-        return self._embed(self.parts, token_ids[None], batch.positions()[None])[0]
+        return self._embed(list(self.parts), token_ids[None], batch.positions()[None])[0]
 
 
 class HubBlock(Block):
@@ -195,6 +195,8 @@ class HubBlock(Block):
 class HubBackbone(Backbone):
     """A model of the library, taken apart into stages."""
 
+    embeddings: HubEmbeddings
+
     def __init__(self, model: PreTrainedModel) -> None:
         config = model.config
         family = family_of(config)
@@ -212,14 +214,12 @@ class HubBackbone(Backbone):
         self.final_norm = (family.final_norm and attrgetter(family.final_norm)(model)) or nn.Identity()
         self._is_language_model = is_language_model(config)
 
-    def set_attention(self, kind: AttentionKind) -> None:
-        for block in self.blocks:
-            block.attend.causal = kind == "causal"
-
     def next_token_logits(self, hidden: Tensor) -> Tensor:
         if not self._is_language_model:
             raise UserError("this model has no output layer that is tied to its token embeddings.")
-        return F.linear(hidden, self.embeddings.parts[0].weight)
+        table = self.embeddings.parts[0]
+        assert isinstance(table, nn.Embedding), "the token embeddings of a language model are its first part"
+        return F.linear(hidden, table.weight)
 
 
 def family_of(config: PretrainedConfig) -> Family:

@@ -17,6 +17,7 @@ from harness.config.strategy import AttentionKind
 from harness.data.libraries import import_transformers, one_line
 from harness.data.model_folder import missing_shards, read_config, weight_files
 from harness.errors import UserError
+from harness.model.backbone import Backbone
 from harness.model.hub.backbone import (
     ATTENTION,
     FAMILIES,
@@ -79,7 +80,7 @@ class HubWeights:
         self._left: dict[str, nn.Module] = {}
 
     @torch.no_grad()
-    def fill(self, backbone: HubBackbone, stages: Iterable[str]) -> None:
+    def fill(self, backbone: Backbone, stages: Iterable[str]) -> None:
         """Hands its tensors over: a stage that is asked for again has all of them read again."""
         for name in stages:
             if name not in self._left:
@@ -227,7 +228,7 @@ def _with_linear_layers(model: PreTrainedModel) -> PreTrainedModel:
         for name, child in list(module.named_children()):
             if isinstance(child, Conv1D):
                 with torch.device("meta"):
-                    linear = nn.Linear(*child.weight.shape)
+                    linear = nn.Linear(child.weight.shape[0], child.weight.shape[1])
                 linear.weight = nn.Parameter(child.weight.detach().t().contiguous())
                 linear.bias = child.bias
                 setattr(module, name, linear)

@@ -46,6 +46,7 @@ def part_of_step(loss: Tensor, logits: Tensor, micro_batch: MicroBatch, global_c
 class Engine(Protocol):
     def prepare(self, suffix: Suffix, optimizer: OptimizerConfig) -> None:
         """Take over the suffix: place it, wrap it, make the optimizer of its trained parameters."""
+        ...
 
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
         """One optimizer step; returns this rank's part of [loss, share of right answers], both before the update.
@@ -53,9 +54,11 @@ class Engine(Protocol):
         The loss is the weighted sum of the cross-entropies of all ranks' rows over `global_count`, however the
         global batch is cut into ranks and micro-batches.
         """
+        ...
 
     def logits(self, features: Tensor, batch: PackedBatch) -> Tensor:
         """Logits [rows, classes] without gradient; every rank calls it equally often."""
+        ...
 
     def save(self) -> dict[str, Tensor]:
         """Trained parameters and optimizer state, whole and on the CPU, on the first rank; every rank calls it.
@@ -63,12 +66,16 @@ class Engine(Protocol):
         By name: `value/NAME`, `exp_avg/NAME` and `exp_avg_sq/NAME` for each trained parameter of the suffix, and
         `optimizer_steps`. The same for every engine and number of ranks, so that one can go on where another stopped.
         """
+        ...
 
     def values(self) -> dict[str, Tensor]:
         """A copy of the trained parameters by name, whole and on the CPU, on the first rank; every rank calls it."""
+        ...
 
     def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
         """Take over what `save` gave. warm_up: some batch, for engines whose optimizer gets its state in a step."""
+        ...
 
     def close(self) -> None:
         """Free what `prepare` took."""
+        ...
