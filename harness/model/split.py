@@ -143,7 +143,7 @@ def split(backbone: Backbone, strategy: Strategy, classes: int, plain: bool = Fa
     Raises UserError where the strategy names a stage that the backbone does not have.
     """
     backbone.requires_grad_(False)
-    strategy = strategy.on(backbone.attention)
+    strategy = strategy.resolved_for(backbone.attention)
     backbone.set_attention(strategy.attention)
     for name in strategy.trainable:
         for stage in _named_stages(backbone.stages(), name):

@@ -32,7 +32,7 @@ def effective_strategy(config: RunConfig, model: Model) -> Strategy:
             )
         changes["adapt"] = tuple(replace(declared, **adapter) for declared in strategy.adapt)
     changed = replace(strategy, **{name: value for name, value in changes.items() if value is not None})
-    return changed.on(model.attention)
+    return changed.resolved_for(model.attention)
 
 
 def frozen_stages(strategy: Strategy, model: Model, classes: int) -> int:

@@ -62,7 +62,7 @@ def print_explanation(console: Console, name: str, model_name: str, classes: int
         return
     entry = strategies.load(name, also_known=baselines.NAMES)
     model = usable_model(model_name, cache)
-    strategy = entry.strategy.on(model.attention)
+    strategy = entry.strategy.resolved_for(model.attention)
     check_padding(strategy, model_name, cache)
     prefix, suffix = _cut(entry.name, strategy, model_name, model, classes)
     console.print(f"[bold]{escape(entry.name)}[/] on {escape(model_name)}, {classes} classes", highlight=False)
