@@ -67,7 +67,7 @@ class PlannedRun(BaseModel):
 
 
 class PlannedRow(BaseModel):
-    """A row of a suite's file: its runs by identity, and what `harness.config.suite.Row` says of it."""
+    """A row of a suite's file: its runs by identity, and what `harness.config.suite.SuiteRow` says of it."""
 
     name: str
     published: Published | None
