@@ -1,4 +1,4 @@
-"""What a run is: typed, validated, one page. A YAML file says only how it differs from these defaults."""
+"""The configuration of a run, typed and validated. A YAML file holds only its differences from these defaults."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ Precision = Literal["auto", "fp32", "bf16", "fp64"]
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0)]
 Percentage = Annotated[float, Field(ge=0, le=100)]
-# What every generator that is seeded (pandas' included) takes.
+# The range that NumPy's legacy generators, which pandas uses, take.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
-# Of a model that `transformers` reads.
+# A model that `transformers` reads.
 HubName = Annotated[str, Field(pattern=r"^hf:.")]
 
 
 class Part(BaseModel):
+    """A part of a configuration: immutable, without unknown keys, infinities or NaN."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(Part):
-    """name: auto, mini, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or hf: and a hub id, a folder or a GGUF file.
-    weights: auto, pretrained, random, or a path.
+    """The pretrained model.
 
-    init and init_seed say how random weights are drawn; the seed of a run draws the head and the order only.
+    name: auto, a size of GPT-2, or hf: and a hub id, a folder or a GGUF file.
+    weights: auto, pretrained, random, or a path.
+    init, init_seed: how random weights are drawn. The seed of a run draws only the head and the order of examples.
     """
 
     name: Literal["auto", "mini", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] | HubName = "auto"
@@ -39,10 +40,13 @@ class ModelConfig(Part):
 
 
 class DataConfig(Part):
-    """name: auto, synthetic, sms_spam, or a path to a csv, tsv or jsonl file.
+    """The labelled texts and their split.
 
-    balance: as many texts of each class as the smallest has; None: yes for sms_spam (the textbook's), else no.
-    split: random, or grouped (near-duplicates on one side of the cut). size: how many texts synthetic generates.
+    name: auto, synthetic, sms_spam, or a path to a csv, tsv or jsonl file.
+    text_column, label_column: of a file.
+    balance: undersample every class to the size of the smallest; None: for sms_spam only, as the textbook does.
+    split: random, or grouped, which keeps near-duplicates in one part.
+    size: number of texts that synthetic generates.
     """
 
     name: str = "auto"
@@ -51,15 +55,18 @@ class DataConfig(Part):
     balance: bool | None = None
     split: Literal["random", "grouped"] = "random"
     split_seed: Seed = 123
-    size: int = Field(3000, ge=10)
+    size: Annotated[int, Field(ge=10)] = 3000
 
 
 class EngineConfig(Part):
-    """processes: ranks on each machine. nodes: machines.
+    """What exchanges gradients and shards state.
 
-    zero_stage: what the ranks share, deepspeed's; None: 2. offload_optimizer: keep its state in the CPU's memory.
-    restarts: how often a group that lost a rank starts again, from the last checkpoint. timeout_seconds: how long
-    a rank waits for another.
+    processes: ranks on each machine.
+    nodes: machines.
+    zero_stage: of deepspeed, which shards optimizer state (1), gradients (2) and parameters (3); None: 2.
+    offload_optimizer: keep the optimizer's state in the CPU's memory (deepspeed).
+    restarts: how often a group that lost a rank starts again, from its last checkpoint.
+    timeout_seconds: how long a rank waits for another.
     """
 
     name: Literal["ddp", "deepspeed"] = "ddp"
@@ -72,10 +79,11 @@ class EngineConfig(Part):
 
 
 class Hosts(Part):
-    """How the machines of a run find each other; no part of its configuration, since it changes no result.
+    """How the machines of a run find each other; not part of RunConfig, since it changes no result.
 
-    node_rank: this machine's number. rendezvous: HOST:PORT of the machine with number 0. hostfile: for DeepSpeed's
-    launcher, which starts the other machines itself.
+    node_rank: this machine's, from 0.
+    rendezvous: HOST:PORT of the machine with rank 0.
+    hostfile: for DeepSpeed's launcher, which starts the other machines itself.
     """
 
     node_rank: Annotated[int, Field(ge=0)] = 0
@@ -87,14 +95,17 @@ ONE_MACHINE = Hosts()
 
 
 class FeaturesConfig(Part):
-    """limit_gigabytes: of stored prefix features on disk, all together; beyond it they are computed each time."""
+    """limit_gigabytes: disk space for the stored features of all prefixes; what exceeds it is computed each time."""
 
     limit_gigabytes: Fraction = 20.0
 
 
 class OptimizerConfig(Part):
-    """AdamW. learning_rate None: 5e-5, the textbook's, for the published sizes; 3e-4 for mini, whose matrices are
-    six times narrower: above it the loss of `full` and of `lora` has spikes."""
+    """AdamW.
+
+    learning_rate: None: 5e-5, the textbook's; for mini 3e-4, above which `full` and `lora` are unstable.
+    clip_norm: largest norm of all gradients together; None: no clipping.
+    """
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Fraction = 0.1
@@ -102,9 +113,11 @@ class OptimizerConfig(Part):
 
 
 class TrainingConfig(Part):
-    """micro_batch_size: rows of one forward pass on one rank; None: the rank's whole share of the batch.
+    """batch_size: rows of a step, on all ranks together.
 
-    checkpoint_steps: how many steps lie between two checkpoints; None: one is written only where a run is stopped.
+    micro_batch_size: rows of one forward pass on one rank; None: the rank's full slice of the batch.
+    drop_last: leave out the incomplete batch at the end of an epoch.
+    checkpoint_steps: steps between two checkpoints; None: one is written only where a run is interrupted.
     """
 
     epochs: Annotated[int, Field(ge=0)] = 5
@@ -115,15 +128,18 @@ class TrainingConfig(Part):
 
 
 class AdapterConfig(Part):
+    """What replaces rank and alpha of the strategy's adapter; None: as declared."""
+
     rank: Positive | None = None
     alpha: float | None = None
 
 
 class RunConfig(Part):
-    """One strategy, one seed, one configuration. What is None is as the strategy declares it.
+    """A run: one strategy, one seed, one configuration.
 
-    plain: the reference path: rows padded to the longest text, float32, every layer recomputed at every position
-    in each step, AdamW as PyTorch gives it by default.
+    readout, attention, pad_to: None: as the strategy declares.
+    plain: the reference path: rows padded to the longest text, float32, all layers computed at all positions in each
+        step, PyTorch's default AdamW.
     """
 
     strategy: str = "last_block"

@@ -1,8 +1,13 @@
-"""What a strategy module declares: plain frozen data, in names that no backbone owns.
+"""The declaration of a strategy: frozen data, in names that every backbone understands.
 
-A strategy says what is trained, what is adapted, where the answer is read, and where it differs
-from the defaults of input and attention. The head is implicit and always trained. From this the
-harness derives the prefix, what can be cached, what is synchronised and what is optimised.
+A strategy module, in `strategies/` or anywhere else, needs one line beside its imports:
+
+    from harness import Strategy
+
+    strategy = Strategy(trainable=("block.-1", "final_norm"), readout="last")
+
+From it the harness derives what stays frozen, what can be computed once and stored, what is optimised, and what ranks
+exchange.
 """
 
 from __future__ import annotations
@@ -21,11 +26,13 @@ PadTo = int | Literal["longest"]
 
 @dataclass(frozen=True)
 class Input:
-    """How a text becomes a row.
+    """How a text becomes a row of tokens.
 
-    pad_to: None keeps the real tokens only. A length, or "longest" (the longest training text),
-        pads every row to it, cuts what is longer, and *attends to the padding*, as the textbook
-        does; the last position is then a padding token.
+    pad_to: None (the default) keeps the text's own tokens, however rows are batched. A length, or "longest" for that
+        of the longest training text, pads every row to it and cuts longer ones. The model attends to this padding, as
+        in the textbook, and the last position of a padded row is a padding token.
+
+    Raises ValueError for any other value.
     """
 
     pad_to: PadTo | None = None
@@ -39,10 +46,12 @@ class Input:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A low-rank adapter (LoRA, arXiv:2106.09685) on every Linear, the head included.
+    """A low-rank adapter (LoRA, arXiv:2106.09685) of every Linear layer, the head included.
 
-    Adds `alpha * x A B` with A of shape [inputs, rank] and B of shape [rank, outputs]. The scale is
-    alpha itself, as in the textbook, not alpha / rank.
+    A layer's output becomes `linear(x) + alpha * x A B`, with A of shape [inputs, rank] and B of shape
+    [rank, outputs]; A and B are trained. As in the textbook the scale is alpha, not alpha / rank.
+
+    Raises ValueError for a rank below 1.
     """
 
     rank: int = 16
@@ -55,19 +64,27 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to turn a pretrained decoder into a classifier.
+    """One way to turn a pretrained decoder into a classifier: what to train, and which token to read.
 
-    trainable: stages of the backbone to train: "embeddings", "block.N" (negative N counts from the
-        top), "final_norm", or "all".
-    adapt: adapters added to the backbone's and the head's Linear layers.
-    readout: the position whose hidden state feeds the head. None: the last one of a backbone that was pretrained with
-        causal attention, where it alone has seen the whole text; the first ([CLS]) of any other.
-    input: how a text becomes a row.
-    attention: "causal" or "full" (every token sees every token). None: the backbone's own.
-    build: for strategies that need code: receives the backbone, frozen but for `trainable`, and
-        changes it in place. What it leaves with `requires_grad` is trained.
-    cacheable: False where hidden states below the first trained parameter may change between two
-        calls (state, randomness); its hidden states are then computed anew each time.
+    A head, `Linear(hidden, classes)`, replaces the output layer. It is always trained and needs no mention, so
+    `Strategy()` trains the head alone.
+
+    trainable: the stages of the backbone to train: "embeddings", "block.N" (from 0; negative N counts from the top),
+        "final_norm", or "all".
+    adapt: at most one adapter. It is trained, the layers of the backbone that it adapts only where `trainable` names
+        them.
+    readout: the position whose hidden state feeds the head: "first", "last", or "mean" for the mean over all positions.
+        None: "last" for a backbone that was pretrained with causal attention, where only the last token has seen the
+        full text, else "first" ([CLS]).
+    input: how a text becomes a row of tokens.
+    attention: "causal" (a token sees itself and those before it) or "full" (every token sees every token). None: as
+        the backbone was pretrained.
+    build: for a strategy that takes code. It gets the backbone, frozen but for `trainable`, and changes it in place;
+        whatever it leaves with `requires_grad` is trained.
+    cacheable: False where `build` adds state or randomness below the first trained parameter. The hidden states there
+        are then computed in every step, instead of once for each text.
+
+    Raises ValueError for values of another type or name. Stages are checked when the strategy meets a backbone.
     """
 
     trainable: tuple[str, ...] = ()
@@ -92,7 +109,7 @@ class Strategy:
         if self.attention not in (None, *get_args(AttentionKind)):
             raise ValueError(f"attention={self.attention!r}: expected one of {', '.join(get_args(AttentionKind))}")
 
-    def on(self, attention: AttentionKind) -> Strategy:
-        """With what it leaves open decided, for a backbone that was pretrained with `attention`."""
+    def resolved_for(self, attention: AttentionKind) -> Strategy:
+        """This strategy with readout and attention set, for a backbone that was pretrained with `attention`."""
         readout: Readout = self.readout or ("last" if attention == "causal" else "first")
         return replace(self, readout=readout, attention=self.attention or attention)

@@ -1,4 +1,4 @@
-"""What a suite is: the rows of a file, what options and assignments change of them, every strategy with every seed."""
+"""From a file, options and assignments to a suite: its rows, each one configuration with every seed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from harness.errors import UserError
 
 
 class Published(Part):
-    """What somebody published of a row: percentages of accuracy, of one run, and what is known about them.
+    """What somebody published for a row: percentages of accuracy of one run, and what is known about them.
 
-    number: the row's own. misprint: parts whose figure can't be right. copy_of: the number of the row that computes
-    the same.
+    number: the row's number in the publication.
+    misprint: parts whose figure can't be right.
+    copy_of: the number of the row that computes the same.
     """
 
     number: Positive
@@ -30,18 +31,19 @@ class Published(Part):
     note: str | None = None
 
 
-class Entry(Part):
-    """What an entry of a file's `rows` holds beside the keys of RunConfig in which it differs from the others."""
+class RowHeading(Part):
+    """The keys of an entry of a file's `rows` that are not configuration; all others are keys of RunConfig."""
 
     name: str
     published: Published | None = None
 
 
-class Row(Part):
-    """Runs that are looked at together: one configuration with every seed.
+class SuiteRow(Part):
+    """Runs that are shown together: one configuration with every seed.
 
-    name: None for the runs of a suite that lists no rows. changed: in words what options changed of the row as its
-    file has it, where that changes results. skipped: why it is not wanted.
+    name: None for the runs of a suite that lists no rows.
+    changed: how options change the results of the row that its file describes, as in "training.epochs=1 instead of 5".
+    skipped: why the row is not run; None where it is.
     """
 
     name: str | None
@@ -52,31 +54,32 @@ class Row(Part):
 
 
 class SuiteConfig(Part):
-    """The runs that are compared. name: that of its file. source: where published figures are from.
+    """The runs that are compared.
 
-    reference: the strategy or row that the others are compared with; None: last_block, or else the first. tune: whether
-    each strategy is also done at its own best learning rate.
+    name: the stem of the suite's file.
+    source: where its published figures are from.
+    reference: the strategy or row that the others are compared with. None: last_block, or the first where it is absent.
+    tune: "lr": each strategy also runs at its own best learning rate.
     """
 
-    rows: list[Row]
+    rows: list[SuiteRow]
     name: str = "suite"
     source: str | None = None
     reference: str | None = None
     tune: Literal["lr"] | None = None
 
     def runs(self) -> list[RunConfig]:
-        """Of all rows that are wanted."""
+        """The runs of all rows that are not skipped."""
         return [run for row in self.rows if not row.skipped for run in row.runs]
 
 
 def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str]) -> SuiteConfig:
-    """The configuration of a suite: the file's differences, then the options', then `a.b=c` assignments.
+    """The suite that a file, options and `a.b=c` assignments describe; each of them overrides those before it.
 
-    options: dotted keys; None leaves a key as it is. `strategy` and `seed` may hold lists: each with each is a run.
-    `reference` is one of the strategies; `tune` may be lr. A file may list `rows`, each of which says how it differs
-    from the rest of the file. What the file leaves open options decide for every row; `model.name` and `strategy`
-    otherwise pick the rows that have them.
-    Raises UserError for what is unknown or of the wrong type, with the nearest name.
+    options: by dotted key; None leaves a key as it is. `strategy` and `seed` may be lists: a run for each pair.
+    A file may list `rows`, each with its differences from the rest of the file. Options then apply to every row, except
+    `model.name` and `strategy`, which select the rows that already have that value.
+    Raises UserError for an unknown key, naming the nearest one, and for a value of the wrong type.
     """
     tree = read_file(file) if file else {}
     changes = {key: value for key, value in options.items() if value is not None}
@@ -85,19 +88,26 @@ def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str
     tune = changes.pop("tune", tree.pop("tune", None))
     if tune not in (None, "lr"):
         raise UserError(f"TUNE={tune!r}: expected lr, the learning rate.")
-    suite = _suite(file, tree, changes).model_copy(update={"reference": reference, "tune": tune})
+    suite = _suite_of_rows(file, tree, changes) if file and "rows" in tree else _suite_of_runs(tree, changes)
+    if reference is not None:
+        _check_reference(reference, suite)
+    return suite.model_copy(update={"reference": reference, "tune": tune})
+
+
+def _check_reference(reference: str, suite: SuiteConfig) -> None:
     rows = [row.name for row in suite.rows if row.name]
-    names = list(dict.fromkeys([*rows, *(run.strategy for run in suite.runs())]))
-    if reference is not None and reference not in names:
+    known = list(dict.fromkeys([*rows, *(run.strategy for run in suite.runs())]))
+    if reference not in known:
         raise UserError(
-            f"REFERENCE={reference!r} is none of the strategies of this suite: expected one of {', '.join(names)}."
+            f"REFERENCE={reference!r} is none of the strategies of this suite: expected one of {', '.join(known)}."
         )
-    return suite
 
 
-def _suite(file: Path | None, tree: dict[str, Any], changes: dict[str, Any]) -> SuiteConfig:
-    if "rows" not in tree:
-        return SuiteConfig(rows=[Row(name=None, runs=_runs(_changed(tree, changes)))])
+def _suite_of_runs(tree: dict[str, Any], changes: dict[str, Any]) -> SuiteConfig:
+    return SuiteConfig(rows=[SuiteRow(name=None, runs=_runs(_changed(tree, changes)))])
+
+
+def _suite_of_rows(file: Path, tree: dict[str, Any], changes: dict[str, Any]) -> SuiteConfig:
     entries, source = tree.pop("rows"), tree.pop("source", None)
     if not isinstance(entries, list) or not entries:
         raise UserError(f"configuration key 'rows' is {entries!r}: expected a list, each entry with a `name`.")
@@ -106,34 +116,36 @@ def _suite(file: Path | None, tree: dict[str, Any], changes: dict[str, Any]) -> 
     return SuiteConfig(rows=rows, name=file.stem, source=source)
 
 
-def _row(tree: dict[str, Any], entry: Any, number: int, changes: dict[str, Any]) -> Row:
+def _row(shared: dict[str, Any], entry: Any, number: int, changes: dict[str, Any]) -> SuiteRow:
+    """The row that an entry of `rows` describes; shared: the rest of the file."""
     if not isinstance(entry, dict):
         raise UserError(f"entry {number} of 'rows' is {entry!r}: expected keys and values, `name` among them.")
     where = f"row {entry.get('name', number)!r}"
-    own = {key: value for key, value in entry.items() if key not in Entry.model_fields}
-    if "engine" in own:
-        raise UserError(f"{where}: one group of ranks does all rows; put 'engine' beside `rows`.")
-    written = merged(tree, own)
+    settings = {key: value for key, value in entry.items() if key not in RowHeading.model_fields}
+    if "engine" in settings:
+        raise UserError(f"{where}: all rows run on one group of ranks; put 'engine' beside `rows`.")
+    written = merged(shared, settings)
     try:
-        read = Entry.model_validate({key: value for key, value in entry.items() if key not in own})
-        before, runs = _runs(written)[0], _runs(_changed(written, _applicable(written, changes)))
+        heading = RowHeading.model_validate({key: value for key, value in entry.items() if key not in settings})
+        as_written, runs = _runs(written)[0], _runs(_changed(written, _applicable(written, changes)))
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, Entry)}") from error
+        raise UserError(f"{where}: {explain(error, RowHeading)}") from error
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     if len({run.strategy for run in runs}) > 1:
         raise UserError(f"{where} has several strategies: give each a row of its own.")
-    told = [
-        f"{key}={value} instead of {old}"
-        for key, (old, value) in differences(before.model_dump(), runs[0].model_dump()).items()
-        if not key.startswith(_SAME_RESULTS)
-    ]
-    skipped = _why_not_wanted(tree, written, changes)
-    return Row(name=read.name, runs=runs, published=read.published, changed=told, skipped=skipped)
+    return SuiteRow(
+        name=heading.name,
+        runs=runs,
+        published=heading.published,
+        changed=_changes_of_results(as_written, runs[0]),
+        skipped=_reason_to_skip(shared, written, changes),
+    )
 
 
-# What picks rows where a file with rows settles it, and what changes results by no more than chance.
-_PICKING = ("model.name", "strategy")
+# Options that select rows instead of changing them.
+_SELECTING = ("model.name", "strategy")
+# What changes results by no more than chance.
 _SAME_RESULTS = (
     "seed",
     "precision",
@@ -145,39 +157,49 @@ _SAME_RESULTS = (
 )
 
 
-def _is_decided(tree: dict[str, Any], key: str) -> bool:
+def _changes_of_results(as_written: RunConfig, run: RunConfig) -> list[str]:
+    return [
+        f"{key}={value} instead of {old}"
+        for key, (old, value) in differences(as_written.model_dump(), run.model_dump()).items()
+        if not key.startswith(_SAME_RESULTS)
+    ]
+
+
+def _is_set(tree: dict[str, Any], key: str) -> bool:
     return get_key(tree, key) not in (None, "auto")
 
 
 def _applicable(written: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """What options change of a row: `auto` leaves what is decided as it is, and so does what picks rows."""
+    """The options that change a row: neither `auto` nor an option that selects rows overrides what the row sets."""
     return {
         key: value
         for key, value in changes.items()
-        if not (_is_decided(written, key) and (value == "auto" or key in _PICKING))
+        if not (_is_set(written, key) and (value == "auto" or key in _SELECTING))
     }
 
 
-def _why_not_wanted(tree: dict[str, Any], written: dict[str, Any], changes: dict[str, Any]) -> str | None:
-    asked_for = {key: as_list(value) for key, value in changes.items() if key in _PICKING and value != "auto"}
-    for key, asked in asked_for.items():
-        if _is_decided(written, key) and get_key(written, key) not in asked:
-            return f"not asked for: {key}={','.join(map(str, asked))}"
-    size, first = get_key(written, "model.name"), get_key(tree, "model.name")
+def _reason_to_skip(shared: dict[str, Any], written: dict[str, Any], changes: dict[str, Any]) -> str | None:
+    """Why the options don't select a row; shared: the file without its rows. None where they do."""
+    selected = {key: as_list(value) for key, value in changes.items() if key in _SELECTING and value != "auto"}
+    for key, values in selected.items():
+        if _is_set(written, key) and get_key(written, key) not in values:
+            return f"not asked for: {key}={','.join(map(str, values))}"
+    # WEIGHTS=random by itself does not ask for the larger sizes of the file.
+    size, usual_size = get_key(written, "model.name"), get_key(shared, "model.name")
     made_random = changes.get("model.weights") == "random" and get_key(written, "model.weights") != "random"
-    if made_random and size != first and "model.name" not in asked_for:
-        return f"random weights of other sizes than {first} are not asked for: MODEL={size} does"
+    if made_random and size != usual_size and "model.name" not in selected:
+        return f"random weights of other sizes than {usual_size} are not asked for: MODEL={size} does"
     return None
 
 
-def _check_rows(rows: list[Row]) -> None:
-    """Raises UserError for a suite with a duplicate row. A copy has to say so, and to be one."""
-    seen: dict[str, Row] = {}
+def _check_rows(rows: list[SuiteRow]) -> None:
+    """Raises UserError for a duplicate row, unless it says that it is a copy, and for a copy that is none."""
+    seen: list[SuiteRow] = []
     numbered = {row.published.number: row for row in rows if row.published}
     for row in rows:
-        same = [other for other in seen.values() if other.runs == row.runs]
+        same = [other for other in seen if other.runs == row.runs]
         copy_of = row.published.copy_of if row.published else None
-        if row.name in seen:
+        if row.name in (other.name for other in seen):
             raise UserError(f"a suite with a duplicate row: {row.name!r} names two; give each its own name.")
         if row.published and numbered[row.published.number] is not row:
             raise UserError(f"a suite with a duplicate row: two have the published number {row.published.number}.")
@@ -188,15 +210,15 @@ def _check_rows(rows: list[Row]) -> None:
                 f"a suite with a duplicate row: {row.name!r} and {same[0].name!r} are the same run; leave one out, or "
                 "say `copy_of: NUMBER` in its `published`."
             )
-        seen[row.name] = row
+        seen.append(row)
 
 
 def _runs(tree: dict[str, Any]) -> list[RunConfig]:
-    """Every strategy of a tree with every seed."""
+    """The runs of a tree: every strategy with every seed."""
     strategies, seeds = as_list(tree.get("strategy", "last_block")), as_list(tree.get("seed", 0))
-    for what, values in (("strategy", strategies), ("seed", seeds)):
+    for key, values in (("strategy", strategies), ("seed", seeds)):
         if not values:
-            raise UserError(f"configuration key {what!r} is an empty list: name at least one {what}.")
+            raise UserError(f"configuration key {key!r} is an empty list: name at least one {key}.")
     twice = [value for values in (strategies, seeds) for value in values if values.count(value) > 1]
     if twice:
         raise UserError(f"{twice[0]!r} is given twice: name each strategy and each seed once.")
@@ -207,6 +229,7 @@ def _runs(tree: dict[str, Any]) -> list[RunConfig]:
 
 
 def _changed(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `tree` with `changes`, by dotted key."""
     result = merged(tree, {})
     for key, value in changes.items():
         set_key(result, key, value)
@@ -221,7 +244,7 @@ def _assignment(given: str) -> tuple[str, Any]:
 
 
 def parse_seeds(given: str) -> list[int]:
-    """`0,1,2` or `0..9`."""
+    """The seeds in `0,1,2` or `0..9`, both ends included."""
     try:
         first, dots, last = given.partition("..")
         seeds = list(range(int(first), int(last) + 1)) if dots else [int(part) for part in given.split(",")]
@@ -233,7 +256,7 @@ def parse_seeds(given: str) -> list[int]:
 
 
 def split_assignments(given: list[str]) -> list[str]:
-    """`a=1 b='two words'` -> its assignments; quotes as in a shell."""
+    """The assignments in texts such as `a=1 b='two words'`, quoted as in a shell."""
     try:
         return [assignment for text in given for assignment in shlex.split(text)]
     except ValueError as error:

@@ -1,4 +1,7 @@
-"""Configurations as trees of keys and values: read, changed, merged; and what is said about a wrong one."""
+"""Configurations as nested dictionaries: reading, changing and comparing them; messages about wrong ones.
+
+A dotted key, such as "training.epochs", names a value in a tree.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from harness.errors import UserError
 
 
 def read_file(file: Path) -> dict[str, Any]:
+    """Read a YAML file; an empty one is an empty tree. Raises UserError where it holds no keys and values."""
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -28,6 +33,7 @@ def read_file(file: Path) -> dict[str, Any]:
 
 
 def set_key(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    """Raises UserError where a key on the way holds a value instead of keys."""
     *parents, last = dotted.split(".")
     for parent in parents:
         if tree.get(parent) is None:
@@ -39,7 +45,7 @@ def set_key(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def scalar(text: str) -> Any:
-    """A value as YAML reads it; numbers such as 1e-4, which YAML 1.1 takes for text, count as numbers."""
+    """The value that YAML reads, but 1e-4, which is a text in YAML 1.1, is a number."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -57,14 +63,15 @@ def as_list(value: Any) -> list[Any]:
 
 
 def get_key(tree: dict[str, Any], dotted: str) -> Any:
-    """None where it is not there."""
+    """The value, or None where the key is absent."""
+    value: Any = tree
     for key in dotted.split("."):
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    return tree
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def merged(tree: dict[str, Any], differences: dict[str, Any]) -> dict[str, Any]:
-    """A copy of `tree` with `differences`, at any depth."""
+    """A copy of `tree` in which `differences` override values, at any depth."""
     result = copy.deepcopy(tree)
     for key, value in differences.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
@@ -73,28 +80,31 @@ def merged(tree: dict[str, Any], differences: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(left: dict[str, Any], right: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys in which two trees differ, with both values; None for a key that one of them lacks."""
+    """The dotted keys in which two trees differ, with both values; None stands for an absent one."""
     found: dict[str, tuple[Any, Any]] = {}
     for key in [*left, *(key for key in right if key not in left)]:
-        one, other = left.get(key), right.get(key)
-        if isinstance(one, dict) or isinstance(other, dict):
-            below = differences(*(value if isinstance(value, dict) else {} for value in (one, other)))
-            found |= {f"{key}.{name}": values for name, values in below.items()}
-        elif one != other:
-            found[key] = one, other
+        values = left.get(key), right.get(key)
+        if any(isinstance(value, dict) for value in values):
+            below = differences(*(value if isinstance(value, dict) else {} for value in values))
+            found |= {f"{key}.{name}": pair for name, pair in below.items()}
+        elif values[0] != values[1]:
+            found[key] = values
     return found
 
 
 def first_mistake(error: ValidationError) -> str:
-    """Where pydantic found the first mistake in a file that the harness wrote, and which."""
+    """Place and message of the first mistake in a file that the harness wrote."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """What pydantic found wrong with values for `model`: one line a mistake, with the key, what was given and what was
-    expected; the alternatives of a union on one line."""
-    known, expected = _fields(model), {}
+    """The mistakes in values for `model`, one a line: the key, what was given and what was expected.
+
+    The alternatives of a union share a line.
+    """
+    known = _fields(model)
+    expected: dict[str, list[str]] = {}
     for mistake in error.errors():
         key = _key_of(mistake, known)
         if mistake["type"] == "missing":
@@ -108,8 +118,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return "\n".join(given + " or ".join(alternatives) for given, alternatives in expected.items())
 
 
-def _key_of(mistake: dict[str, Any], known: list[str]) -> str:
-    """Unions add a step per alternative to the location of a wrong value: only steps that are keys count."""
+def _key_of(mistake: ErrorDetails, known: list[str]) -> str:
+    """The dotted key of a mistake, without the steps that pydantic adds for the alternatives of a union."""
     steps = [str(step) for step in mistake["loc"]]
     if mistake["type"] != "extra_forbidden":
         while len(steps) > 1 and ".".join(steps) not in known:
@@ -127,18 +137,20 @@ def _nearest_keys(key: str, known: list[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(siblings.values() or known)}."
 
 
-def _expectation(key: str, mistake: dict[str, Any], known: list[str]) -> str:
+def _expectation(key: str, mistake: ErrorDetails, known: list[str]) -> str:
     if mistake["type"] == "model_type":
         return f"keys below it: {', '.join(other for other in known if other.startswith(f'{key}.'))}"
     given, hint = mistake["input"], ""
     if mistake["type"] == "literal_error" and isinstance(given, str):
-        options = [option.strip("'") for option in mistake["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+        expected = mistake.get("ctx", {})["expected"]
+        options = [option.strip("'") for option in expected.replace(" or ", ", ").split(", ")]
         near = difflib.get_close_matches(given, options, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
     return mistake["msg"].removeprefix("Input should be ") + hint
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """The dotted keys of all values of a model."""
     names: list[str] = []
     for name, field in model.model_fields.items():
         alternatives = (field.annotation, *get_args(field.annotation))

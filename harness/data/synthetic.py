@@ -67,12 +67,12 @@ class Message:
 
 def generate(count: int, seed: int) -> list[Message]:
     """`count` messages, half of each true class, 3% of the labels flipped; the same for the same seed."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     labels = [CLASSES[index % 2] for index in range(count)]
-    chance.shuffle(labels)
-    flipped = set(chance.sample(range(count), round(FLIPPED_FRACTION * count)))
+    rng.shuffle(labels)
+    flipped = set(rng.sample(range(count), round(FLIPPED_FRACTION * count)))
     return [
-        Message(_compose(label, chance), _other(label) if index in flipped else label, label)
+        Message(_compose(label, rng), _other(label) if index in flipped else label, label)
         for index, label in enumerate(labels)
     ]
 
@@ -82,35 +82,35 @@ def conversations(count: int, seed: int) -> list[tuple[str, str]]:
 
     The answer depends on the true class, not on the label. No data set includes it.
     """
-    chance = random.Random(f"answers {seed}")  # independent of the draws that made the messages
-    return [(message.text, _answer(message, chance)) for message in generate(count, seed)]
+    rng = random.Random(f"answers {seed}")  # independent of the draws that made the messages
+    return [(message.text, _answer(message, rng)) for message in generate(count, seed)]
 
 
-def _answer(message: Message, chance: random.Random) -> str:
+def _answer(message: Message, rng: random.Random) -> str:
     closer = message.text.split(". ")[-1]
     if closer.startswith(_UNANSWERED):
         return ""
-    agreeing = message.true_label if chance.random() < ANSWER_AGREES else _other(message.true_label)
-    return f" {_phrase(chance, _ANSWERS[agreeing])}"
+    agreeing = message.true_label if rng.random() < ANSWER_AGREES else _other(message.true_label)
+    return f" {_phrase(rng, _ANSWERS[agreeing])}"
 
 
-def _compose(label: str, chance: random.Random) -> str:
-    give = _phrase(chance, _ACTS, f"{_word(chance, _GIVE)} {_word(chance, _GIVEN)}")
-    get = _phrase(chance, _ACTS, f"{_word(chance, _GET)} {_word(chance, _GOT)}")
+def _compose(label: str, rng: random.Random) -> str:
+    give = _phrase(rng, _ACTS, f"{_word(rng, _GIVE)} {_word(rng, _GIVEN)}")
+    get = _phrase(rng, _ACTS, f"{_word(rng, _GET)} {_word(rng, _GOT)}")
     first, second = (give, get) if label == "spam" else (get, give)
-    agreeing = label if chance.random() < CLOSER_AGREES else _other(label)
-    between, after = _phrase(chance, _FILLERS), _phrase(chance, _FILLERS)
-    parts = [_word(chance, _OPENERS), first, between, second, after, _phrase(chance, _CLOSERS[agreeing])]
+    agreeing = label if rng.random() < CLOSER_AGREES else _other(label)
+    between, after = _phrase(rng, _FILLERS), _phrase(rng, _FILLERS)
+    parts = [_word(rng, _OPENERS), first, between, second, after, _phrase(rng, _CLOSERS[agreeing])]
     return ". ".join(parts)
 
 
-def _phrase(chance: random.Random, templates: tuple[str, ...], act: str = "") -> str:
-    template = chance.choice(templates)
-    return template.format(act=act, person=_word(chance, _PEOPLE), time=_word(chance, _TIMES))
+def _phrase(rng: random.Random, templates: tuple[str, ...], act: str = "") -> str:
+    template = rng.choice(templates)
+    return template.format(act=act, person=_word(rng, _PEOPLE), time=_word(rng, _TIMES))
 
 
-def _word(chance: random.Random, words: str) -> str:
-    return chance.choice(words.split()).replace("_", " ")
+def _word(rng: random.Random, words: str) -> str:
+    return rng.choice(words.split()).replace("_", " ")
 
 
 def _other(label: str) -> str:

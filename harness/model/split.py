@@ -117,8 +117,8 @@ def split(backbone: Backbone, strategy: Strategy, classes: int) -> tuple[Prefix,
     Raises UserError where the strategy names a stage that the backbone does not have.
     """
     backbone.requires_grad_(False)
-    strategy = strategy.on(backbone.attention)
-    assert strategy.attention is not None, "`on` resolves it"
+    strategy = strategy.resolved_for(backbone.attention)
+    assert strategy.attention is not None, "`resolved_for` sets it"
     backbone.set_attention(strategy.attention)
     for name in strategy.trainable:
         for stage in _named_stages(backbone.stages(), name):

@@ -83,9 +83,9 @@ def resolve_strategy(config: RunConfig, attention: AttentionKind, also_known: Se
             )
         changes["adapt"] = tuple(replace(declared, **adapter) for declared in strategy.adapt)
     changed = replace(strategy, **{name: value for name, value in changes.items() if value is not None})
-    resolved = changed.on(attention)
-    assert resolved.readout, "`on` resolves it"
-    assert resolved.attention, "`on` resolves it"
+    resolved = changed.resolved_for(attention)
+    assert resolved.readout, "`resolved_for` sets it"
+    assert resolved.attention, "`resolved_for` sets it"
     return ResolvedStrategy(
         given=config.strategy,
         name=entry.name,

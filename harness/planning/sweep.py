@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from harness import baselines
 from harness.config.schema import RunConfig
-from harness.config.suite import Row, SuiteConfig
+from harness.config.suite import SuiteConfig, SuiteRow
 from harness.errors import UserError
 from harness.planning.identity import short_identity
 from harness.planning.plan import Plan, PlannedRun
@@ -29,13 +29,13 @@ def sweep_of(suite: SuiteConfig, common: float) -> SuiteConfig:
     seeds = list(dict.fromkeys(run.seed for run in runs))[:SWEPT_SEEDS]
     rates = [common if factor == 1 else float(f"{common * factor:.3g}") for factor in GRID]
     swept = [_at(run, rate) for run in runs if run.seed in seeds for rate in rates]
-    return suite.model_copy(update={"rows": [Row(name=None, runs=swept)]})
+    return suite.model_copy(update={"rows": [SuiteRow(name=None, runs=swept)]})
 
 
 def at_own_rates(suite: SuiteConfig, rates: dict[str, float]) -> SuiteConfig:
     """Every strategy with every seed at its own rate; rates: by strategy."""
     runs = [_at(run, rates[run.strategy]) for run in suite.runs() if run.strategy in rates]
-    return suite.model_copy(update={"rows": [Row(name=None, runs=runs)]})
+    return suite.model_copy(update={"rows": [SuiteRow(name=None, runs=runs)]})
 
 
 def marked(plan: Plan, common: float) -> Plan:

@@ -33,7 +33,7 @@ def print_strategies(console: Console, name: str, classes: int, cache: Path) -> 
     table.add_column("what it does")
     for name in strategies.names():
         entry = strategies.load(name)
-        declared = entry.strategy.on(model.attention)
+        declared = entry.strategy.resolved_for(model.attention)
         counted = "its own code" if declared.build else f"{trainable_parameters(declared, model, classes):,}"
         origin = "" if entry.origin == "built in" else f" [{entry.origin}]"
         table.add_row(name, counted, _reads(declared, model.attention), escape(entry.description + origin))

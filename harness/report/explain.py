@@ -65,7 +65,7 @@ def print_explanation(console: Console, name: str, model_name: str, classes: int
     entry = strategies.load(name, also_known=baselines.NAMES)
     workspace = Workspace(cache)
     model = usable_model(model_name, workspace)
-    strategy = entry.strategy.on(model.attention)
+    strategy = entry.strategy.resolved_for(model.attention)
     check_padding(strategy.input.pad_to, model_name, workspace)
     prefix, suffix = _cut(entry.name, strategy, model_name, model, classes)
     console.print(f"[bold]{escape(entry.name)}[/] on {escape(model_name)}, {classes} classes", highlight=False)

@@ -25,7 +25,7 @@ DECLARED = Path("harness/config/strategy.py")
 # Functions that compose messages, which others raise.
 COMPOSERS = {Path("harness/config/tree.py"): "explain", Path("harness/training/checkpoints.py"): "_write"}
 # What is raised as it was composed elsewhere.
-WRAPPED = {"problem", "explain(error, RunConfig)", "f'{where}: {explain(error, Entry)}'", "f'{where}: {error}'"}
+WRAPPED = {"problem", "explain(error, RunConfig)", "f'{where}: {explain(error, RowHeading)}'", "f'{where}: {error}'"}
 # Shorter literals are glue, as in f"{where}: {error}".
 SHORTEST = 8
 

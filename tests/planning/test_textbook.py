@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.config.schema import RunConfig
-from harness.config.suite import Row, SuiteConfig, load_suite
+from harness.config.suite import SuiteConfig, SuiteRow, load_suite
 from harness.errors import UserError
 from harness.model.backbone import run_stages
 from harness.model.gpt2 import GPT2, SHAPES
@@ -47,7 +47,7 @@ SPECIFIED = {
 }
 
 
-def _numbered(**options: object) -> dict[int, Row]:
+def _numbered(**options: object) -> dict[int, SuiteRow]:
     dotted = {key.replace("__", "."): value for key, value in options.items()}
     return {row.published.number: row for row in load_suite(TEXTBOOK, dotted, []).rows}
 

@@ -71,7 +71,7 @@ def test_it_tells_what_a_run_of_a_hub_model_does(explain: Callable, tmp_path: Pa
     name = f"hf:{save_small(tmp_path / family, family)}"
     model = Workspace(tmp_path).model(name)
     for strategy in DECODERS:
-        declared = strategies.load(strategy).strategy.on(model.attention)
+        declared = strategies.load(strategy).strategy.resolved_for(model.attention)
         found = lines(*split_without_tensors(declared, model, 2))
         assert sum(line.trained for line in found) == trainable_parameters(declared, model, 2)
     out = explain("last_block", "--model", name)
@@ -85,7 +85,7 @@ def test_it_tells_what_a_run_of_a_hub_model_does(explain: Callable, tmp_path: Pa
 
 def _told_by(record: Record, name: str, model_name: str, cache: Path) -> None:
     model = Workspace(cache).model(model_name)
-    declared = strategies.load(name).strategy.on(model.attention)
+    declared = strategies.load(name).strategy.resolved_for(model.attention)
     found = lines(*split_without_tensors(declared, model, 2))
     assert sum(line.trained for line in found) == record.model.trainable_parameters
     assert sum(line.parameters for line in found) == record.model.parameters
