@@ -13,7 +13,6 @@ from harness.config.schema import TrainingConfig
 from harness.data.batching import global_batches, micro_batches
 from harness.data.encoding import Examples
 from harness.distributed.process_group import World
-from harness.distributed.signals import postponed
 from harness.features.features import Features
 from harness.measure.clock import Clock, Step
 from harness.results.record import TrainingCurve
@@ -55,7 +54,7 @@ def train(
         for epoch in range(config.epochs)
         for batch in global_batches(len(examples), config.batch_size, seed, epoch, config.drop_last)
     ]
-    with postponed() as asked_to_stop:
+    with world.stop_signals.postponed() as asked_to_stop:
         began = (
             checkpoints.resume(engine, world, lambda: share_of(batches[0], features, examples, config, world))
             if batches
