@@ -36,31 +36,31 @@ from harness.training.evaluation import predict, probabilities
 
 @dataclass(frozen=True)
 class Predictions:
-    """labels: [texts]. probabilities: [texts, classes] float64. truncated: the number of texts that were longer than a
+    """labels: [texts]. probabilities: [texts, classes] float64. cut: the number of texts that were longer than a
     row may be."""
 
     labels: list[str]
     probabilities: np.ndarray
-    truncated: int
+    cut: int
 
     @property
-    def confidences(self) -> np.ndarray:
+    def confidence(self) -> np.ndarray:
         """[texts], the probability of the predicted label."""
         return self.probabilities.max(axis=1)
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """manifest: what its folder says about it. context: the most tokens that a row may have. network: the suffix, as
+    """about: its manifest. context: the most tokens that a row may have. scorer: the suffix, as
     it is called."""
 
-    manifest: Kept
+    about: Kept
     strategy: Strategy
     tokenizer: Tokenizer
     context: int
     prefix: Prefix
     suffix: Suffix
-    network: InPrecision
+    scorer: InPrecision
     device: torch.device
 
     @classmethod
@@ -69,14 +69,14 @@ class Classifier:
 
         Raises UserError where the folder holds no complete classifier, or its weights or strategy are not available.
         """
-        manifest = saved_classifier.read(folder)
-        tensors, config = saved_classifier.tensors_of(folder, manifest), manifest.config
-        _check_strategy(manifest)
-        weights_path = _weights_path(folder, manifest, cache)
+        about = saved_classifier.read(folder)
+        tensors, config = saved_classifier.tensors_of(folder, about), about.config
+        _check_strategy(about)
+        weights_path = _weights_path(folder, about, cache)
         model = model_of(config.model.name, cache)
         strategy = effective_strategy(config, model)
         tokenizer = load_tokenizer(config.model.name, cache, assets_folder())
-        prefix, suffix, fill = assemble(config, strategy, model, weights_path, len(manifest.classes))
+        prefix, suffix, fill = assemble(config, strategy, model, weights_path, len(about.classes))
         trained = {name: parameter for name, parameter in suffix.named_parameters() if parameter.requires_grad}
         assert trained.keys() == tensors.keys(), "a file with the right hash was written for this very strategy"
         for name, parameter in trained.items():
@@ -84,16 +84,16 @@ class Classifier:
         device = single_process().device
         prefix.place(device, precision or config.precision, fill)
         prefix.eval()
-        network = InPrecision(suffix, precision or config.precision, device)
-        network.eval()
-        return cls(manifest, strategy, tokenizer, model.context, prefix, suffix, network, device)
+        scorer = InPrecision(suffix, precision or config.precision, device)
+        scorer.eval()
+        return cls(about, strategy, tokenizer, model.context, prefix, suffix, scorer, device)
 
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Raises UserError where there is no text, and for a text that is empty or has no token of the model."""
         examples = self.encode(texts)
         logits = predict(self, Computed(self.prefix, examples, self.device), single_process())
-        labels = [self.manifest.classes[choice] for choice in logits.argmax(axis=1)]
-        return Predictions(labels, probabilities(logits), truncated=examples.cut_texts)
+        labels = [self.about.classes[choice] for choice in logits.argmax(axis=1)]
+        return Predictions(labels, probabilities(logits), cut=examples.cut_texts)
 
     def encode(self, texts: Sequence[str]) -> Examples:
         """The texts as rows, encoded as those that it was trained on."""
@@ -102,40 +102,40 @@ class Classifier:
         empty = [number for number, text in enumerate(texts, start=1) if not text.strip()]
         if empty:
             raise UserError(f"text {empty[0]} of {len(texts)} is empty: a classifier needs a text.")
-        frame = pd.DataFrame({"text": list(texts), "label": self.manifest.classes[0]})
-        padding = Input(self.manifest.pad_to)
-        return encode_split({"train": frame}, self.tokenizer, self.manifest.classes, padding, self.context)["train"]
+        frame = pd.DataFrame({"text": list(texts), "label": self.about.classes[0]})
+        padding = Input(self.about.pad_to)
+        return encode_split({"train": frame}, self.tokenizer, self.about.classes, padding, self.context)["train"]
 
     @torch.no_grad()
     def logits(self, features: Tensor, rows: Rows) -> Tensor:
         """features: of the prefix -> [rows, classes]; what `harness.training.evaluation.predict` calls."""
-        return self.network(features, rows)
+        return self.scorer(features, rows)
 
 
-def _check_strategy(manifest: Kept) -> None:
+def _check_strategy(about: Kept) -> None:
     """Raises UserError where the strategy's code has changed. The hash of a file is compared before its code runs."""
-    name, file = manifest.config.strategy, Path(manifest.config.strategy)
+    name, file = about.config.strategy, Path(about.config.strategy)
     of_file = file.suffix == ".py" and file.is_file()
     found = file_sha256(file) if of_file else strategies.load(name).sha256
-    if found != manifest.strategy_source.sha256:
+    if found != about.strategy_source.sha256:
         raise UserError(
             f"strategy {name!r} is not what the classifier was trained with (its code has changed): "
-            f"bring the code of sha256 {manifest.strategy_source.sha256[:12]} back, or train it again."
+            f"bring the code of sha256 {about.strategy_source.sha256[:12]} back, or train it again."
         )
 
 
-def _weights_path(folder: Path, manifest: Kept, cache: Path) -> Path | None:
+def _weights_path(folder: Path, about: Kept, cache: Path) -> Path | None:
     """The checkpoint that it was trained on; None for random weights, which are drawn again.
 
     Raises UserError where it is missing or another one.
     """
-    found = find_model(manifest.config.model, cache)
+    found = find_model(about.config.model, cache)
     if isinstance(found, NotHere):
         raise found
     _, path, sha256, _ = found
-    if sha256 != manifest.weights_sha256:
+    if sha256 != about.weights_sha256:
         raise UserError(
-            f"the classifier {str(folder)!r} stands on weights of {manifest.config.model.name} with sha256 "
-            f"{manifest.weights_sha256}, those here have {sha256}: bring the file back, or train it again."
+            f"the classifier {str(folder)!r} stands on weights of {about.config.model.name} with sha256 "
+            f"{about.weights_sha256}, those here have {sha256}: bring the file back, or train it again."
         )
     return path

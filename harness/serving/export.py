@@ -35,8 +35,8 @@ def write_folder(classifier: Classifier, folder: Path) -> None:
     _check_expressible(classifier)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{str(folder)!r} exists and is not an empty folder: name another.")
-    transformers, manifest = library(), classifier.manifest
-    shape = SHAPES[manifest.config.model.name]
+    transformers, about = library(), classifier.about
+    shape = SHAPES[about.config.model.name]
     config = transformers.GPT2Config(
         vocab_size=shape.vocabulary,
         n_positions=shape.context,
@@ -44,8 +44,8 @@ def write_folder(classifier: Classifier, folder: Path) -> None:
         n_layer=shape.blocks,
         n_head=shape.heads,
         **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), classifier.tokenizer.pad_token),
-        id2label=dict(enumerate(manifest.classes)),
-        label2id={name: number for number, name in enumerate(manifest.classes)},
+        id2label=dict(enumerate(about.classes)),
+        label2id={name: number for number, name in enumerate(about.classes)},
     )
     model = transformers.GPT2ForSequenceClassification(config)
     model.load_state_dict(_tensors(classifier))
@@ -63,8 +63,8 @@ def write_folder(classifier: Classifier, folder: Path) -> None:
 
 def _check_expressible(classifier: Classifier) -> None:
     """Raises UserError for anything but causal attention over a GPT-2's tokens of the text, read at the last one."""
-    strategy, manifest = classifier.strategy, classifier.manifest
-    model = manifest.config.model.name
+    strategy, about = classifier.strategy, classifier.about
+    model = about.config.model.name
     if model not in SHAPES:
         reason = f"{model} is no GPT-2"
     elif strategy.build:
@@ -73,12 +73,12 @@ def _check_expressible(classifier: Classifier) -> None:
         reason = f"it reads the {strategy.readout} token" if strategy.readout == "first" else "it reads a mean"
     elif strategy.attention != "causal":
         reason = "its tokens see those after them"
-    elif manifest.pad_to:
-        reason = f"it reads position -1 of rows padded to {manifest.pad_to}, and attends to the padding"
+    elif about.pad_to:
+        reason = f"it reads position -1 of rows padded to {about.pad_to}, and attends to the padding"
     else:
         return
     raise UserError(
-        f"strategy {manifest.strategy!r} can't be exported: {reason}, which GPT2ForSequenceClassification does "
+        f"strategy {about.strategy!r} can't be exported: {reason}, which GPT2ForSequenceClassification does "
         "not compute; `ftbench predict` does."
     )
 
@@ -90,7 +90,7 @@ def _tensors(classifier: Classifier) -> dict[str, Tensor]:
     """
     prefix, suffix = classifier.prefix, classifier.suffix
     stages = dict(zip((*prefix.names, *suffix.names), (*prefix.stages, *suffix.stages), strict=True))
-    backbone = GPT2(SHAPES[classifier.manifest.config.model.name])
+    backbone = GPT2(SHAPES[classifier.about.config.model.name])
     embeddings = stages["embeddings"]
     assert isinstance(embeddings, Stage)
     backbone.embeddings, backbone.final_norm = embeddings, stages["final_norm"]

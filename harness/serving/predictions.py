@@ -28,8 +28,8 @@ def predict(folder: Path, cache: Path, texts: list[str], file: Path | None, json
     """
     texts = _read_texts(texts, file, jsonl)
     predictions = _load(folder, cache).predict(texts)
-    if predictions.truncated:
-        message = f"{predictions.truncated} of {len(texts)} texts were longer than a row may be, and were cut."
+    if predictions.cut:
+        message = f"{predictions.cut} of {len(texts)} texts were longer than a row may be, and were cut."
         print(message, file=sys.stderr)
     for line in _format(texts, predictions, jsonl):
         print(line)
@@ -46,9 +46,9 @@ def export(console: Console, folder: Path, cache: Path, target: Path) -> None:
 
 def _load(folder: Path, cache: Path, precision: Precision | None = None) -> Classifier:
     """Load it; where it runs code from outside the harness, say so first."""
-    manifest = saved_classifier.read(folder)
-    if manifest.strategy_source.is_outside:
-        print(f"strategy {manifest.strategy} {manifest.strategy_source.told}", file=sys.stderr)
+    about = saved_classifier.read(folder)
+    if about.strategy_source.is_outside:
+        print(f"strategy {about.strategy} {about.strategy_source.told}", file=sys.stderr)
     return Classifier.load(folder, cache, precision)
 
 
@@ -104,7 +104,7 @@ def _check_encoding(texts: list[str]) -> None:
 
 
 def _format(texts: list[str], predictions: Predictions, jsonl: bool) -> list[str]:
-    rows = zip(texts, predictions.labels, predictions.confidences.tolist(), strict=True)
+    rows = zip(texts, predictions.labels, predictions.confidence.tolist(), strict=True)
     if jsonl:
         return [
             json.dumps({"text": text, "label": label, "probability": probability}, ensure_ascii=False)
