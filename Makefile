@@ -1,5 +1,4 @@
-# What a person types. Each target sets up what it needs; on a fresh clone `make bench STRATEGY=last_block` and
-# `make test` are all.
+# Each target sets up what it needs: on a fresh clone `make bench STRATEGY=last_block` and `make test` just work.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,10 +7,10 @@ BIN := $(VENV)/bin
 .PHONY: help setup bench report gate gate-update test test-all perf mini lint
 
 help:
-	@echo "make setup                      create .venv and install what is pinned"
+	@echo "make setup                      create .venv and install the pinned dependencies"
 	@echo "make bench STRATEGY=last_block  fine-tune, measure, print a table, write results/"
-	@echo "                                STRATEGY=all, a comma list, or a path to a .py file; more in the README"
-	@echo "make report                     tables, plots and a page (results/report.html) of what is in results/"
+	@echo "                                STRATEGY=all, a comma list, or a path to a .py file; all variables: docs/variables.md"
+	@echo "make report                     tables, plots and a page (results/report.html) of the runs in results/"
 	@echo "make test                       the tests that must be green everywhere (make test-all: the long ones too)"
 	@echo "make gate                       fail on a real regression against results/reference/gate (under 5 minutes)"
 	@echo "                                make gate-update REASON=\"why\" writes a new reference"
@@ -21,7 +20,7 @@ help:
 
 setup: $(VENV)/.ready
 
-# Without build isolation: DeepSpeed's build looks for the torch that is pinned here.
+# Without build isolation: DeepSpeed's build needs the torch that is pinned here.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once; some minutes, most of it the download of PyTorch)"
 	@$(PYTHON) -m venv $(VENV)
@@ -54,14 +53,14 @@ gate: setup
 gate-update: setup
 	@$(BIN)/ftbench gate --update "$(REASON)" $(GATE_OPTIONS)
 
-# Ratios measured side by side; FULL=1 takes the whole data set and all strategies (hours).
+# Ratios measured side by side; FULL=1: the full data set and all strategies (hours).
 perf: setup
 	@mkdir -p $(or $(RESULTS),results)
 	@FTBENCH_PERF_FULL=$(FULL) $(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-quiet \
 		--benchmark-json=$(or $(RESULTS),results)/perf.json
 	@$(BIN)/python -m benchmarks.report $(or $(RESULTS),results)/perf.json
 
-# The file is in the repo; this makes it anew.
+# Its file is committed; this writes it again.
 mini: setup
 	@$(BIN)/python tools/pretrain_mini.py
 

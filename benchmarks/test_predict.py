@@ -24,7 +24,7 @@ ROUNDS = 2
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a kept classifier of the mini model."""
+    """With a saved classifier of the mini model."""
     folder = tmp_path_factory.mktemp("results")
     suite = load_suite(None, {"model.name": "mini", "data.name": "synthetic", "training.epochs": 1}, [])
     commands.run_suite(Console(quiet=True), suite, folder, folder, force=False, save=True)

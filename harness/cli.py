@@ -1,4 +1,4 @@
-"""What a person types; no logic."""
+"""What a person types: options are parsed here, and packages are imported by the command that needs them."""
 
 from __future__ import annotations
 
@@ -61,23 +61,26 @@ def _parameter(option: Option) -> inspect.Parameter:
 @_with_all_options
 def run(**given: Any) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
-    from harness import baselines, commands
+    from harness import commands
     from harness.config.schema import Hosts
     from harness.config.suite import load_suite, parse_seeds, split_assignments
-    from strategies import built_in_names
 
-    named = given["strategy"]
     changes = {option.key: given[option.parameter] for option in OPTIONS if option.key}
-    changes |= {
-        "strategy": [*built_in_names(), *baselines.NAMES] if named == "all" else named.split(",") if named else None,
-        "seed": parse_seeds(given["seeds"]) if given["seeds"] else None,
-    }
+    changes["strategy"] = _strategy_names(given["strategy"])
+    changes["seed"] = parse_seeds(given["seeds"]) if given["seeds"] else None
     suite = load_suite(given["config"], changes, split_assignments(given["set"] or []))
     hosts = Hosts(node_rank=given["node_rank"], rendezvous=given["rdzv"], hostfile=given["hostfile"])
-    results, cache = given["results"], given["cache"]
-    raise typer.Exit(
-        commands.run_suite(console, suite, results, cache, given["force"], hosts, given["save"], given["quiet"])
-    )
+    results, cache, force = given["results"], given["cache"], given["force"]
+    raise typer.Exit(commands.run_suite(console, suite, results, cache, force, hosts, given["save"], given["quiet"]))
+
+
+def _strategy_names(given: str | None) -> list[str] | None:
+    from harness import baselines
+    from strategies import built_in_names
+
+    if given == "all":
+        return [*built_in_names(), *baselines.NAMES]
+    return given.split(",") if given else None
 
 
 @app.command()
@@ -178,11 +181,12 @@ def export(
 
 
 def main() -> None:
-    set_wait_policy()
+    """The console script `ftbench`: exit code 2 and one line for wrong input."""
+    set_wait_policy()  # before any command imports PyTorch
     try:
         app()
     except UserError as error:
         Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     finally:
-        gc.freeze()  # at its end the interpreter would look for cycles among all that PyTorch made: 0.9 s
+        gc.freeze()  # else the interpreter's last collection goes through all objects of PyTorch, which is slow

@@ -16,7 +16,7 @@ from harness.launch.launcher import launch
 from harness.planning.plan import Plan, resolve, saving
 from harness.planning.sweep import tuned
 from harness.planning.workspace import Workspace
-from harness.report import console as messages
+from harness.report import messages
 from harness.report.analysis.comparison import check_reference, groups
 from harness.report.analysis.sweep import best_rates
 from harness.report.table.formats import format_named

@@ -1,4 +1,4 @@
-"""Several machines: what was asked about them is checked before any process starts."""
+"""Runs on several machines: options are checked before any process starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 from harness.config.schema import EngineConfig, Hosts
 from harness.errors import UserError
 
-# Nobody is there to type a password; a machine that does not answer, then or later, is given up.
+# Never ask for a password; give up on a machine that does not answer, at the login or later.
 SSH_OPTIONS = ["-oBatchMode=yes", "-oConnectTimeout=5", "-oServerAliveInterval=10"]
 
 _SSH_FAILED = 255
@@ -24,9 +24,9 @@ _HOSTFILE_LINE = re.compile(r"(?P<host>\S+)\s+slots=(?P<slots>\d+)")
 
 
 def check_hosts(engine: EngineConfig, hosts: Hosts) -> None:
-    """Raises UserError where the machines named can't form the group asked for."""
+    """Raises UserError where options of machines contradict each other, or a machine named is unknown or unusable."""
     if hosts.hostfile:
-        _check_hostfile(engine, hosts)
+        _check_hostfile(engine, hosts.hostfile)
         return
     if engine.nodes == 1:
         if hosts.rendezvous:
@@ -45,7 +45,7 @@ def check_hosts(engine: EngineConfig, hosts: Hosts) -> None:
 
 
 def resolve(rendezvous: str) -> tuple[str, int]:
-    """The address and port of HOST:PORT."""
+    """The IP address and port of HOST:PORT. Raises UserError for any other form, and for an unknown host."""
     host, colon, port = rendezvous.rpartition(":")
     if not (colon and host and port.isdigit() and 0 < int(port) < 2**16):
         raise UserError(f"RDZV={rendezvous!r}: expected HOST:PORT, such as 10.0.0.1:29400.")
@@ -53,7 +53,7 @@ def resolve(rendezvous: str) -> tuple[str, int]:
 
 
 def local_address(rendezvous: str) -> tuple[str, str]:
-    """The address by which this machine reaches the rendezvous, and the network interface that has it."""
+    """The address of this machine on the way to the rendezvous, and the network interface that has it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(resolve(rendezvous))  # sends nothing: asks the routing table
@@ -64,40 +64,36 @@ def local_address(rendezvous: str) -> tuple[str, str]:
     return address, next(name for name, found in interfaces if address in {entry.address for entry in found})
 
 
-def _check_hostfile(engine: EngineConfig, hosts: Hosts) -> None:
+def _check_hostfile(engine: EngineConfig, hostfile: Path) -> None:
     if engine.name != "deepspeed":
-        raise UserError(
-            f"HOSTFILE={hosts.hostfile}: only ENGINE=deepspeed has a launcher that reads one; else use RDZV."
-        )
-    slots = _read_hostfile(hosts.hostfile)
+        raise UserError(f"HOSTFILE={hostfile}: only ENGINE=deepspeed has a launcher that reads one; else use RDZV.")
+    slots = _read_hostfile(hostfile)
     for host in slots:
-        _address(host, f"HOSTFILE={hosts.hostfile}")
+        _address(host, f"HOSTFILE={hostfile}")
     if len(slots) != engine.nodes:
-        raise UserError(
-            f"HOSTFILE={hosts.hostfile} names {len(slots)} machine(s), NNODES={engine.nodes}: make them equal."
-        )
-    few = [host for host, count in slots.items() if count < engine.processes]
-    if few:
-        raise UserError(f"HOSTFILE={hosts.hostfile}: {few[0]!r} has {slots[few[0]]} slots, NPROC={engine.processes}.")
+        raise UserError(f"HOSTFILE={hostfile} names {len(slots)} machine(s), NNODES={engine.nodes}: make them equal.")
+    for host, count in slots.items():
+        if count < engine.processes:
+            raise UserError(f"HOSTFILE={hostfile}: {host!r} has {count} slots, NPROC={engine.processes}.")
     missing = [program for program in ("ssh", "pdsh") if not shutil.which(program)]
     if missing:
         raise UserError(
-            f"HOSTFILE={hosts.hostfile}: DeepSpeed's launcher needs {' and '.join(missing)}, not found here: install "
+            f"HOSTFILE={hostfile}: DeepSpeed's launcher needs {' and '.join(missing)}, not found here: install "
             f"it (`apt-get install openssh-client pdsh`). {_WITHOUT_SSH}"
         )
     for host in slots:
-        _check_login(host, hosts.hostfile)
+        _check_login(host, hostfile)
 
 
 def _check_login(host: str, hostfile: Path) -> None:
-    """The launcher logs in to every machine, this one too, and does there what was typed here."""
+    """DeepSpeed's launcher logs in to every machine, this one included, and runs this Python in this folder there."""
     folder, python = Path.cwd(), sys.executable
     command = ["ssh", *SSH_OPTIONS, host, f"cd {shlex.quote(str(folder))} && test -x {shlex.quote(python)}"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    said = (done.stderr.strip().splitlines() or ["no reason given"])[-1].strip()
+    reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1].strip()
     if done.returncode == _SSH_FAILED:
         raise UserError(
-            f"HOSTFILE={hostfile}: can't log in to {host!r} by ssh ({said}): `ssh -oBatchMode=yes {host} true` must "
+            f"HOSTFILE={hostfile}: can't log in to {host!r} by ssh ({reason}): `ssh -oBatchMode=yes {host} true` must "
             f"work without a question. {_WITHOUT_SSH}"
         )
     if done.returncode:

@@ -1,4 +1,4 @@
-"""The group of worker processes: who I am, how values travel between ranks, and who was last heard of where."""
+"""The group of worker processes: this rank's place in it, how ranks exchange values, and where each was last."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+# Public, though torch's stubs do not re-export them.
+from torch.distributed import PrefixStore, Store  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.rendezvous import rendezvous
 
 from harness.distributed.hosts import local_address
 
-STORE_PATIENCE_SECONDS = 10.0
+# How long to wait for the notes of other ranks.
+STORE_TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class World:
-    """rank and size: among all; local_rank and local_size: among those on this machine.
+    """This process's place among the ranks of a run.
 
-    restarts_left: how often the launcher would still start the group anew. store: what ranks leave notes in.
+    rank and size: among all; local_rank and local_size: among those on this machine. restarts_left: how often the
+    launcher can still restart the group. store: where ranks leave notes; None for a single process.
     """
 
     rank: int
@@ -32,15 +37,15 @@ class World:
     local_rank: int = 0
     local_size: int = 1
     restarts_left: int = 0
-    store: dist.Store | None = None
+    store: Store | None = None
 
     @property
     def machine(self) -> int:
-        """Which of the group's machines this is; all have equally many ranks."""
+        """The number of this machine; all have equally many ranks."""
         return self.rank // self.local_size
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, in order of rank, on every rank."""
+        """The values of all ranks, in order of rank, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -55,20 +60,20 @@ class World:
         return tensor
 
     def note(self, where: str) -> None:
-        """Leave word of where this rank is, for those who would wait for it in vain."""
+        """Leave a note of how far this rank is, for the error message of ranks that wait for it."""
         if self.store:
             self.store.set(f"at/{self.rank}", where)
 
     def last_notes(self) -> str:
-        """Where each rank was last heard of: a rank that is behind the others is the one that does not answer."""
-        # In a thread: over a connection that the network has cut, the store's answer never comes.
-        answer: list[str] = []
-        asking = threading.Thread(target=lambda: answer.append(self._ask_for_notes()), daemon=True)
-        asking.start()
-        asking.join(STORE_PATIENCE_SECONDS)
-        return answer[0] if answer else "the group's store does not answer either"
+        """How far each rank was, as a message: one that is behind the others is the one that does not answer."""
+        # In a thread: the store never answers over a connection that the network has cut.
+        notes: list[str] = []
+        reader = threading.Thread(target=lambda: notes.append(self._read_notes()), daemon=True)
+        reader.start()
+        reader.join(STORE_TIMEOUT_SECONDS)
+        return notes[0] if notes else "the group's store does not answer either"
 
-    def _ask_for_notes(self) -> str:
+    def _read_notes(self) -> str:
         assert self.store is not None
         keys = [f"at/{rank}" for rank in range(self.size)]
         try:
@@ -82,6 +87,11 @@ def device_of(local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def single_process() -> World:
+    """The only rank, of whatever group the environment speaks."""
+    return World(rank=0, size=1, device=device_of(0))
+
+
 def connect(timeout_seconds: float) -> World:
     """Join the group that the launcher's environment describes.
 
@@ -91,42 +101,41 @@ def connect(timeout_seconds: float) -> World:
     device = device_of(local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    restarts, most_restarts = (
-        int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS")
-    )
-    timeout = timedelta(seconds=timeout_seconds)
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    max_restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ["LOCAL_SIZE"])  # torchrun's, DeepSpeed's
     if int(os.environ["WORLD_SIZE"]) > local_size:
-        # Else gloo takes the interface that the machine's own name points to, which others may not reach.
+        # By default gloo takes the interface of the machine's own name, which others may not reach.
         _, interface = local_address(f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    timeout = timedelta(seconds=timeout_seconds)
     store, rank, size = next(rendezvous("env://", timeout=timeout))
-    store = dist.PrefixStore(f"attempt {restarts}", store)  # it outlives a group, with the addresses of the dead
+    # torchrun's store outlives a group: without a prefix a restarted group would read addresses of dead ranks.
+    store = PrefixStore(f"attempt {restarts}", store)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    of_group = dist.PrefixStore("group", store)
-    dist.init_process_group(backend, store=of_group, rank=rank, world_size=size, timeout=timeout)
+    dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=timeout)
     return World(
         rank=rank,
         size=size,
         device=device,
         local_rank=local_rank,
         local_size=local_size,
-        restarts_left=most_restarts - restarts,
-        store=dist.PrefixStore("notes", store),
+        restarts_left=max_restarts - restarts,
+        store=PrefixStore("notes", store),
     )
 
 
 def disconnect() -> None:
     if dist.is_initialized():
-        # DeepSpeed would use its memory of this group in the next one.
+        # DeepSpeed has to forget the group, too: it would use it in place of the next one.
         sys.modules.get("deepspeed.comm", dist).destroy_process_group()
 
 
 def leave(exit_code: int) -> NoReturn:
-    """End this process, which has nothing left to do, without taking the interpreter down.
+    """End this process, which has nothing left to do, without the interpreter's shutdown.
 
-    What still refers to a group then, such as parameters that DeepSpeed has sharded, would now and then make its
-    threads abort the process (pytorch/pytorch#190489).
+    Objects that still refer to a group during shutdown, such as parameters that DeepSpeed has sharded, sometimes make
+    its threads abort the process (pytorch/pytorch#190489).
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -134,8 +143,8 @@ def leave(exit_code: int) -> NoReturn:
 
 
 def is_loss_of_a_rank(problem: BaseException) -> bool:
-    """Whether an exchange failed because another rank is gone or stuck; gloo raises a plain RuntimeError for it."""
-    told = (
+    """Whether an exchange failed because another rank is gone or stuck; gloo raises a plain RuntimeError then."""
+    messages = (
         "Connection closed by peer",
         "Connection reset by peer",
         "Connection timed out",
@@ -145,5 +154,5 @@ def is_loss_of_a_rank(problem: BaseException) -> bool:
         "Application timeout caused pair closure",
     )
     return isinstance(problem, dist.DistError) or (
-        isinstance(problem, RuntimeError) and any(words in str(problem) for words in told)
+        isinstance(problem, RuntimeError) and any(message in str(problem) for message in messages)
     )

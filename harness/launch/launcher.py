@@ -1,4 +1,4 @@
-"""One command to N processes: in this one where one rank is enough, under torchrun where more are asked for."""
+"""From one command to N ranks: in this process where one is enough, else under torchrun or DeepSpeed's launcher."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ import psutil
 
 from harness.config.schema import EngineConfig
 from harness.distributed.hosts import SSH_OPTIONS, local_address
-from harness.distributed.preflight import meet
+from harness.distributed.preflight import run_preflight
 from harness.distributed.process_group import device_of
 from harness.distributed.signals import StopSignals
 from harness.experiment.records import Ending, record_of
 from harness.experiment.runner import why_lost
+from harness.launch.threads import wait_policy
 from harness.launch.worker import work
-from harness.measure import environment
+from harness.measure.environment import cores, describe
 from harness.measure.memory import kernel_kills
 from harness.planning.plan import Plan, PlannedRun
 from harness.results.store import Store
 
-# torchrun itself gives its workers 30 seconds, then kills them.
+# torchrun gives its workers 30 seconds to stop, then kills them.
 STOP_SECONDS = 45
-# torchrun would wait for a lost machine to come back for as long as the network keeps a dead connection.
-REUNION_SECONDS = 60.0
+# Without a limit torchrun waits for a lost machine for as long as the network keeps a dead connection.
+REJOIN_SECONDS = 60.0
 
 
 def launch(plan: Plan) -> None:
-    """Do every run of the plan; each leaves a record. One worker group serves all of them.
+    """Do every run of the plan; each leaves a record. One group of ranks does all of them.
 
-    After a lost rank torchrun starts the group again, `engine.restarts` times, and the run goes on from its last
-    checkpoint; then it ends as `failed`, and a new group does the rest.
+    After a lost rank torchrun restarts the group, up to `engine.restarts` times, and the run resumes from its last
+    checkpoint; after that its record says `failed`, and a new group does the rest.
     Raises KeyboardInterrupt where the user stopped it, UserError where machines were asked for different things.
     """
     if not plan.runs:
@@ -47,49 +48,51 @@ def launch(plan: Plan) -> None:
     if engine.processes * engine.nodes == 1 and not plan.hosts.hostfile:
         work(plan, alone=True)
         return
-    signals = StopSignals()
-    signals.listen()
+    stop_signals = StopSignals()
+    stop_signals.listen()
     store = Store(plan.results)
     if engine.nodes > 1 and not plan.hosts.hostfile and _pending(plan, store):
-        meet(engine, plan.hosts, runs=", ".join(run.run_id + " (saved)" * run.save for run in plan.runs))
+        run_preflight(engine, plan.hosts, runs=", ".join(run.run_id + " (saved)" * run.save for run in plan.runs))
     while pending := _pending(plan, store):
         kills_before = kernel_kills()
         try:
-            exit_code = _run_group(plan, signals)
+            exit_code = _run_group(plan, engine, stop_signals)
         except KeyboardInterrupt:
-            _record(plan, store, Ending("interrupted", "interrupted"))
+            _record_first_pending(plan, store, Ending("interrupted", "interrupted"))
             raise
-        left = _pending(plan, store)
-        if exit_code and left == pending:
+        if exit_code and _pending(plan, store) == pending:
             ending = why_lost(kills_before)
             reason = f"{ending.error}: the launcher ended with exit code {exit_code}"
-            _record(plan, store, replace(ending, error=reason))
+            _record_first_pending(plan, store, replace(ending, error=reason))
         if not exit_code or engine.nodes > 1:
-            return  # several machines would all have to start anew: the same command goes on
+            return  # a new group would need all machines: the same command, on each, goes on
 
 
-def _run_group(plan: Plan, signals: StopSignals) -> int:
-    # DeepSpeed's launcher starts processes on other machines, which see the results folder but not this one's /tmp.
+def _run_group(plan: Plan, engine: EngineConfig, stop_signals: StopSignals) -> int:
+    """Start a launcher and wait for its ranks; returns its exit code."""
+    # Ranks on other machines see the results folder, but not this machine's /tmp.
     with tempfile.TemporaryDirectory(dir=plan.results if plan.hosts.hostfile else None) as folder:
         path = Path(folder) / "plan.json"
         path.write_text(plan.model_dump_json())
-        # In a session of its own: Ctrl-C reaches this process only, which tells the launcher, which tells its workers.
-        command = [*_launcher(plan), "-m", "harness.launch.worker", str(path.resolve())]
-        variables = _environment(plan.runs[0].config.engine)
-        group = subprocess.Popen(command, env=variables, start_new_session=True, preexec_fn=_leave_signals_to_others)
+        command = [*_launcher(plan, engine), "-m", "harness.launch.worker", str(path.resolve())]
+        # In a new session: Ctrl-C reaches this process only, which stops the launcher, which stops its workers.
+        group = subprocess.Popen(
+            command, env=_environment(engine), start_new_session=True, preexec_fn=_ignore_stop_signals
+        )
         try:
-            return _wait(group, plan.runs[0].config.engine, signals)
+            return _wait(group, engine, stop_signals)
         except KeyboardInterrupt:
-            _stop(group, signals)
+            _stop(group, stop_signals)
             raise
 
 
-def _wait(group: subprocess.Popen, engine: EngineConfig, signals: StopSignals) -> int:
-    """Its exit code. One of several machines gives up where its ranks ended and the group does not meet again."""
+def _wait(group: subprocess.Popen, engine: EngineConfig, stop_signals: StopSignals) -> int:
+    """Returns the launcher's exit code. One of several machines gives up where its ranks are gone and no new ones
+    start."""
     if engine.nodes == 1:
         return group.wait()
-    patience = min(REUNION_SECONDS, engine.timeout_seconds)
-    had_workers, alone_since = False, None
+    timeout = min(REJOIN_SECONDS, engine.timeout_seconds)
+    had_workers, lost_since = False, None
     while True:
         try:
             return group.wait(1)
@@ -97,19 +100,19 @@ def _wait(group: subprocess.Popen, engine: EngineConfig, signals: StopSignals) -
             has_workers = any(map(_is_alive, psutil.Process(group.pid).children()))
         had_workers |= has_workers
         lost = had_workers and not has_workers
-        alone_since = (alone_since or time.monotonic()) if lost else None
-        if alone_since and time.monotonic() - alone_since > patience:
-            _stop(group, signals)
+        lost_since = (lost_since or time.monotonic()) if lost else None
+        if lost_since and time.monotonic() - lost_since > timeout:
+            _stop(group, stop_signals)
             return 1
 
 
-def _stop(group: subprocess.Popen, signals: StopSignals) -> None:
-    with signals.postponed():  # a signal that comes again changes nothing
+def _stop(group: subprocess.Popen, stop_signals: StopSignals) -> None:
+    with stop_signals.postponed():  # another signal changes nothing
         group.send_signal(signal.SIGINT)
         try:
             group.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            workers = psutil.Process(group.pid).children(recursive=True)  # in sessions of their own
+            workers = psutil.Process(group.pid).children(recursive=True)  # each in its own session
             os.killpg(group.pid, signal.SIGKILL)
             group.wait()
             for worker in workers:
@@ -124,68 +127,71 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def _leave_signals_to_others() -> None:
-    """For the launcher: clusters send theirs to every process, and a second one would end it before its workers.
+def _ignore_stop_signals() -> None:
+    """For the launcher: clusters signal every process, and a second signal would end it before its workers.
 
-    This process tells it to stop; the workers listen themselves.
+    This process stops the launcher; the workers handle signals themselves.
     """
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 
-def _launcher(plan: Plan) -> list[str]:
-    engine, hosts = plan.runs[0].config.engine, plan.hosts
+def _launcher(plan: Plan, engine: EngineConfig) -> list[str]:
+    hosts = plan.hosts
     if hosts.hostfile:
         return _deepspeed_launcher(engine, hosts.hostfile)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--signals-to-handle=SIGINT"]
     sizes = [f"--nproc-per-node={engine.processes}", f"--max-restarts={engine.restarts}"]
     if engine.nodes == 1:
         return [*torchrun, "--standalone", *sizes]
+    assert hosts.rendezvous is not None, "check_hosts"
     address, _ = local_address(hosts.rendezvous)
-    where = [f"--nnodes={engine.nodes}", f"--node-rank={hosts.node_rank}", f"--local-addr={address}"]
-    meeting = [f"--rdzv-endpoint={hosts.rendezvous}", "--rdzv-backend=c10d", f"--rdzv-id={plan.runs[0].run_id}"]
-    patience = int(engine.timeout_seconds)
-    waiting = f"--rdzv-conf=is_host={int(hosts.node_rank == 0)},join_timeout={patience},read_timeout={patience}"
-    return [*torchrun, *where, *meeting, waiting, *sizes]
+    machine = [f"--nnodes={engine.nodes}", f"--node-rank={hosts.node_rank}", f"--local-addr={address}"]
+    endpoint = [f"--rdzv-endpoint={hosts.rendezvous}", "--rdzv-backend=c10d", f"--rdzv-id={plan.runs[0].run_id}"]
+    timeout, is_first = int(engine.timeout_seconds), int(hosts.node_rank == 0)
+    settings = f"--rdzv-conf=is_host={is_first},join_timeout={timeout},read_timeout={timeout}"
+    return [*torchrun, *machine, *endpoint, settings, *sizes]
 
 
 def _deepspeed_launcher(engine: EngineConfig, hostfile: Path) -> list[str]:
     runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(hostfile), "--force_multi"]
     sizes = ["--num_nodes", str(engine.nodes), "--num_gpus", str(engine.processes)]
-    meeting = ["--master_port", str(_free_port())]
-    # It carries few variables to the other machines: those that a rank reads are written into its command.
+    port = ["--master_port", str(_free_port())]
+    # It forwards few environment variables to other machines: what a rank needs is written into its command.
     variables = [f"{name}={value}" for name, value in _environment_of_ranks(engine).items()]
-    return [*runner, *sizes, *meeting, "--no_python", "--no_local_rank", "env", *variables, sys.executable, "-u"]
+    return [*runner, *sizes, *port, "--no_python", "--no_local_rank", "env", *variables, sys.executable, "-u"]
 
 
 def _free_port() -> int:
-    """Free on this machine, and so most probably on the hostfile's first, where ranks meet: runs do so side by side."""
+    """Free on this machine, and so probably on the hostfile's first, where ranks connect; each run has its own."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]
 
 
 def _environment(engine: EngineConfig) -> dict[str, str]:
-    own = {"PDSH_SSH_ARGS_APPEND": " ".join(SSH_OPTIONS)}
-    return own | os.environ | _environment_of_ranks(engine)
+    """Of the launcher; torchrun's ranks inherit it."""
+    return {"PDSH_SSH_ARGS_APPEND": " ".join(SSH_OPTIONS)} | os.environ | _environment_of_ranks(engine)
 
 
 def _environment_of_ranks(engine: EngineConfig) -> dict[str, str]:
-    """Each rank gets its share of the cores; torchrun alone would give it one."""
-    threads = max(1, environment.cores() // engine.processes)
-    # The profiler that measures communication would print its own stages.
-    variables = {"OMP_NUM_THREADS": str(threads), "KINETO_LOG_LEVEL": "6", "FTBENCH_ASSETS": ""}
-    chosen = {name: os.environ.get(name, default) for name, default in variables.items()}
-    return {name: value for name, value in chosen.items() if value}
+    """What the user has set stays. Each rank gets an equal part of the cores, where torchrun would give it one."""
+    threads = max(1, cores() // engine.processes)
+    # Level 6: the profiler, which measures communication, prints nothing.
+    defaults = {"OMP_NUM_THREADS": str(threads), "KINETO_LOG_LEVEL": "6", "FTBENCH_ASSETS": ""}
+    chosen = {name: os.environ.get(name, default) for name, default in defaults.items()}
+    return {name: value for name, value in chosen.items() if value} | wait_policy()
 
 
 def _pending(plan: Plan, store: Store) -> list[PlannedRun]:
     return [planned for planned in plan.in_order() if not store.has(planned.run_id)]
 
 
-def _record(plan: Plan, store: Store, ending: Ending) -> None:
-    """The first machine records the run that was under way."""
-    for planned in _pending(plan, store)[:1] if plan.hosts.node_rank == 0 else []:
-        engine = planned.config.engine
-        size = 1 if planned.source.is_baseline else engine.processes * engine.nodes
-        store.write(record_of(planned, ending, size, environment.describe(device_of(0))))
+def _record_first_pending(plan: Plan, store: Store, ending: Ending) -> None:
+    """Write the record of the run that was in progress; only the first machine does."""
+    pending = _pending(plan, store)
+    if plan.hosts.node_rank or not pending:
+        return
+    engine = pending[0].config.engine
+    size = 1 if pending[0].source.is_baseline else engine.processes * engine.nodes
+    store.write(record_of(pending[0], ending, size, describe(device_of(0))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from harness.distributed.process_group import World, connect, device_of, disconnect, leave
+from harness.distributed.process_group import connect, disconnect, leave, single_process
 from harness.distributed.signals import StopSignals
 from harness.experiment.runner import RankLost, Runner
 from harness.measure.memory import keep_freed_memory
@@ -14,19 +14,20 @@ from harness.progress.factory import observer_for
 
 
 def work(plan: Plan, alone: bool = False) -> None:
-    """alone: in one process that no launcher started, whatever the environment says.
+    """Do the runs of the plan as one rank of its group.
 
-    Raises KeyboardInterrupt where the suite was asked to stop, RankLost where its group must start anew.
+    alone: as the only process, whatever the environment says about a group.
+    Raises KeyboardInterrupt where a signal asks to stop, RankLost where the group must be restarted.
     """
-    signals = StopSignals()
-    signals.listen()
-    # What an optimizer imports when it is built, 70 MB, would count as the first run's memory.
+    stop_signals = StopSignals()
+    stop_signals.listen()
+    # Optimizers import it when they are built: its 70 MB would count as memory of the first run.
     import torch._dynamo  # noqa: F401
 
     keep_freed_memory()
-    world = World(0, 1, device_of(0)) if alone else connect(plan.runs[0].config.engine.timeout_seconds)
+    world = single_process() if alone else connect(plan.runs[0].config.engine.timeout_seconds)
     with observer_for(plan, world) as observer:
-        Runner.of(plan, world, observer, signals).execute()
+        Runner.of(plan, world, observer, stop_signals).execute()
     disconnect()
 
 
@@ -34,5 +35,5 @@ if __name__ == "__main__":
     try:
         work(Plan.model_validate_json(Path(sys.argv[1]).read_bytes()))
     except (KeyboardInterrupt, RankLost):
-        leave(1)  # the record tells why
+        leave(1)  # the record has the reason
     leave(0)

@@ -1,4 +1,4 @@
-"""A kept classifier as a folder of `transformers`: GPT2ForSequenceClassification with its tokenizer."""
+"""A saved classifier as a folder of `transformers`: GPT2ForSequenceClassification with its tokenizer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from harness import kernels
 from harness.data.libraries import import_transformers
-from harness.data.tokenizer import END_OF_TEXT, BytePairs
+from harness.data.tokenizer import END_OF_TEXT, BytePairs, Tokenizer
 from harness.errors import UserError
-from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.gpt2 import GPT2, SHAPES, Embeddings
 from harness.model.lora import LoRALinear
 from harness.model.weights import published_tensors
 from harness.serving.classifier import Classifier
@@ -23,11 +23,15 @@ from harness.serving.classifier import Classifier
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+# Absolute error of the head's bias as the final norm expresses it.
 BIAS_TOLERANCE = 1e-5
 
 
 def write_folder(classifier: Classifier, folder: Path) -> None:
-    """Raises UserError where that class of `transformers` can't express the classifier, or the folder is not empty."""
+    """Write weights, configuration and tokenizer in the format of `transformers`.
+
+    Raises UserError where GPT2ForSequenceClassification can't express the classifier, or the folder is not empty.
+    """
     _check_expressible(classifier)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{str(folder)!r} exists and is not an empty folder: name another.")
@@ -52,14 +56,15 @@ def write_folder(classifier: Classifier, folder: Path) -> None:
             library_tokenizer(classifier.tokenizer, shape.context).save_pretrained(partial)
             for file in Path(partial).iterdir():
                 file.replace(folder / file.name)
-    except (OSError, SafetensorError) as error:  # the second is safetensors' for what the system says
+    except (OSError, SafetensorError) as error:  # safetensors wraps errors of the system
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{str(folder)!r} can't be written ({reason}): name another.") from error
 
 
 def _check_expressible(classifier: Classifier) -> None:
-    """What it computes is: causal attention over the text's own tokens, read at the last one."""
-    strategy, model = classifier.strategy, classifier.about.config.model.name
+    """Raises UserError for anything but causal attention over a GPT-2's tokens of the text, read at the last one."""
+    strategy, about = classifier.strategy, classifier.about
+    model = about.config.model.name
     if model not in SHAPES:
         reason = f"{model} is no GPT-2"
     elif strategy.build:
@@ -68,44 +73,49 @@ def _check_expressible(classifier: Classifier) -> None:
         reason = f"it reads the {strategy.readout} token" if strategy.readout == "first" else "it reads a mean"
     elif strategy.attention != "causal":
         reason = "its tokens see those after them"
-    elif classifier.about.pad_to:
-        reason = f"it reads position -1 of rows padded to {classifier.about.pad_to}, and attends to the padding"
+    elif about.pad_to:
+        reason = f"it reads position -1 of rows padded to {about.pad_to}, and attends to the padding"
     else:
         return
     raise UserError(
-        f"strategy {classifier.about.strategy!r} can't be exported: {reason}, which GPT2ForSequenceClassification does "
+        f"strategy {about.strategy!r} can't be exported: {reason}, which GPT2ForSequenceClassification does "
         "not compute; `ftbench predict` does."
     )
 
 
 def _tensors(classifier: Classifier) -> dict[str, Tensor]:
-    """All parameters in float32 under the names of `transformers`; adapters are added to the matrices that they adapt.
+    """All parameters in float32 under the names of `transformers`, with adapters merged into their matrices.
 
-    Its head has no bias b: the final norm's is moved by d, the shortest vector for which the head gives W d = b.
+    Its head has no bias b: that of the final norm is shifted by d, the shortest vector with W d = b.
     """
     prefix, suffix = classifier.prefix, classifier.suffix
     for part in (prefix, suffix):
         kernels.restore(part)
     stages = dict(zip((*prefix.names, *suffix.names), (*prefix.stages, *suffix.stages), strict=True))
     backbone = GPT2(SHAPES[classifier.about.config.model.name])
-    backbone.embeddings, backbone.final_norm = stages["embeddings"], stages["final_norm"]
+    embeddings = stages["embeddings"]
+    assert isinstance(embeddings, Embeddings)
+    backbone.embeddings, backbone.final_norm = embeddings, stages["final_norm"]
     backbone.blocks = nn.ModuleList(stages[f"block.{number}"] for number in range(backbone.shape.blocks))
-    whole = nn.ModuleDict({"backbone": backbone, "head": suffix.head}).float()
-    _merge(whole)
-    weight, bias = whole["head"].weight.detach().double(), whole["head"].bias.detach().double()
-    moved = torch.linalg.pinv(weight) @ bias
-    if not torch.allclose(weight @ moved, bias, atol=BIAS_TOLERANCE):
+    model = nn.ModuleDict({"backbone": backbone, "head": suffix.head}).float()
+    _merge_adapters(model)
+    head = model["head"]
+    assert isinstance(head, nn.Linear)
+    weight, bias = head.weight.detach().double(), head.bias.detach().double()
+    shift = torch.linalg.pinv(weight) @ bias
+    if not torch.allclose(weight @ shift, bias, atol=BIAS_TOLERANCE):
         raise UserError(
             "the head's bias can't be expressed by GPT2ForSequenceClassification, which has none: the rows of its "
             "matrix depend on each other. Train with other seeds, or fewer classes."
         )
     tensors = {f"transformer.{name}": tensor.cpu() for name, tensor in published_tensors(backbone).items()}
-    tensors["transformer.ln_f.bias"] = (tensors["transformer.ln_f.bias"].double() + moved.cpu()).float()
+    tensors["transformer.ln_f.bias"] = (tensors["transformer.ln_f.bias"].double() + shift.cpu()).float()
     return tensors | {"score.weight": weight.float().cpu()}
 
 
 @torch.no_grad()
-def _merge(module: nn.Module) -> None:
+def _merge_adapters(module: nn.Module) -> None:
+    """Replace every adapted layer by a plain one that computes the same."""
     for name, child in module.named_children():
         if isinstance(child, LoRALinear):
             merged = nn.Linear(child.in_features, child.out_features)
@@ -113,20 +123,21 @@ def _merge(module: nn.Module) -> None:
             merged.bias.copy_(child.bias)
             setattr(module, name, merged)
         else:
-            _merge(child)
+            _merge_adapters(child)
 
 
-def library_tokenizer(tokenizer: BytePairs, context: int) -> PreTrainedTokenizerFast:
-    """The same byte pairs for `transformers`, whose merges are told by what each token is made of."""
+def library_tokenizer(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
+    """The same byte pairs for `transformers`, which wants the two parts of each token in place of its rank."""
     import tokenizers
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-    written = bytes_to_unicode()
+    assert isinstance(tokenizer, BytePairs), "a GPT-2's"
+    characters = bytes_to_unicode()
     ranks = tokenizer._mergeable_ranks
-    spelled = {token: "".join(written[byte] for byte in token) for token in ranks}
+    spelled = {token: "".join(characters[byte] for byte in token) for token in ranks}
     merges = [
         tuple(spelled[part] for part in _parts(ranks, token))
-        for token in sorted(ranks, key=ranks.get)
+        for token in sorted(ranks, key=ranks.__getitem__)
         if len(token) > 1
     ]
     vocabulary = {spelled[token]: rank for token, rank in ranks.items()} | {END_OF_TEXT: tokenizer.pad_token}
@@ -137,12 +148,12 @@ def library_tokenizer(tokenizer: BytePairs, context: int) -> PreTrainedTokenizer
         tokenizer_object=pairs,
         **dict.fromkeys(("pad_token", "bos_token", "eos_token"), END_OF_TEXT),
         model_max_length=context,
-        split_special_tokens=True,  # what looks like one in a text is text
+        split_special_tokens=True,  # text that looks like a special token is text
     )
 
 
 def _parts(ranks: dict[bytes, int], token: bytes) -> list[bytes]:
-    """The two tokens that `token` was merged from: what pairs of lower rank make of its bytes."""
+    """The two tokens that `token` was merged from, found by applying all merges of lower rank to its bytes."""
     parts = [token[index : index + 1] for index in range(len(token))]
     while len(parts) > 2:
         pairs = [ranks.get(first + second, ranks[token]) for first, second in itertools.pairwise(parts)]

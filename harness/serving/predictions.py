@@ -22,32 +22,38 @@ USAGE = 'expected `ftbench predict "a text"`, --file FILE, or lines from a pipe'
 
 
 def predict(folder: Path, cache: Path, texts: list[str], file: Path | None, jsonl: bool) -> None:
-    """Print one line for each text: label, probability and the text; with `jsonl` a JSON object."""
-    texts = texts_of(texts, file, jsonl)
-    predictions = _loaded(folder, cache).predict(texts)
+    """Print one line for each text: label, probability and the text; with `jsonl` a JSON object.
+
+    folder: of the classifier. texts, file: where texts come from; without either, the standard input.
+    """
+    texts = _read_texts(texts, file, jsonl)
+    predictions = _load(folder, cache).predict(texts)
     if predictions.cut:
-        print(f"{predictions.cut} of {len(texts)} texts were longer than a row may be, and were cut.", file=sys.stderr)
-    for line in _lines(texts, predictions, jsonl):
+        message = f"{predictions.cut} of {len(texts)} texts were longer than a row may be, and were cut."
+        print(message, file=sys.stderr)
+    for line in _format(texts, predictions, jsonl):
         print(line)
 
 
 def export(console: Console, folder: Path, cache: Path, target: Path) -> None:
-    write_folder(_loaded(folder, cache, "fp32"), target)
+    """Write the classifier of `folder` for `transformers` into `target`."""
+    write_folder(_load(folder, cache, "fp32"), target)
     console.print(
         f"Wrote {escape(str(target))}: transformers' GPT2ForSequenceClassification.from_pretrained loads it.",
         highlight=False,
     )
 
 
-def _loaded(folder: Path, cache: Path, precision: Precision | None = None) -> Classifier:
+def _load(folder: Path, cache: Path, precision: Precision | None = None) -> Classifier:
+    """Load it; where it runs code from outside the harness, say so first."""
     about = saved_classifier.read(folder)
     if about.strategy_source.is_outside:
         print(f"strategy {about.strategy} {about.strategy_source.warning}", file=sys.stderr)
     return Classifier.load(folder, cache, precision)
 
 
-def texts_of(given: list[str], file: Path | None, jsonl: bool) -> list[str]:
-    """Raises UserError, with line numbers, for what is no text."""
+def _read_texts(given: list[str], file: Path | None, jsonl: bool) -> list[str]:
+    """Raises UserError, with the number of the line, for a line that is no text."""
     if given and file:
         raise UserError(f"both texts and --file {str(file)!r} are given: {USAGE}.")
     if given:
@@ -61,18 +67,18 @@ def texts_of(given: list[str], file: Path | None, jsonl: bool) -> list[str]:
     except OSError as error:
         raise UserError(f"{name} can't be read ({error.strerror}): {USAGE}.") from error
     # Not str.splitlines: it also cuts at characters that may stand in a text, such as U+2028.
-    lines = [line.rstrip("\r\n") for line in io.StringIO(_decoded(name, content), newline="")]
+    lines = [line.rstrip("\r\n") for line in io.StringIO(_decode(name, content), newline="")]
     if not lines:
         raise UserError(f"{name} is empty: {USAGE}.")
-    return [_text(name, number, line, jsonl) for number, line in enumerate(lines, start=1)]
+    return [_parse_line(name, number, line, jsonl) for number, line in enumerate(lines, start=1)]
 
 
-def _text(name: str, number: int, line: str, jsonl: bool) -> str:
+def _parse_line(name: str, number: int, line: str, jsonl: bool) -> str:
     text: object = line
     if jsonl:
         try:
             parsed = json.loads(line)
-        except ValueError as error:  # of numbers with thousands of digits, too
+        except ValueError as error:  # for numbers with thousands of digits, too
             raise UserError(f'{name}, line {number}: no JSON ({error}); expected {{"text": "..."}}.') from error
         text = parsed.get("text") if isinstance(parsed, dict) else None
         if not isinstance(text, str):
@@ -83,7 +89,7 @@ def _text(name: str, number: int, line: str, jsonl: bool) -> str:
     return text
 
 
-def _decoded(name: str, content: bytes) -> str:
+def _decode(name: str, content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -97,14 +103,14 @@ def _check_encoding(texts: list[str]) -> None:
             raise UserError(f"text {number} of {len(texts)} is not UTF-8: give it as UTF-8.")
 
 
-def _lines(texts: list[str], predictions: Predictions, jsonl: bool) -> list[str]:
-    answers = zip(texts, predictions.labels, predictions.confidence.tolist(), strict=True)
+def _format(texts: list[str], predictions: Predictions, jsonl: bool) -> list[str]:
+    rows = zip(texts, predictions.labels, predictions.confidence.tolist(), strict=True)
     if jsonl:
         return [
             json.dumps({"text": text, "label": label, "probability": probability}, ensure_ascii=False)
-            for text, label, probability in answers
+            for text, label, probability in rows
         ]
     return [
         f"{printable(label)}\t{probability:.4f}\t{printable(' '.join(text.split()))}"
-        for text, label, probability in answers
+        for text, label, probability in rows
     ]

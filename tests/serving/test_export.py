@@ -1,4 +1,4 @@
-"""A kept classifier as transformers' own: the same logits from the same texts."""
+"""A saved classifier as transformers' own: the same logits from the same texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kept classifier: which one is kept, that it answers as it did in its run, and what it says to bad input."""
+"""The saved classifier: which one is saved, that it predicts as in its run, and how it refuses bad input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import strategies
 from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
 from harness.errors import UserError
-from harness.results import saved_classifier as kept
+from harness.results import saved_classifier
 from harness.results.store import Store
 from harness.serving.classifier import Classifier
 from tests.support.runs import assert_refused
@@ -79,10 +79,10 @@ def test_it_answers_as_its_run_did(
     texts = _test_texts()
     answers = classifier.predict(texts)
     assert answers.labels == recorded["predicted"].tolist()
-    assert answers.shares[:, 1] == pytest.approx(recorded["probability_spam"].to_numpy(), abs=1e-6)
+    assert answers.probabilities[:, 1] == pytest.approx(recorded["probability_spam"].to_numpy(), abs=1e-6)
     backwards, alone = classifier.predict(texts[::-1]), classifier.predict(texts[:1])
-    assert backwards.shares[::-1] == pytest.approx(answers.shares, abs=1e-6)
-    assert alone.shares == pytest.approx(answers.shares[:1], abs=1e-6)
+    assert backwards.probabilities[::-1] == pytest.approx(answers.probabilities, abs=1e-6)
+    assert alone.probabilities == pytest.approx(answers.probabilities[:1], abs=1e-6)
 
 
 @pytest.mark.long
@@ -100,7 +100,7 @@ def test_the_best_on_the_validation_texts_is_kept(run_here: Callable, tmp_path: 
     trained = [record for record in records if not record.strategy_source.is_baseline]
     validation = {record.run_id: record.metrics.validation for record in trained}
     best = max(validation, key=lambda run_id: (validation[run_id].accuracy, -validation[run_id].loss))
-    assert kept.read(tmp_path / "results" / "classifier").run_id == best
+    assert saved_classifier.read(tmp_path / "results" / "classifier").run_id == best
     assert not list((tmp_path / "results" / "runs").glob("*/classifier")), "only the best takes room"
 
 
@@ -108,32 +108,32 @@ def test_a_run_that_was_done_before_is_kept_too(run_here: Callable, tmp_path: Pa
     before = run_here(strategy=["last_block", "first_token"], **SMALL)
     assert not (tmp_path / "results" / "classifier").exists()
     run_here(strategy=["last_block", "first_token"], save=True, **SMALL)
-    about, store = kept.read(tmp_path / "results" / "classifier"), Store(tmp_path / "results")
+    about, store = saved_classifier.read(tmp_path / "results" / "classifier"), Store(tmp_path / "results")
     again = {record.run_id for record in before if store.read(record.run_id).finished_at != record.finished_at}
     assert again == {about.run_id}, "no other run was done twice"
     run_here(strategy=["last_block", "first_token"], save=True, **SMALL)
     assert store.read(about.run_id).finished_at == max(record.finished_at for record in store.all())
-    assert kept.read(tmp_path / "results" / "classifier") == about
+    assert saved_classifier.read(tmp_path / "results" / "classifier") == about
 
 
 def test_of_equals_the_first_is_kept(run_here: Callable, tmp_path: Path) -> None:
     first, second = run_here(strategy=["last_block", "first_token"], readout="last", save=True, **SMALL)
     assert first.metrics == second.metrics
-    assert kept.read(tmp_path / "results" / "classifier").run_id == first.run_id
+    assert saved_classifier.read(tmp_path / "results" / "classifier").run_id == first.run_id
 
 
 def test_a_damaged_classifier_makes_room_for_a_new_one(run_here: Callable, trained: Path) -> None:
-    about = kept.read(trained)
+    about = saved_classifier.read(trained)
     (trained / "classifier.json").write_text("{}")
     run_here(strategy=["last_block"], save=True, **SMALL)
-    assert kept.read(trained) == about
+    assert saved_classifier.read(trained) == about
 
 
 def test_where_no_run_ended_well_the_classifier_before_stays(run_here: Callable, trained: Path) -> None:
-    about = kept.read(trained)
+    about = saved_classifier.read(trained)
     (record,) = run_here(strategy=["full"], save=True, optimizer__learning_rate=1e30, **SMALL)
     assert record.status == "diverged"
-    assert kept.read(trained) == about
+    assert saved_classifier.read(trained) == about
 
 
 def test_a_classifier_that_cannot_be_written_is_a_failed_run(run_here: Callable, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_classifier_that_cannot_be_written_is_a_failed_run(run_here: Callable,
     failed, finished = sorted(Store(tmp_path / "results").all(), key=lambda one: one.status)
     assert (failed.run_id, failed.status, finished.status) == (record.run_id, "failed", "ok")
     assert "can't be written" in failed.error
-    assert kept.read(tmp_path / "results" / "classifier").run_id == finished.run_id
+    assert saved_classifier.read(tmp_path / "results" / "classifier").run_id == finished.run_id
 
 
 @pytest.mark.long
