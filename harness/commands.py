@@ -19,13 +19,14 @@ from harness.gate.report import print_findings, write_findings
 from harness.launch.launcher import launch
 from harness.planning.plan import Plan, resolve
 from harness.planning.sweep import tuned
-from harness.report.analysis.comparison import check_reference, groups
-from harness.report.analysis.published import print_published
-from harness.report.analysis.scaling import print_scaling
+from harness.report.analysis.comparison import check_reference
+from harness.report.analysis.grouping import groups
 from harness.report.analysis.sweep import best_rates
 from harness.report.files import write_tables
+from harness.report.table.comparison_table import FULL_VIEW, View, comparison_tables
 from harness.report.table.formats import format_named
-from harness.report.table.sheet import WHOLE, View, sheets
+from harness.report.table.published import print_published
+from harness.report.table.scaling import print_scaling
 from harness.report.table.terminal import print_table
 from harness.results import saved_classifier as kept
 from harness.results.record import Record
@@ -128,14 +129,14 @@ def _records_of(plan: Plan, store: Store) -> list[Record]:
 
 
 def show_results(
-    console: Console, results: Path, reference: str | None = None, view: View = WHOLE, form: str | None = None
+    console: Console, results: Path, reference: str | None = None, view: View = FULL_VIEW, form: str | None = None
 ) -> None:
     """Print the tables and write their files; with a `form` print them in it, and nothing else."""
     formatted = format_named(form) if form else None
     store, aside = Store(results), Console(stderr=True) if form else console
     records, suites = _kept(aside, store, reference)
     if formatted:
-        shown = sheets(groups(newest_of_each(records), suites), store, reference, view)
+        shown = comparison_tables(groups(newest_of_each(records), suites), store, reference, view)
         console.out(formatted(shown).rstrip(), highlight=False)
         _say_what_is_left_out(aside, left_out(store))
     else:
@@ -239,7 +240,7 @@ def _show(
     records: list[Record],
     reference: str | None,
     suites: list[SavedSuite],
-    view: View = WHOLE,
+    view: View = FULL_VIEW,
     quiet: bool = False,
 ) -> None:
     written, everything = write_tables(store, reference), store.all()

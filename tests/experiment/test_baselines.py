@@ -26,11 +26,12 @@ from harness.data.encoding import Examples
 from harness.data.tokenizer import load_tokenizer
 from harness.model.gpt2 import SHAPES
 from harness.model.models import GPT2Model
-from harness.report.analysis.comparison import Group, compare, groups
+from harness.report.analysis.comparison import compare
+from harness.report.analysis.grouping import Group, groups
 from harness.report.files import comparison
-from harness.report.table.columns import rows
+from harness.report.table.comparison_table import comparison_tables
 from harness.report.table.formats import markdown
-from harness.report.table.sheet import sheets
+from harness.report.table.rows import table_rows
 from harness.results.record import SCHEMA_FILE, Record
 from harness.results.store import Store
 from tests.support.runs import predicted_by
@@ -202,7 +203,7 @@ def test_a_baseline_runs_again_only_where_what_it_depends_on_changes(run_here: C
     other_data = run_here(strategy=ALL, **{**_SMALL, "data__size": 50})
     assert [record.strategy for record in other_data] == ALL
 
-    tables = comparison(sheets(groups(store.all()), store))
+    tables = comparison(comparison_tables(groups(store.all()), store))
     seen = [[row["name"] for row in table["rows"]] for table in tables]
     assert seen[:2] == [["head_only", *ALL]] * 2, "at the end of each table they belong to"
     assert sorted(seen[2:]) == [ALL, ALL], "of the other precision and the other data"
@@ -229,7 +230,7 @@ def test_a_baseline_that_fails_is_a_record_and_the_suite_goes_on(
     failed, finished = run_here(strategy=["zero_shot", "majority"], data__name=str(tmp_path / "many.csv"))
     assert (failed.status, finished.status) == ("failed", "ok")
     assert "40 classes leaves no room" in failed.error
-    (table,) = comparison(sheets(groups([failed, finished]), store))
+    (table,) = comparison(comparison_tables(groups([failed, finished]), store))
     failures = {row["name"]: list(row["failed_seeds"].values()) for row in table["rows"]}
     assert failures == {"majority": [], "zero_shot": ["failed"]}
 
@@ -279,21 +280,25 @@ def told_by_length(run_here: Callable, tmp_path: Path) -> list[Record]:
 def test_a_strategy_that_does_not_beat_the_length_rule_is_marked(told_by_length: list[Record], store: Store) -> None:
     rule, strategy, _ = told_by_length
     assert rule.metrics.test.accuracy == 1 > strategy.metrics.test.accuracy
-    assert [row.name for row in rows(compare(Group(told_by_length), store))] == ["length_rule", "head_only †", "tfidf"]
-    assert "†: no better on test than length_rule" in markdown(sheets(groups(told_by_length), store))
+    assert [row.name for row in table_rows(compare(Group(told_by_length), store))] == [
+        "length_rule",
+        "head_only †",
+        "tfidf",
+    ]
+    assert "†: no better on test than length_rule" in markdown(comparison_tables(groups(told_by_length), store))
     level = strategy.model_copy(update={"metrics": rule.metrics})
-    assert "†" in markdown(sheets(groups([level, rule]), store)), "no better, where both are right always"
+    assert "†" in markdown(comparison_tables(groups([level, rule]), store)), "no better, where both are right always"
     worse = rule.model_copy(update={"metrics": strategy.metrics})
-    assert "†" not in markdown(sheets(groups([level, worse]), store))
-    assert "†" not in markdown(sheets(groups([strategy]), store)), "nothing to compare with"
+    assert "†" not in markdown(comparison_tables(groups([level, worse]), store))
+    assert "†" not in markdown(comparison_tables(groups([strategy]), store)), "nothing to compare with"
 
 
 def test_baselines_stand_last_and_win_nothing(told_by_length: list[Record], store: Store) -> None:
-    text = markdown(sheets(groups(told_by_length), store))
+    text = markdown(comparison_tables(groups(told_by_length), store))
     places = [text.index(f"\n| {name} ") for name in ("head_only", "length_rule", "tfidf")]
     assert places == sorted(places)
     assert "Baselines: length_rule, tfidf." in text
-    assert [any(row.best) for row in rows(compare(Group(told_by_length), store))] == [False, True, False]
+    assert [any(row.best) for row in table_rows(compare(Group(told_by_length), store))] == [False, True, False]
 
 
 def test_a_baseline_stands_beside_every_seed(run_here: Callable, store: Store) -> None:
@@ -305,7 +310,7 @@ def test_a_baseline_stands_beside_every_seed(run_here: Callable, store: Store) -
     assert compare(Group(store.all()), store, "tfidf")[0].evidence.difference == pytest.approx(
         -tfidf.evidence.difference
     )
-    assert "| tfidf | - |" in markdown(sheets(groups(store.all()), store))
+    assert "| tfidf | - |" in markdown(comparison_tables(groups(store.all()), store))
 
 
 def test_baselines_are_listed(

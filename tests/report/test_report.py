@@ -16,12 +16,15 @@ from rich.console import Console
 
 from harness import commands
 from harness.config.suite import load_suite
-from harness.report.analysis.comparison import Group, compare, groups
-from harness.report.analysis.scaling import scaling, scaling_markdown
+from harness.report.analysis.comparison import compare
+from harness.report.analysis.grouping import Group, groups
+from harness.report.analysis.scaling import scaling
 from harness.report.files import comparison, summary, write_tables
-from harness.report.table.columns import columns, rows
+from harness.report.table.columns import columns
+from harness.report.table.comparison_table import comparison_tables
 from harness.report.table.formats import markdown
-from harness.report.table.sheet import sheets
+from harness.report.table.rows import table_rows
+from harness.report.table.scaling import scaling_markdown
 from harness.report.table.terminal import print_table
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
@@ -45,7 +48,7 @@ def _printed(records: list[Record], width: int, store: Store) -> str:
 def _cells(records: list[Record], store: Store) -> list[dict[str, str]]:
     entries = compare(Group(records), store)
     titles = [column.title for column in columns(entries)]
-    return [dict(zip(titles, row.cells, strict=True)) for row in rows(entries)]
+    return [dict(zip(titles, row.cells, strict=True)) for row in table_rows(entries)]
 
 
 def test_a_column_that_no_row_has_anything_for_stays_out_of_the_terminal(run_here: Callable, store: Store) -> None:
@@ -55,11 +58,11 @@ def test_a_column_that_no_row_has_anything_for_stays_out_of_the_terminal(run_her
 
 
 def test_the_best_of_each_column_is_marked(three: list[Record], store: Store) -> None:
-    head_only, last_block = rows(compare(Group(three[:2]), store))
+    head_only, last_block = table_rows(compare(Group(three[:2]), store))
     trained = 1
     assert (head_only.best[trained], last_block.best[trained]) == (True, False)
-    assert f"**{head_only.cells[trained]}**" in markdown(sheets(groups(three[:2]), store))
-    assert not any(rows(compare(Group(three[:1]), store))[0].best), "one row alone wins nothing"
+    assert f"**{head_only.cells[trained]}**" in markdown(comparison_tables(groups(three[:2]), store))
+    assert not any(table_rows(compare(Group(three[:1]), store))[0].best), "one row alone wins nothing"
 
 
 def test_a_time_that_leaves_out_stored_work_is_marked_and_wins_nothing(run_here, store: Store) -> None:
@@ -68,22 +71,24 @@ def test_a_time_that_leaves_out_stored_work_is_marked_and_wins_nothing(run_here,
     def best(seconds_of_reused: float) -> tuple[bool, bool]:
         timed = zip((computed, reused), (10.0, seconds_of_reused), strict=True)
         of_both = [one.model_copy(update={"seconds": one.seconds.model_copy(update={"total": t})}) for one, t in timed]
-        first, second = rows(compare(Group(of_both), store))
+        first, second = table_rows(compare(Group(of_both), store))
         assert (first.cells[-1], second.cells[-1]) == ("10.0 s", f"{seconds_of_reused} s*")
         return first.best[-1], second.best[-1]
 
     assert best(20.0) == (True, False)
     assert best(1.0) == (False, False), "with its share of the stored work it may be slower"
-    assert "what another run had stored of its frozen part" in markdown(sheets(groups([computed, reused]), store))
-    assert "had stored" not in markdown(sheets(groups([computed]), store))
+    assert "what another run had stored of its frozen part" in markdown(
+        comparison_tables(groups([computed, reused]), store)
+    )
+    assert "had stored" not in markdown(comparison_tables(groups([computed]), store))
 
 
 def test_a_failed_cell_shows_why_and_keeps_what_was_measured(three: list[Record], store: Store) -> None:
-    failed = rows(compare(Group(three[2:]), store))[0]
+    failed = table_rows(compare(Group(three[2:]), store))[0]
     assert failed.failure.startswith("diverged: the loss of step")
     assert _cells(three[2:], store)[0]["test loss"] == "-"
-    assert not any(rows(compare(Group(three), store))[2].best)
-    for text in (_printed(three, 160, store), markdown(sheets(groups(three), store))):
+    assert not any(table_rows(compare(Group(three), store))[2].best)
+    for text in (_printed(three, 160, store), markdown(comparison_tables(groups(three), store))):
         assert failed.failure in text
     lines = summary(three)
     assert lines["status"].tolist() == ["ok", "ok", "diverged"]
@@ -112,9 +117,9 @@ def test_whatever_the_terminal_numbers_are_whole(three: list[Record], store: Sto
 
 
 def test_runs_under_other_conditions_stand_in_another_table(three: list[Record], store: Store) -> None:
-    assert len(comparison(sheets(groups(three[:2]), store))) == 1
-    assert len(comparison(sheets(groups(three), store))) == 2
-    assert markdown(sheets(groups(three), store)).count("### ") == 2
+    assert len(comparison(comparison_tables(groups(three[:2]), store))) == 1
+    assert len(comparison(comparison_tables(groups(three), store))) == 2
+    assert markdown(comparison_tables(groups(three), store)).count("### ") == 2
 
 
 def test_only_the_newest_record_of_a_configuration_is_shown(run_here, store: Store) -> None:
@@ -259,14 +264,14 @@ def test_comparison_json_holds_the_evidence(suite: list[Record], store: Store) -
     assert [found["difference"], *found["interval"], found["p"], found["corrected_p"]] == pytest.approx(
         [float(x) for x in (expected.estimate, expected.low, expected.high, expected.p, expected.p)]
     )
-    (turned,) = comparison(sheets(groups(suite), store, "head_only"))
+    (turned,) = comparison(comparison_tables(groups(suite), store, "head_only"))
     assert turned["rows"][1]["evidence"]["verdict"] == "better"
     assert turned["rows"][1]["evidence"]["difference"] == pytest.approx(-found["difference"])
 
 
 def test_what_would_settle_an_open_row_is_told(suite: list[Record], store: Store) -> None:
     alike = [_predicting(record, store, np.arange(80) % 10 > record.seed % 2) for record in suite]
-    text = markdown(sheets(groups(alike), store))
+    text = markdown(comparison_tables(groups(alike), store))
     assert "no evidence" in text
     assert "No difference at all was seen: head_only." in text
     random = np.random.default_rng(3)
@@ -274,7 +279,7 @@ def test_what_would_settle_an_open_row_is_told(suite: list[Record], store: Store
     evidence = compare(Group(near), store)[0].evidence
     assert evidence.verdict == "no evidence"
     assert evidence.seeds_needed > 3
-    assert f"head_only {evidence.seeds_needed} seeds" in markdown(sheets(groups(near), store))
+    assert f"head_only {evidence.seeds_needed} seeds" in markdown(comparison_tables(groups(near), store))
 
 
 @pytest.mark.parametrize("told", [{}, {"data": None}])  # what the kernel has killed tells no facts of its data
@@ -284,11 +289,11 @@ def test_a_failed_seed_is_counted_and_told(suite: list[Record], store: Store, to
     head_only = compare(Group(records), store)[0]
     assert head_only.evidence.seeds == [0, 2]
     assert _cells(records, store)[0]["seeds"] == "2 of 3"
-    for text in (_printed(records, 120, store), markdown(sheets(groups(records), store))):
+    for text in (_printed(records, 120, store), markdown(comparison_tables(groups(records), store))):
         assert "seed 1 oom: out of memory" in text
         assert "Not in the values: 1 of 3 seeds of head_only" in text
         assert "Compared on 2 seeds only, which ended well for both: head_only" in text
-    (table,) = comparison(sheets(groups(records), store))
+    (table,) = comparison(comparison_tables(groups(records), store))
     assert table["rows"][0]["failed_seeds"] == {1: "oom"}
 
 
@@ -297,7 +302,7 @@ def test_one_seed_is_judged_as_a_pair_of_models(suite: list[Record], store: Stor
     evidence = compare(Group(ones), store)[0].evidence
     expected = mcnemar(*(_right(ones, store, name)[0] for name in ("head_only", "last_block")))
     assert (evidence.p, evidence.verdict, evidence.seeds_needed) == (pytest.approx(float(expected.p)), "worse", None)
-    text = markdown(sheets(groups(ones), store))
+    text = markdown(comparison_tables(groups(ones), store))
     assert "very pairs of trained models (McNemar's test), not on the strategies" in text
     assert "how results vary from seed to seed is not in it" in text
 
@@ -310,10 +315,10 @@ def test_rows_on_other_messages_are_not_compared(suite: list[Record], store: Sto
     assert head_only.evidence is None
     assert head_only.interval is not None
     assert "Not compared: head_only, since it was tested on other messages than last_block" in markdown(
-        sheets(groups(suite), store)
+        comparison_tables(groups(suite), store)
     )
     (store.runs / suite[0].run_id / "predictions.csv").unlink()
-    assert f"{suite[0].run_id} has no predictions.csv" in markdown(sheets(groups(suite), store))
+    assert f"{suite[0].run_id} has no predictions.csv" in markdown(comparison_tables(groups(suite), store))
 
 
 def test_the_reference_must_be_among_the_rows(suite: list[Record], run_cli) -> None:

@@ -11,9 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from harness.report.analysis.comparison import Entry, Group
+from harness.report.analysis.comparison import Entry
+from harness.report.analysis.grouping import Group
 from harness.report.analysis.scaling import ScalingRow
-from harness.report.analysis.sweep import Curve
+from harness.report.analysis.sweep import SweepCurve
 from harness.report.plots.drawing import (
     BLUE,
     INK,
@@ -116,7 +117,7 @@ def _learning(
 # Over learning rates
 
 
-def sweep_plot(found: list[Curve]) -> Plot:
+def sweep_plot(found: list[SweepCurve]) -> Plot:
     figure = new_figure(3.1 + 0.17 * -(-len(found) // 3))
     axes = figure.subplots()
     handles = []
