@@ -18,9 +18,12 @@ from harness.report.analysis.published import judge
 from harness.report.analysis.scaling import scaling
 from harness.report.analysis.sweep import curves
 from harness.report.files import write_tables
+from harness.report.plots.comparison import comparison_plots, looks_of
 from harness.report.plots.drawing import Plot, draw, short, style
-from harness.report.plots.rows import looks_of, row_plots
-from harness.report.plots.trends import course_plots, history, history_plot, scaling_plot, sweep_plot
+from harness.report.plots.history import history, history_plot
+from harness.report.plots.learning_curves import learning_curve_plots
+from harness.report.plots.scaling import scaling_plot
+from harness.report.plots.sweep import sweep_plot
 from harness.report.table.comparison_table import ComparisonTable, comparison_tables
 from harness.report.table.published import PUBLISHED_TITLES, published_cells, published_notes, published_title
 from harness.report.table.scaling import SCALING_NOTE, SCALING_TITLES, scaling_cells
@@ -150,8 +153,8 @@ def _compared(
         grids.append(_plain_grid("Validation accuracy over the learning rate", *sweep_rows(swept)))
 
     def plots() -> Iterable[Plot]:
-        yield from row_plots(entries, looks, store)
-        yield from course_plots(entries, looks, reference_of(entries, reference).name, store)
+        yield from comparison_plots(entries, looks, store)
+        yield from learning_curve_plots(entries, looks, reference_of(entries, reference).name, store)
         if swept:
             yield sweep_plot(swept)
         revisions, past = history(group, records)

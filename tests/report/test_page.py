@@ -20,8 +20,10 @@ from harness.report.analysis.comparison import compare
 from harness.report.analysis.grouping import Group, groups
 from harness.report.analysis.misclassified import misclassified
 from harness.report.page import _highlights, _plain_grid
-from harness.report.plots.rows import confusion, pareto_front
-from harness.report.plots.trends import courses, history
+from harness.report.plots.comparison import pareto_front
+from harness.report.plots.confusion import confusion
+from harness.report.plots.history import history
+from harness.report.plots.learning_curves import learning_curves
 from harness.report.table.comparison_table import comparison_tables
 from harness.results.record import Record, TrainingCurve
 from harness.results.store import Store
@@ -211,16 +213,16 @@ def test_curves_are_means_with_the_range_of_seeds(made: Path, tmp_path: Path) ->
     for record, loss in zip(records, (1.0, 3.0), strict=True):
         target.write_curve(record.run_id, TrainingCurve(losses=[loss] * 10, accuracies=[loss / 4] * 10))
     (entry,) = compare(Group(records), store)
-    course = courses([entry], target)["loss"]["head_only"]
+    course = learning_curves([entry], target)["loss"]["head_only"]
     assert (course.low == 1).all()
     assert (course.mean == 2).all()
     assert (course.high == 3).all()
-    assert (courses([entry], target)["accuracy"]["head_only"].mean == 0.5).all()
+    assert (learning_curves([entry], target)["accuracy"]["head_only"].mean == 0.5).all()
     for record in records:
         path = target.runs / record.run_id / "losses.csv"
         pd.read_csv(path).drop(columns="accuracy").to_csv(path, index=False)
-    assert list(courses([entry], target)["loss"]) == ["head_only"]
-    assert not courses([entry], target)["accuracy"], "nothing is drawn of what was not kept"
+    assert list(learning_curves([entry], target)["loss"]) == ["head_only"]
+    assert not learning_curves([entry], target)["accuracy"], "nothing is drawn of what was not kept"
 
 
 def _at(record: Record, revision: str, accuracy: float) -> Record:

@@ -55,15 +55,16 @@ def _of_data(entries: list[Entry], cache: Path) -> Misclassified:
     record, runs = entries[0].ok[0], sum(len(entry.ok) for entry in entries)
     texts, no_texts = _texts(record, cache)
     messages = []
-    for message in _worst(entries).itertuples():
-        index = int(message.Index)
-        text, label = texts.loc[index, ["text", "label"]] if texts is not None else (None, None)
-        messages.append(MisclassifiedMessage(index, text, label, int(message.strategies), int(message.runs)))
+    for index, strategies, runs_wrong in _worst(entries):
+        text, label = (
+            (str(texts.at[index, "text"]), str(texts.at[index, "label"])) if texts is not None else (None, None)
+        )
+        messages.append(MisclassifiedMessage(index, text, label, strategies, runs_wrong))
     return Misclassified(record.ok_data.name, len(entries), runs, messages, no_texts)
 
 
-def _worst(entries: list[Entry]) -> pd.DataFrame:
-    """Columns strategies and runs, as in MisclassifiedMessage, by index of the message, the worst first."""
+def _worst(entries: list[Entry]) -> list[tuple[int, int, int]]:
+    """index, strategies and runs, as in MisclassifiedMessage, the worst first."""
     wrong = [1 - pd.DataFrame(entry.correct).astype(int) for entry in entries]
     counts = pd.DataFrame(
         {
@@ -73,7 +74,8 @@ def _worst(entries: list[Entry]) -> pd.DataFrame:
     )
     # Ties stand in the order of the source, so that the page is the same each time.
     worst = counts[counts["strategies"] > 0].sort_index()
-    return worst.sort_values(["strategies", "runs"], ascending=False, kind="stable").head(MOST_SHOWN)
+    worst = worst.sort_values(["strategies", "runs"], ascending=False, kind="stable").head(MOST_SHOWN)
+    return list(zip(worst.index.tolist(), worst["strategies"].tolist(), worst["runs"].tolist(), strict=True))
 
 
 def _texts(record: Record, cache: Path) -> tuple[pd.DataFrame | None, str | None]:
