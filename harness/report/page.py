@@ -95,23 +95,23 @@ def write_report(
     """
     tables, suites = write_tables(store, reference), suites_in(store.results)
     newest = newest_of_each(records)
-    studio = Studio(store.results / "plots")
+    plot_files = PlotFiles(store.results / "plots")
     with style():
         sections = [
             *(
-                _compared(group, number, records, store, reference, cache, studio)
+                _compared(group, number, records, store, reference, cache, plot_files)
                 for number, group in enumerate(groups(newest, suites), start=1)
             ),
-            *_scaled(newest, studio),
+            *_scaled(newest, plot_files),
             *(_published(suite, records) for suite in suites if suite.is_published),
         ]
-    studio.remove_others()
+    plot_files.remove_others()
     page = store.results / "report.html"
     write_atomically(page, _html(sections, records, left_out))
-    return [*tables, page, *studio.written]
+    return [*tables, page, *plot_files.written]
 
 
-class Studio:
+class PlotFiles:
     """Draws plots as files and as pictures of the page."""
 
     def __init__(self, folder: Path) -> None:
@@ -144,7 +144,7 @@ def _compared(
     store: Store,
     reference: str | None,
     cache: Path,
-    studio: Studio,
+    plot_files: PlotFiles,
 ) -> Section:
     (table,) = comparison_tables([group], store, reference)
     entries, swept, looks = table.entries, curves(group.records), looks_of(table.entries)
@@ -157,15 +157,15 @@ def _compared(
         yield from learning_curve_plots(entries, looks, reference_of(entries, reference).name, store)
         if swept:
             yield sweep_plot(swept)
-        revisions, past = history(group, records)
-        if past:
-            yield history_plot(revisions, past)
+        revisions, rows = history(group, records)
+        if rows:
+            yield history_plot(revisions, rows)
 
     return Section(
         heading=table.heading,
         grids=grids,
         notes=table.notes,
-        pictures=studio.pictures(f"table{number}", plots()),
+        pictures=plot_files.pictures(f"table{number}", plots()),
         highlights=_highlights(table),
         misclassified=misclassified(entries, cache),
     )
@@ -213,9 +213,9 @@ def _highlights(table: ComparisonTable) -> list[tuple[str, str, str]]:
     return found
 
 
-def _scaled(records: list[Record], studio: Studio) -> Iterable[Section]:
+def _scaled(records: list[Record], plot_files: PlotFiles) -> Iterable[Section]:
     for number, (title, found) in enumerate(scaling(records), start=1):
-        pictures = studio.pictures(f"scaling{number}", [scaling_plot(title, found)])
+        pictures = plot_files.pictures(f"scaling{number}", [scaling_plot(title, found)])
         yield Section(title, [_plain_grid(title, SCALING_TITLES, map(scaling_cells, found))], [SCALING_NOTE], pictures)
 
 
