@@ -113,7 +113,7 @@ def _f1(record: Record) -> float | None:
 
 
 def _test_with_interval(entry: Entry) -> str:
-    accuracy = f"{100 * entry.ok_accuracy:.2f}"
+    accuracy = f"{100 * _known(_TEST(entry)):.2f}"
     return f"{accuracy} {_percent(entry.interval)}" if entry.interval else accuracy
 
 
