@@ -96,7 +96,7 @@ def table(
 ) -> None:
     """The comparison table of the records in a results folder, printed and written."""
     from harness import commands
-    from harness.report.table.sheet import View
+    from harness.report.table.comparison_table import View
 
     view = View(sort, tuple(columns.split(",")) if columns else None, contains)
     commands.show_results(console, results, reference, view, form)

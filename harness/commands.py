@@ -17,10 +17,11 @@ from harness.planning.plan import Plan, resolve, saving
 from harness.planning.sweep import tuned
 from harness.planning.workspace import Workspace
 from harness.report import messages
-from harness.report.analysis.comparison import check_reference, groups
+from harness.report.analysis.comparison import check_reference
+from harness.report.analysis.grouping import groups
 from harness.report.analysis.sweep import best_rates
+from harness.report.table.comparison_table import FULL_VIEW, View, comparison_tables
 from harness.report.table.formats import format_named
-from harness.report.table.sheet import WHOLE, View, sheets
 from harness.results import saved_classifier
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
@@ -103,7 +104,7 @@ class _Bench:
 
 
 def show_results(
-    console: Console, results: Path, reference: str | None = None, view: View = WHOLE, form: str | None = None
+    console: Console, results: Path, reference: str | None = None, view: View = FULL_VIEW, form: str | None = None
 ) -> None:
     """Print the tables and write their files; with a `form` print them in it, and nothing else."""
     formatted = format_named(form) if form else None
@@ -111,7 +112,7 @@ def show_results(
     records, suites = _saved_results(aside, store, reference)
     newest = newest_of_each(records)
     if formatted:
-        shown = sheets(groups(newest, suites), store, reference, view)
+        shown = comparison_tables(groups(newest, suites), store, reference, view)
         console.out(formatted(shown).rstrip(), highlight=False)
         messages.print_left_out(aside, left_out(store))
     else:

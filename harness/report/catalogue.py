@@ -96,8 +96,10 @@ def check_weights(console: Console, name: str, weights: str, cache: Path) -> boo
     return False
 
 
-def _reads(strategy: Strategy, own: AttentionKind) -> str:
+def _reads(strategy: Strategy, pretrained: AttentionKind) -> str:
+    """pretrained: the attention that needs no mention."""
+    assert strategy.readout is not None, "Strategy.on sets it"
     pad_to = strategy.input.pad_to
     extras = [f"padded to {pad_to}"] if pad_to else []
-    extras += [f"{strategy.attention} attention"] if strategy.attention != own else []
+    extras += [f"{strategy.attention} attention"] if strategy.attention != pretrained else []
     return ", ".join([strategy.readout, *extras])

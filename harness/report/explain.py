@@ -35,7 +35,7 @@ from harness.planning.validate import check_padding
 from harness.planning.workspace import Workspace
 from harness.report.catalogue import usable_model
 
-SENTENCE = "You won a prize, call now"
+SENTENCE: str = "You won a prize, call now"
 PADDING = "[pad]"
 SHOWN_PADDING = 3
 MARKS = {"trained": "■", "frozen": "□", "adapted (LoRA)": "▣", "trained, adapted (LoRA)": "▣", "partly trained": "◧"}
@@ -189,10 +189,11 @@ def _notes(strategy: Strategy, prefix: Prefix, suffix: Suffix) -> list[str]:
 
 
 def _tokens(strategy: Strategy, model_name: str, cache: Path) -> RenderableType:
-    """A row of the example, with what is read and what that sees."""
-    row, told = _example(strategy.input.pad_to, model_name, cache)
+    """The example sentence as a row, with what is read and what that sees."""
+    row, remarks = _example(strategy.input.pad_to, model_name, cache)
     row, padding = _padded(row, strategy.input.pad_to)
     count, causal = len(row), strategy.attention == "causal"
+    assert strategy.readout is not None, "Strategy.on sets it"
     read_at = {"first": [0], "last": [count - 1], "mean": list(range(count))}[strategy.readout]
     seen = _seen(count, read_at[-1], causal)
     table = Table(box=None, show_header=False, padding=(0, 1))
@@ -200,11 +201,11 @@ def _tokens(strategy: Strategy, model_name: str, cache: Path) -> RenderableType:
     table.add_row("read", *(Text("▲" if number in read_at else "", "bold green") for number in range(count)))
     if strategy.readout != "mean":
         table.add_row("it sees", *("●" if one else "·" for one in seen))
-    return Group(table, *(f"  {line}" for line in [*_reading(strategy, padding), *told]))
+    return Group(table, *(f"  {line}" for line in [*_reading(strategy, padding), *remarks]))
 
 
 def _example(pad_to: PadTo | None, model_name: str, cache: Path) -> tuple[list[str], list[str]]:
-    """Its tokens, cut where `pad_to` does, and what is to be said of them."""
+    """Its tokens, cut where `pad_to` does, and remarks on them."""
     limit = pad_to if isinstance(pad_to, int) else None
     try:
         tokenizer = load_tokenizer(model_name, cache, assets_folder())
@@ -216,10 +217,10 @@ def _example(pad_to: PadTo | None, model_name: str, cache: Path) -> tuple[list[s
 
 
 def _padded(row: list[str], pad_to: PadTo | None) -> tuple[list[str], bool]:
-    """The row filled up, with little of its padding shown, and whether there is any."""
-    missing = SHOWN_PADDING if pad_to == "longest" else max(0, (pad_to or 0) - len(row))
-    shown = [PADDING] * missing if missing <= SHOWN_PADDING else [PADDING, "...", PADDING]
-    return [*row, *shown], missing > 0
+    """The row with its padding, abbreviated where it is long, and whether there is any."""
+    count = SHOWN_PADDING if pad_to == "longest" else max(0, (pad_to or 0) - len(row))
+    shown = [PADDING] * count if count <= SHOWN_PADDING else [PADDING, "...", PADDING]
+    return [*row, *shown], count > 0
 
 
 def _seen(count: int, read_at: int, causal: bool) -> list[bool]:
@@ -228,6 +229,7 @@ def _seen(count: int, read_at: int, causal: bool) -> list[bool]:
 
 
 def _reading(strategy: Strategy, padding: bool) -> list[str]:
+    assert strategy.readout is not None, "Strategy.on sets it"
     padded = ", padding included" if padding else ""
     what = {
         "first": "the first token",

@@ -1,4 +1,4 @@
-"""The comparison table as files, from the same columns and rows as the terminal's."""
+"""The tables as files, from the same columns and rows as in the terminal."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ import pandas as pd
 from filelock import FileLock
 
 from harness.files import write_atomically
-from harness.report.analysis.comparison import groups
-from harness.report.analysis.published import TITLES, cells, judged, published_comparison, title
-from harness.report.analysis.published import notes as notes_on_published
-from harness.report.analysis.scaling import scaling_markdown
+from harness.report.analysis.grouping import groups
 from harness.report.analysis.sweep import curves
 from harness.report.table import formats
-from harness.report.table.markdown import cell, markdown_table
-from harness.report.table.sheet import Sheet, sheets
+from harness.report.table.comparison_table import ComparisonTable, comparison_tables
+from harness.report.table.markdown import cell
+from harness.report.table.published import published_comparison, published_markdown
+from harness.report.table.scaling import scaling_markdown
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
-from harness.results.suites import SavedSuite, left_out, suites_in
+from harness.results.suites import left_out, suites_in
 
 
 def summary(records: list[Record]) -> pd.DataFrame:
-    """One line a run, plain numbers."""
+    """One row for each run, with plain numbers."""
     return pd.json_normalize(
         [
             {
@@ -49,24 +48,24 @@ def summary(records: list[Record]) -> pd.DataFrame:
 
 
 def _plain(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Of each part's interval the two ends by name."""
+    """With the ends of each split's interval by name."""
     return {
         name: part and {**part, "interval": dict(zip(("low", "high"), part["interval"], strict=True))}
         for name, part in metrics.items()
     }
 
 
-def comparison(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
+def comparison(tables: Sequence[ComparisonTable]) -> list[dict[str, Any]]:
     """Each table as data: its heading, its notes, and for each row the values that are compared."""
-    return [_comparison(sheet) for sheet in sheets]
+    return [_comparison(table) for table in tables]
 
 
-def _comparison(sheet: Sheet) -> dict[str, Any]:
-    numeric = [column for column in sheet.columns if column.best]
+def _comparison(table: ComparisonTable) -> dict[str, Any]:
+    numeric = [column for column in table.columns if column.best]
     return {
-        "conditions": sheet.heading,
-        "notes": sheet.notes,
-        "learning_rates": [asdict(curve) for curve in curves(sheet.records)],
+        "conditions": table.heading,
+        "notes": table.notes,
+        "learning_rates": [asdict(curve) for curve in curves(table.records)],
         "rows": [
             {
                 "name": entry.name,
@@ -78,35 +77,29 @@ def _comparison(sheet: Sheet) -> dict[str, Any]:
                 "test_deviation": entry.deviation,
                 "evidence": asdict(entry.evidence) if entry.evidence else None,
             }
-            for entry in sheet.entries
+            for entry in table.entries
         ],
     }
-
-
-def _markdown_suite(suite: SavedSuite, records: list[Record]) -> str:
-    lines = judged(suite, records)
-    table = markdown_table(TITLES, [[cell(text) for text in cells(line)] for line in lines], left=0)
-    notes_ = [f"- {cell(line)}" for line in notes_on_published(lines)]
-    return "\n".join([f"### {cell(title(suite))}", "", *table, "", *notes_, ""])
 
 
 def write_tables(store: Store, reference: str | None = None) -> list[Path]:
     """table.md, table.tex, summary.csv and comparison.json from the newest record of each configuration.
 
-    Several commands that share the results folder do it one after the other: the last one has read all records.
+    Commands that share the results folder take turns, so that the last one has read all records.
     """
     with FileLock(store.results / ".tables.lock"):
         records, suites = store.all(), suites_in(store.results)
-        kept = newest_of_each(records)
+        newest = newest_of_each(records)
         published = [suite for suite in suites if suite.is_published]
-        shown = sheets(groups(kept, suites), store, reference)
-        data = comparison(shown) + [published_comparison(suite, records) for suite in published]
-        texts = [formats.markdown(shown), scaling_markdown(kept)]
-        told = "".join(f"- Left out: {cell(problem)}\n" for problem in left_out(store))
+        tables = comparison_tables(groups(newest, suites), store, reference)
+        data = comparison(tables) + [published_comparison(suite, records) for suite in published]
+        texts = [formats.markdown(tables), scaling_markdown(newest)]
+        texts.append("\n".join(published_markdown(suite, records) for suite in published))
+        problems = "".join(f"- Left out: {cell(problem)}\n" for problem in left_out(store))
         files = {
-            "table.md": "".join(texts) + "\n".join(_markdown_suite(suite, records) for suite in published) + told,
-            "table.tex": formats.latex(shown),
-            "summary.csv": summary(kept).to_csv(index=False),
+            "table.md": "".join([*texts, problems]),
+            "table.tex": formats.latex(tables),
+            "summary.csv": summary(newest).to_csv(index=False),
             "comparison.json": json.dumps(data, indent=2) + "\n",
         }
         for name, content in files.items():

@@ -10,11 +10,11 @@ from rich.markup import escape
 
 from harness.config.schema import RunConfig
 from harness.planning.plan import Plan
-from harness.report.analysis.comparison import groups
-from harness.report.analysis.published import print_published
-from harness.report.analysis.scaling import print_scaling
+from harness.report.analysis.grouping import groups
 from harness.report.files import write_tables
-from harness.report.table.sheet import WHOLE, View
+from harness.report.table.comparison_table import FULL_VIEW, View
+from harness.report.table.published import print_published
+from harness.report.table.scaling import print_scaling
 from harness.report.table.terminal import print_table
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
@@ -65,7 +65,7 @@ def print_results(
     records: list[Record],
     reference: str | None,
     suites: Sequence[SavedSuite],
-    view: View = WHOLE,
+    view: View = FULL_VIEW,
     quiet: bool = False,
 ) -> None:
     """Write the tables' files, and print the tables of `records` with what belongs below them."""

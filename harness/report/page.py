@@ -1,26 +1,33 @@
-"""The report: tables, plots and one page with all of it, which needs nothing else to be read."""
+"""The report: tables, plots and one self-contained page with all of them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 
 from harness.files import write_atomically
-from harness.report.analysis import published
-from harness.report.analysis.comparison import Group, groups, reference_of
-from harness.report.analysis.misclassified import Mistakes, mistakes
-from harness.report.analysis.scaling import NOTE, TITLES, scaling
-from harness.report.analysis.sweep import curves, sweep_rows
+from harness.report.analysis.comparison import reference_of
+from harness.report.analysis.grouping import Group, groups
+from harness.report.analysis.misclassified import Misclassified, misclassified
+from harness.report.analysis.published import judge
+from harness.report.analysis.scaling import scaling
+from harness.report.analysis.sweep import curves
 from harness.report.files import write_tables
+from harness.report.plots.comparison import comparison_plots, looks_of
 from harness.report.plots.drawing import Plot, draw, short, style
-from harness.report.plots.rows import looks_of, row_plots
-from harness.report.plots.trends import course_plots, history, history_plot, scaling_plot, sweep_plot
-from harness.report.table.sheet import Sheet, sheets
+from harness.report.plots.history import history, history_plot
+from harness.report.plots.learning_curves import learning_curve_plots
+from harness.report.plots.scaling import scaling_plot
+from harness.report.plots.sweep import sweep_plot
+from harness.report.table.comparison_table import ComparisonTable, comparison_tables
+from harness.report.table.published import PUBLISHED_TITLES, published_cells, published_notes, published_title
+from harness.report.table.scaling import SCALING_NOTE, SCALING_TITLES, scaling_cells
+from harness.report.table.sweep import sweep_rows
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
 from harness.results.suites import SavedSuite, suites_in
@@ -36,7 +43,7 @@ HIGHLIGHTS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """value: by which a column is sorted; None: by its text."""
+    """value: sorts a column; None: its text does."""
 
     text: str
     value: float | None = None
@@ -53,7 +60,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table as the page shows it; the first `left` columns hold text."""
+    """A table of the page; the first `left` columns hold text."""
 
     caption: str
     titles: list[str]
@@ -69,47 +76,50 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """highlights: what wins a column, its name and its value."""
+    """highlights: what is best, the name of the row and its value."""
 
     heading: str
     grids: list[Grid]
     notes: list[str]
     pictures: list[Picture]
-    highlights: list[tuple[str, str, str]] = ()
-    mistakes: list[Mistakes] = ()
+    highlights: list[tuple[str, str, str]] = field(default_factory=list)
+    misclassified: list[Misclassified] = field(default_factory=list)
 
 
 def write_report(
     store: Store, records: list[Record], left_out: list[str], cache: Path, reference: str | None = None
 ) -> list[Path]:
-    """The tables, RESULTS/report.html and RESULTS/plots; records: all of the store, but for those left out."""
+    """The tables, RESULTS/report.html and RESULTS/plots.
+
+    records: all that could be read; left_out: a message for each of the others. Returns the files written.
+    """
     tables, suites = write_tables(store, reference), suites_in(store.results)
     newest = newest_of_each(records)
-    studio = Studio(store.results / "plots")
+    plot_files = PlotFiles(store.results / "plots")
     with style():
         sections = [
             *(
-                _compared(group, number, records, store, reference, cache, studio)
+                _compared(group, number, records, store, reference, cache, plot_files)
                 for number, group in enumerate(groups(newest, suites), start=1)
             ),
-            *_scaled(newest, studio),
+            *_scaled(newest, plot_files),
             *(_published(suite, records) for suite in suites if suite.is_published),
         ]
-    studio.remove_others()
+    plot_files.remove_others()
     page = store.results / "report.html"
     write_atomically(page, _html(sections, records, left_out))
-    return [*tables, page, *studio.written]
+    return [*tables, page, *plot_files.written]
 
 
-class Studio:
-    """Where plots become files and pictures, each under a name of its own."""
+class PlotFiles:
+    """Draws plots as files and as pictures of the page."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.written: list[Path] = []
 
     def pictures(self, prefix: str, plots: Iterable[Plot]) -> list[Picture]:
-        """Narrow ones first."""
+        """The narrow ones first; prefix: of the files' names."""
         found = [self._picture(plot.named(f"{prefix}_{plot.name}")) for plot in plots]
         return sorted(found, key=lambda picture: picture.plot.is_wide)
 
@@ -121,7 +131,7 @@ class Studio:
         return Picture(plot, drawn.inline)
 
     def remove_others(self) -> None:
-        """Plots of an earlier report, of which this one has no table any more."""
+        """Remove the plots of earlier reports that this one does not have."""
         for path in set(self.folder.glob("table*_*.*")) | set(self.folder.glob("scaling*_*.*")):
             if path not in self.written:
                 path.unlink()
@@ -134,44 +144,44 @@ def _compared(
     store: Store,
     reference: str | None,
     cache: Path,
-    studio: Studio,
+    plot_files: PlotFiles,
 ) -> Section:
-    (sheet,) = sheets([group], store, reference)
-    entries, swept, looks = sheet.entries, curves(group.records), looks_of(sheet.entries)
-    grids = [_grid(sheet)]
+    (table,) = comparison_tables([group], store, reference)
+    entries, swept, looks = table.entries, curves(group.records), looks_of(table.entries)
+    grids = [_grid(table)]
     if swept:
         grids.append(_plain_grid("Validation accuracy over the learning rate", *sweep_rows(swept)))
 
     def plots() -> Iterable[Plot]:
-        yield from row_plots(entries, looks, store)
-        yield from course_plots(entries, looks, reference_of(entries, reference).name, store)
+        yield from comparison_plots(entries, looks, store)
+        yield from learning_curve_plots(entries, looks, reference_of(entries, reference).name, store)
         if swept:
             yield sweep_plot(swept)
-        revisions, past = history(group, records)
-        if past:
-            yield history_plot(revisions, past)
+        revisions, rows = history(group, records)
+        if rows:
+            yield history_plot(revisions, rows)
 
     return Section(
-        heading=sheet.heading,
+        heading=table.heading,
         grids=grids,
-        notes=sheet.notes,
-        pictures=studio.pictures(f"table{number}", plots()),
-        highlights=_highlights(sheet),
-        mistakes=mistakes(entries, cache),
+        notes=table.notes,
+        pictures=plot_files.pictures(f"table{number}", plots()),
+        highlights=_highlights(table),
+        misclassified=misclassified(entries, cache),
     )
 
 
-def _grid(sheet: Sheet) -> Grid:
-    # What is the same for all rows, such as a reference's, is no number to sort by, and a verdict is none.
-    values_of = [{column.value(entry) for entry in sheet.entries} - {None, 0} for column in sheet.columns]
+def _grid(table: ComparisonTable) -> Grid:
+    # Columns without numbers sort by their text: verdicts, and differences where only the reference has one.
+    values_of = [{column.value(entry) for entry in table.entries} - {None, 0} for column in table.columns]
     numeric = [bool(values) and not any(isinstance(value, str) for value in values) for values in values_of]
     lines = []
-    for entry, row in zip(sheet.entries, sheet.rows, strict=True):
-        values = [column.value(entry) if sorts else None for column, sorts in zip(sheet.columns, numeric, strict=True)]
+    for entry, row in zip(table.entries, table.rows, strict=True):
+        values = [column.number(entry) if sorts else None for column, sorts in zip(table.columns, numeric, strict=True)]
         cells = [Cell(*cell) for cell in zip(row.cells, values, row.best, strict=True)]
         lines.append(Line(row.name, cells, row.failure, entry.is_baseline))
-    titles = [sheet.first_title, *(column.title for column in sheet.columns)]
-    return Grid(f"Comparison: {sheet.heading}", titles, lines)
+    titles = [table.first_title, *(column.title for column in table.columns)]
+    return Grid(f"Comparison: {table.heading}", titles, lines)
 
 
 def _plain_grid(caption: str, titles: Iterable[str], cells: Iterable[list[str]], left: int = 1) -> Grid:
@@ -183,36 +193,36 @@ def _plain_grid(caption: str, titles: Iterable[str], cells: Iterable[list[str]],
 
 
 def _number(text: str) -> float | None:
-    """Of a cell that is one, with a unit or an interval behind it: "1,200", "[97.33]", "9.5 s"."""
+    """The number at the start of a cell, before a unit or an interval: "1,200", "[97.33]", "9.5 s"."""
     found = re.fullmatch(r"\[?([+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)[\]%]?(?: .*)?", text)
     return float(found[1].replace(",", "")) if found else None
 
 
-def _highlights(sheet: Sheet) -> list[tuple[str, str, str]]:
+def _highlights(table: ComparisonTable) -> list[tuple[str, str, str]]:
     found = []
-    for title, told in HIGHLIGHTS.items():
-        number = next(n for n, column in enumerate(sheet.columns) if column.title == title)
-        best = [row for row in sheet.rows if row.best[number]]
-        if title == ACCURACY:  # a baseline that is better must not be hidden
-            accuracies = [entry.accuracy for entry in sheet.entries]
+    for title, label in HIGHLIGHTS.items():
+        index = next(n for n, column in enumerate(table.columns) if column.title == title)
+        best = [row for row in table.rows if row.best[index]]
+        if title == ACCURACY:  # show a better baseline, which can't win
+            accuracies = [entry.accuracy for entry in table.entries]
             highest = max(filter(None, accuracies), default=None)
-            best = [row for row, one in zip(sheet.rows, accuracies, strict=True) if one and one == highest]
+            best = [row for row, one in zip(table.rows, accuracies, strict=True) if one and one == highest]
         if best:
             more = f" and {len(best) - 1} more" if len(best) > 1 else ""
-            found.append((told, short(best[0].name) + more, best[0].cells[number]))
+            found.append((label, short(best[0].name) + more, best[0].cells[index]))
     return found
 
 
-def _scaled(records: list[Record], studio: Studio) -> Iterable[Section]:
+def _scaled(records: list[Record], plot_files: PlotFiles) -> Iterable[Section]:
     for number, (title, found) in enumerate(scaling(records), start=1):
-        pictures = studio.pictures(f"scaling{number}", [scaling_plot(title, found)])
-        yield Section(title, [_plain_grid(title, TITLES, [row.cells() for row in found])], [NOTE], pictures)
+        pictures = plot_files.pictures(f"scaling{number}", [scaling_plot(title, found)])
+        yield Section(title, [_plain_grid(title, SCALING_TITLES, map(scaling_cells, found))], [SCALING_NOTE], pictures)
 
 
 def _published(suite: SavedSuite, records: list[Record]) -> Section:
-    lines = published.judged(suite, records)
-    grid = _plain_grid(published.title(suite), published.TITLES, map(published.cells, lines), left=2)
-    return Section(published.title(suite), [grid], published.notes(lines), [])
+    rows, title = judge(suite, records), published_title(suite)
+    grid = _plain_grid(title, PUBLISHED_TITLES, map(published_cells, rows), left=2)
+    return Section(title, [grid], published_notes(rows), [])
 
 
 def _html(sections: list[Section], records: list[Record], left_out: list[str]) -> str:

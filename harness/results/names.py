@@ -1,4 +1,4 @@
-"""What a row is called."""
+"""Names of rows and engines, for people."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from harness.results.record import Record
 
 
 def printable(text: str) -> str:
-    """Without characters that would steer a terminal or break a file."""
+    """Without characters that would control a terminal or break a file."""
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 def row_name(record: Record) -> str:
-    """The strategy with what was changed of it, its own learning rate included."""
+    """The strategy with what the configuration changed of it, including its own learning rate after a sweep."""
     return variant_name(record, [f"lr {rate_of(record):g}"] if record.sweep_around else [])
 
 
@@ -29,3 +29,10 @@ def variant_name(record: Record, more: list[str] | tuple[str, ...] = ()) -> str:
 
 def rate_of(record: Record) -> float:
     return record.config["optimizer"]["learning_rate"]
+
+
+def engine_name(record: Record) -> str:
+    """Of a strategy's record: baselines have no engine."""
+    assert record.engine.name is not None, f"{record.run_id} is a baseline"
+    stage = record.engine.zero_stage
+    return record.engine.name if stage is None else f"{record.engine.name} ZeRO {stage}"

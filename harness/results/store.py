@@ -1,4 +1,4 @@
-"""The store of records below a results folder."""
+"""The records of a results folder, with the predictions and losses beside them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Store:
             raise UserError(f"{path} can't be read as predictions ({error}): move the folder away.") from error
 
     def curve(self, run_id: str) -> pd.DataFrame | None:
-        """The columns step, loss and, where it was kept, accuracy of a run's training; None where there is no file."""
+        """The columns step, loss and, where recorded, accuracy of a run's training; None where there is no file."""
         path = self.runs / run_id / "losses.csv"
         if not path.exists():
             return None
@@ -84,11 +84,11 @@ class Store:
             ) from error
 
     def all(self) -> list[Record]:
-        """Every record that can be read, oldest first; `unreadable` tells of the others."""
+        """Every record that can be read, the oldest first; for the others see `unreadable`."""
         return sorted(self._survey()[0], key=lambda record: (record.finished_at, record.run_id))
 
     def unreadable(self) -> list[str]:
-        """What is wrong with each record that is damaged or of another schema version."""
+        """A message for each record that is damaged or of another schema version."""
         return self._survey()[1]
 
     def _survey(self) -> tuple[list[Record], list[str]]:
@@ -107,17 +107,22 @@ class Store:
         return (self.runs / run_id / "record.json").exists()
 
 
-def predictions_frame(index: np.ndarray, labels: np.ndarray, shares: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    """index, label, predicted and one probability column for each class (shares: [examples, classes])."""
+def predictions_frame(
+    index: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: list[str]
+) -> pd.DataFrame:
+    """index, label, predicted and one probability column for each class.
+
+    index, labels: [examples] integers. probabilities: [examples, classes].
+    """
     frame = pd.DataFrame({"index": index})
     frame["label"] = [classes[label] for label in labels]
-    frame["predicted"] = [classes[choice] for choice in shares.argmax(axis=1)]
+    frame["predicted"] = [classes[choice] for choice in probabilities.argmax(axis=1)]
     for number, name in enumerate(classes):
-        frame[f"probability_{name}"] = shares[:, number]
+        frame[f"probability_{name}"] = probabilities[:, number]
     return frame
 
 
 def newest_of_each(records: Iterable[Record]) -> list[Record]:
-    """One record for each configuration: the newest. A point of a sweep is none of ordinary runs."""
+    """The newest record of each configuration; records: the oldest first. Points of a sweep count separately."""
     newest = {json.dumps([record.config, record.sweep_around], sort_keys=True): record for record in records}
     return list(newest.values())

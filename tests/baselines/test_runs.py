@@ -12,9 +12,9 @@ import pytest
 
 import strategies
 from harness import baselines
-from harness.report.analysis.comparison import groups
+from harness.report.analysis.grouping import groups
 from harness.report.files import comparison
-from harness.report.table.sheet import sheets
+from harness.report.table.comparison_table import comparison_tables
 from harness.results.record import SCHEMA_FILE, Record
 from harness.results.store import Store
 
@@ -62,7 +62,7 @@ def test_a_baseline_runs_again_only_where_what_it_depends_on_changes(run_here: C
     other_data = run_here(strategy=ALL, **{**_SMALL, "data__size": 50})
     assert [record.strategy for record in other_data] == ALL
 
-    tables = comparison(sheets(groups(store.all()), store))
+    tables = comparison(comparison_tables(groups(store.all()), store))
     seen = [[row["name"] for row in table["rows"]] for table in tables]
     assert seen[:2] == [["head_only", *ALL]] * 2, "at the end of each table they belong to"
     assert sorted(seen[2:]) == [ALL, ALL], "of the other precision and the other data"
@@ -89,7 +89,7 @@ def test_a_baseline_that_fails_is_a_record_and_the_suite_goes_on(
     failed, finished = run_here(strategy=["zero_shot", "majority"], data__name=str(tmp_path / "many.csv"))
     assert (failed.status, finished.status) == ("failed", "ok")
     assert "40 classes leaves no room" in failed.error
-    (table,) = comparison(sheets(groups([failed, finished]), store))
+    (table,) = comparison(comparison_tables(groups([failed, finished]), store))
     failures = {row["name"]: list(row["failed_seeds"].values()) for row in table["rows"]}
     assert failures == {"majority": [], "zero_shot": ["failed"]}
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from harness.config.suite import load_suite
-from harness.report.analysis.comparison import Group, compare, groups
+from harness.report.analysis.comparison import compare
+from harness.report.analysis.grouping import Group, groups
 from harness.report.analysis.scaling import scaling
+from harness.report.table.comparison_table import comparison_tables
 from harness.report.table.notes import heading, headings
-from harness.report.table.sheet import sheets
 from harness.results.record import Record
 from harness.results.store import Store
 
@@ -25,7 +26,7 @@ def two(run_here: Callable) -> list[Record]:
 
 
 def _notes(records: list[Record], store: Store, reference: str | None = None) -> str:
-    return " ".join(note for sheet in sheets(groups(records), store, reference) for note in sheet.notes)
+    return " ".join(note for sheet in comparison_tables(groups(records), store, reference) for note in sheet.notes)
 
 
 def test_code_of_one_name_is_a_row_for_each_content(run_here: Callable, store: Store, tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from rich.console import Console
 from harness import commands
 from harness.config.suite import load_suite
 from harness.planning.sweep import GRID, SWEPT_SEEDS
-from harness.report.analysis.comparison import compare, groups
-from harness.report.analysis.sweep import best_rates, curves, sweep_notes
+from harness.report.analysis.comparison import compare
+from harness.report.analysis.grouping import groups
+from harness.report.analysis.sweep import best_rates, curves
+from harness.report.table.comparison_table import comparison_tables
 from harness.report.table.formats import markdown
-from harness.report.table.sheet import sheets
+from harness.report.table.sweep import sweep_notes
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
 
@@ -77,7 +79,7 @@ def test_validation_chooses_and_every_seed_runs_at_both_rates(swept: list[Record
         if best != common:
             assert len(entries[f"{strategy} (lr {best:g})"].records) == SWEPT_SEEDS + 1
     assert len(entries) <= 5, "the other rates are in the curve only"
-    told = markdown(sheets(groups(store.all()), store))
+    told = markdown(comparison_tables(groups(store.all()), store))
     assert "never by test" in told
     assert told.count("### ") == 1, "one table"
     (table,) = json.loads((store.results / "comparison.json").read_text())

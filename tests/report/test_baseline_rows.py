@@ -8,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.report.analysis.comparison import Group, compare, groups
-from harness.report.table.columns import rows
+from harness.report.analysis.comparison import compare
+from harness.report.analysis.grouping import Group, groups
+from harness.report.table.comparison_table import comparison_tables
 from harness.report.table.formats import markdown
-from harness.report.table.sheet import sheets
+from harness.report.table.rows import table_rows
 from harness.results.record import Record
 from harness.results.store import Store
 
@@ -29,21 +30,25 @@ def told_by_length(run_here: Callable, tmp_path: Path) -> list[Record]:
 def test_a_strategy_that_does_not_beat_the_length_rule_is_marked(told_by_length: list[Record], store: Store) -> None:
     rule, strategy, _ = told_by_length
     assert rule.metrics.test.accuracy == 1 > strategy.metrics.test.accuracy
-    assert [row.name for row in rows(compare(Group(told_by_length), store))] == ["length_rule", "head_only †", "tfidf"]
-    assert "†: no better on test than length_rule" in markdown(sheets(groups(told_by_length), store))
+    assert [row.name for row in table_rows(compare(Group(told_by_length), store))] == [
+        "length_rule",
+        "head_only †",
+        "tfidf",
+    ]
+    assert "†: no better on test than length_rule" in markdown(comparison_tables(groups(told_by_length), store))
     level = strategy.model_copy(update={"metrics": rule.metrics})
-    assert "†" in markdown(sheets(groups([level, rule]), store)), "no better, where both are right always"
+    assert "†" in markdown(comparison_tables(groups([level, rule]), store)), "no better, where both are right always"
     worse = rule.model_copy(update={"metrics": strategy.metrics})
-    assert "†" not in markdown(sheets(groups([level, worse]), store))
-    assert "†" not in markdown(sheets(groups([strategy]), store)), "nothing to compare with"
+    assert "†" not in markdown(comparison_tables(groups([level, worse]), store))
+    assert "†" not in markdown(comparison_tables(groups([strategy]), store)), "nothing to compare with"
 
 
 def test_baselines_stand_last_and_win_nothing(told_by_length: list[Record], store: Store) -> None:
-    text = markdown(sheets(groups(told_by_length), store))
+    text = markdown(comparison_tables(groups(told_by_length), store))
     places = [text.index(f"\n| {name} ") for name in ("head_only", "length_rule", "tfidf")]
     assert places == sorted(places)
     assert "Baselines: length_rule, tfidf." in text
-    assert [any(row.best) for row in rows(compare(Group(told_by_length), store))] == [False, True, False]
+    assert [any(row.best) for row in table_rows(compare(Group(told_by_length), store))] == [False, True, False]
 
 
 def test_a_baseline_stands_beside_every_seed(run_here: Callable, store: Store) -> None:
@@ -55,4 +60,4 @@ def test_a_baseline_stands_beside_every_seed(run_here: Callable, store: Store) -
     assert compare(Group(store.all()), store, "tfidf")[0].evidence.difference == pytest.approx(
         -tfidf.evidence.difference
     )
-    assert "| tfidf | - |" in markdown(sheets(groups(store.all()), store))
+    assert "| tfidf | - |" in markdown(comparison_tables(groups(store.all()), store))

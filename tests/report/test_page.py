@@ -15,12 +15,15 @@ import pytest
 from rich.console import Console
 
 from harness import commands
-from harness.report.analysis.comparison import Group, compare, groups
-from harness.report.analysis.misclassified import mistakes
+from harness.report.analysis.comparison import compare
+from harness.report.analysis.grouping import Group, groups
+from harness.report.analysis.misclassified import misclassified
 from harness.report.page import _highlights, _plain_grid
-from harness.report.plots.rows import confusion, pareto_front
-from harness.report.plots.trends import courses, history
-from harness.report.table.sheet import sheets
+from harness.report.plots.comparison import pareto_front
+from harness.report.plots.confusion import confusion
+from harness.report.plots.history import history
+from harness.report.plots.learning_curves import learning_curves
+from harness.report.table.comparison_table import comparison_tables
 from harness.results.record import Record, TrainingCurve
 from harness.results.store import Store
 from tests.support.report_folder import PLOTS, SCRIPT, make_report
@@ -74,7 +77,7 @@ def test_a_cell_sorts_by_its_number_where_it_is_one() -> None:
 
 def test_a_baseline_that_is_best_is_named_as_such(run_here: Callable, store: Store) -> None:
     run_here(strategy=["first_token", "tfidf"], data__size=1000, training__epochs=0)
-    (sheet,) = sheets(groups(store.all()), store)
+    (sheet,) = comparison_tables(groups(store.all()), store)
     assert ("Highest test accuracy", "tfidf") in [told[:2] for told in _highlights(sheet)]
 
 
@@ -154,19 +157,19 @@ def test_the_same_records_make_the_same_report(made: Path) -> None:
 def test_changed_texts_are_not_shown_and_the_page_says_why(made: Path, tmp_path: Path) -> None:
     store = Store(made)
     records = [record for record in store.all() if record.data.name == "texts.csv"]
-    (found,) = mistakes(compare(Group(records), store), tmp_path)
-    assert found.missing is None
+    (found,) = misclassified(compare(Group(records), store), tmp_path)
+    assert found.no_texts is None
     entries = compare(Group(records), store)
     for record in records:
         record.data.sha256 = "0" * 64
-    (changed,) = mistakes(entries, tmp_path)
-    assert "sha256 differs" in changed.missing
-    assert all(one.text is None for one in changed.found)
+    (changed,) = misclassified(entries, tmp_path)
+    assert "sha256 differs" in changed.no_texts
+    assert all(one.text is None for one in changed.messages)
     path = Path(records[0].config["data"]["name"])
     moved = path.rename(path.with_suffix(".moved"))
-    (gone,) = mistakes(entries, tmp_path)
+    (gone,) = misclassified(entries, tmp_path)
     moved.rename(path)
-    assert "does not exist" in gone.missing
+    assert "does not exist" in gone.no_texts
 
 
 # What the plots show
@@ -186,12 +189,12 @@ def test_mistakes_and_confusion_count_each_run(made: Path) -> None:
         of_entry = pd.concat([frames[record.run_id] for record in entry.ok])
         expected = pd.crosstab(of_entry["label"], of_entry["predicted"]).reindex(index=classes, columns=classes)
         assert (counts == expected.fillna(0).to_numpy()).all()
-    (found,) = mistakes(entries, made.parent / "cache")
+    (found,) = misclassified(entries, made.parent / "cache")
     assert (found.strategies, found.runs) == (2, 4)
     wrong = pd.concat(frames.values())
     wrong = wrong[wrong["label"] != wrong["predicted"]]["index"].value_counts()
-    assert found.found
-    for one in found.found:
+    assert found.messages
+    for one in found.messages:
         assert one.runs == wrong[one.index]
 
 
@@ -208,16 +211,16 @@ def test_curves_are_means_with_the_range_of_seeds(made: Path, tmp_path: Path) ->
     for record, loss in zip(records, (1.0, 3.0), strict=True):
         target.write_curve(record.run_id, TrainingCurve(losses=[loss] * 10, accuracies=[loss / 4] * 10))
     (entry,) = compare(Group(records), store)
-    course = courses([entry], target)["loss"]["head_only"]
+    course = learning_curves([entry], target)["loss"]["head_only"]
     assert (course.low == 1).all()
     assert (course.mean == 2).all()
     assert (course.high == 3).all()
-    assert (courses([entry], target)["accuracy"]["head_only"].mean == 0.5).all()
+    assert (learning_curves([entry], target)["accuracy"]["head_only"].mean == 0.5).all()
     for record in records:
         path = target.runs / record.run_id / "losses.csv"
         pd.read_csv(path).drop(columns="accuracy").to_csv(path, index=False)
-    assert list(courses([entry], target)["loss"]) == ["head_only"]
-    assert not courses([entry], target)["accuracy"], "nothing is drawn of what was not kept"
+    assert list(learning_curves([entry], target)["loss"]) == ["head_only"]
+    assert not learning_curves([entry], target)["accuracy"], "nothing is drawn of what was not kept"
 
 
 def _at(record: Record, revision: str, accuracy: float) -> Record:

@@ -12,7 +12,8 @@ from scipy import stats
 
 from harness import commands
 from harness.config.suite import Published, load_suite
-from harness.report.analysis.published import PARTS, Line, judged, notes, print_published
+from harness.report.analysis.published import PARTS, JudgedRow, judge
+from harness.report.table.published import print_published, published_notes
 from harness.results.record import Record
 from harness.results.store import Store
 from harness.results.suites import SavedRow, SavedSuite
@@ -41,13 +42,13 @@ def _made_up(record: Record, correct: list[int]) -> list[Record]:
     return made
 
 
-def _judge(records: list[Record], **about: object) -> Line:
+def _judge(records: list[Record], **about: object) -> JudgedRow:
     figures = {"train": 95.0, "validation": 95.0, "test": 95.0, "number": 1} | about.pop("published", {})
     row = {"name": "a row", "published": Published(**figures), "changed": [], "skipped": None} | about
     suite = SavedSuite(
         name="s", source=None, rows=[SavedRow(**row, identities=[record.identity for record in records])]
     )
-    (line,) = judged(suite, records)
+    (line,) = judge(suite, records)
     return line
 
 
@@ -57,7 +58,7 @@ def test_verdicts_on_made_up_records(record: Record) -> None:
     assert _judge(near).figures["test"].ours == pytest.approx(100 * 856 / 900)
     off = _judge(near, published={"test": 91.0})
     assert off.verdict == "differs: test"
-    assert "1 of 3 judged figures differ" in " ".join(notes([off]))
+    assert "1 of 3 judged figures differ" in " ".join(published_notes([off]))
     assert _judge(near, published={"train": 91.0, "test": 91.0}).verdict == "differs: train, test"
     assert _judge(near, published={"validation": 20.0, "misprint": ("validation",)}).verdict == "agrees"
     assert _judge(near, published={"copy_of": 7}).verdict == "not judged: computes the same as row 7"

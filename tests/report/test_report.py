@@ -10,12 +10,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.report.analysis.comparison import Group, compare, groups
-from harness.report.analysis.scaling import scaling, scaling_markdown
+from harness.report.analysis.comparison import compare
+from harness.report.analysis.grouping import Group, groups
+from harness.report.analysis.scaling import scaling
 from harness.report.files import comparison, summary, write_tables
-from harness.report.table.columns import rows
+from harness.report.table.comparison_table import comparison_tables
 from harness.report.table.formats import markdown
-from harness.report.table.sheet import sheets
+from harness.report.table.rows import table_rows
+from harness.report.table.scaling import scaling_markdown
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
 from tests.support.tables import cells_of, printed
@@ -36,11 +38,11 @@ def test_a_column_that_no_row_has_anything_for_stays_out_of_the_terminal(run_her
 
 
 def test_the_best_of_each_column_is_marked(three: list[Record], store: Store) -> None:
-    head_only, last_block = rows(compare(Group(three[:2]), store))
+    head_only, last_block = table_rows(compare(Group(three[:2]), store))
     trained = 1
     assert (head_only.best[trained], last_block.best[trained]) == (True, False)
-    assert f"**{head_only.cells[trained]}**" in markdown(sheets(groups(three[:2]), store))
-    assert not any(rows(compare(Group(three[:1]), store))[0].best), "one row alone wins nothing"
+    assert f"**{head_only.cells[trained]}**" in markdown(comparison_tables(groups(three[:2]), store))
+    assert not any(table_rows(compare(Group(three[:1]), store))[0].best), "one row alone wins nothing"
 
 
 def test_a_time_that_leaves_out_stored_work_is_marked_and_wins_nothing(run_here, store: Store) -> None:
@@ -49,22 +51,24 @@ def test_a_time_that_leaves_out_stored_work_is_marked_and_wins_nothing(run_here,
     def best(seconds_of_reused: float) -> tuple[bool, bool]:
         timed = zip((computed, reused), (10.0, seconds_of_reused), strict=True)
         of_both = [one.model_copy(update={"seconds": one.seconds.model_copy(update={"total": t})}) for one, t in timed]
-        first, second = rows(compare(Group(of_both), store))
+        first, second = table_rows(compare(Group(of_both), store))
         assert (first.cells[-1], second.cells[-1]) == ("10.0 s", f"{seconds_of_reused} s*")
         return first.best[-1], second.best[-1]
 
     assert best(20.0) == (True, False)
     assert best(1.0) == (False, False), "with its share of the stored work it may be slower"
-    assert "what another run had stored of its frozen part" in markdown(sheets(groups([computed, reused]), store))
-    assert "had stored" not in markdown(sheets(groups([computed]), store))
+    assert "what another run had stored of its frozen part" in markdown(
+        comparison_tables(groups([computed, reused]), store)
+    )
+    assert "had stored" not in markdown(comparison_tables(groups([computed]), store))
 
 
 def test_a_failed_cell_shows_why_and_keeps_what_was_measured(three: list[Record], store: Store) -> None:
-    failed = rows(compare(Group(three[2:]), store))[0]
+    failed = table_rows(compare(Group(three[2:]), store))[0]
     assert failed.failure.startswith("diverged: the loss of step")
     assert cells_of(three[2:], store)[0]["test loss"] == "-"
-    assert not any(rows(compare(Group(three), store))[2].best)
-    for text in (printed(three, 160, store), markdown(sheets(groups(three), store))):
+    assert not any(table_rows(compare(Group(three), store))[2].best)
+    for text in (printed(three, 160, store), markdown(comparison_tables(groups(three), store))):
         assert failed.failure in text
     lines = summary(three)
     assert lines["status"].tolist() == ["ok", "ok", "diverged"]
@@ -93,9 +97,9 @@ def test_whatever_the_terminal_numbers_are_whole(three: list[Record], store: Sto
 
 
 def test_runs_under_other_conditions_stand_in_another_table(three: list[Record], store: Store) -> None:
-    assert len(comparison(sheets(groups(three[:2]), store))) == 1
-    assert len(comparison(sheets(groups(three), store))) == 2
-    assert markdown(sheets(groups(three), store)).count("### ") == 2
+    assert len(comparison(comparison_tables(groups(three[:2]), store))) == 1
+    assert len(comparison(comparison_tables(groups(three), store))) == 2
+    assert markdown(comparison_tables(groups(three), store)).count("### ") == 2
 
 
 def test_only_the_newest_record_of_a_configuration_is_shown(run_here, store: Store) -> None:

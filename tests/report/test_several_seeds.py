@@ -12,10 +12,11 @@ from rich.console import Console
 
 from harness import commands
 from harness.config.suite import load_suite
-from harness.report.analysis.comparison import Group, compare, groups
+from harness.report.analysis.comparison import compare
+from harness.report.analysis.grouping import Group, groups
 from harness.report.files import comparison, summary, write_tables
+from harness.report.table.comparison_table import comparison_tables
 from harness.report.table.formats import markdown
-from harness.report.table.sheet import sheets
 from harness.results.record import Record
 from harness.results.store import Store
 from harness.statistics import accuracy_interval, mcnemar, paired_difference
@@ -96,14 +97,14 @@ def test_comparison_json_holds_the_evidence(suite: list[Record], store: Store) -
     assert [found["difference"], *found["interval"], found["p"], found["corrected_p"]] == pytest.approx(
         [float(x) for x in (expected.estimate, expected.low, expected.high, expected.p, expected.p)]
     )
-    (turned,) = comparison(sheets(groups(suite), store, "head_only"))
+    (turned,) = comparison(comparison_tables(groups(suite), store, "head_only"))
     assert turned["rows"][1]["evidence"]["verdict"] == "better"
     assert turned["rows"][1]["evidence"]["difference"] == pytest.approx(-found["difference"])
 
 
 def test_what_would_settle_an_open_row_is_told(suite: list[Record], store: Store) -> None:
     alike = [_predicting(record, store, np.arange(80) % 10 > record.seed % 2) for record in suite]
-    text = markdown(sheets(groups(alike), store))
+    text = markdown(comparison_tables(groups(alike), store))
     assert "no evidence" in text
     assert "No difference at all was seen: head_only." in text
     random = np.random.default_rng(3)
@@ -111,7 +112,7 @@ def test_what_would_settle_an_open_row_is_told(suite: list[Record], store: Store
     evidence = compare(Group(near), store)[0].evidence
     assert evidence.verdict == "no evidence"
     assert evidence.seeds_needed > 3
-    assert f"head_only {evidence.seeds_needed} seeds" in markdown(sheets(groups(near), store))
+    assert f"head_only {evidence.seeds_needed} seeds" in markdown(comparison_tables(groups(near), store))
 
 
 @pytest.mark.parametrize("told", [{}, {"data": None}])  # what the kernel has killed tells no facts of its data
@@ -121,11 +122,11 @@ def test_a_failed_seed_is_counted_and_told(suite: list[Record], store: Store, to
     head_only = compare(Group(records), store)[0]
     assert head_only.evidence.seeds == [0, 2]
     assert cells_of(records, store)[0]["seeds"] == "2 of 3"
-    for text in (printed(records, 120, store), markdown(sheets(groups(records), store))):
+    for text in (printed(records, 120, store), markdown(comparison_tables(groups(records), store))):
         assert "seed 1 oom: out of memory" in text
         assert "Not in the values: 1 of 3 seeds of head_only" in text
         assert "Compared on 2 seeds only, which ended well for both: head_only" in text
-    (table,) = comparison(sheets(groups(records), store))
+    (table,) = comparison(comparison_tables(groups(records), store))
     assert table["rows"][0]["failed_seeds"] == {1: "oom"}
 
 
@@ -134,7 +135,7 @@ def test_one_seed_is_judged_as_a_pair_of_models(suite: list[Record], store: Stor
     evidence = compare(Group(ones), store)[0].evidence
     expected = mcnemar(*(_right(ones, store, name)[0] for name in ("head_only", "last_block")))
     assert (evidence.p, evidence.verdict, evidence.seeds_needed) == (pytest.approx(float(expected.p)), "worse", None)
-    text = markdown(sheets(groups(ones), store))
+    text = markdown(comparison_tables(groups(ones), store))
     assert "very pairs of trained models (McNemar's test), not on the strategies" in text
     assert "how results vary from seed to seed is not in it" in text
 
@@ -147,10 +148,10 @@ def test_rows_on_other_messages_are_not_compared(suite: list[Record], store: Sto
     assert head_only.evidence is None
     assert head_only.interval is not None
     assert "Not compared: head_only, since it was tested on other messages than last_block" in markdown(
-        sheets(groups(suite), store)
+        comparison_tables(groups(suite), store)
     )
     (store.runs / suite[0].run_id / "predictions.csv").unlink()
-    assert f"{suite[0].run_id} has no predictions.csv" in markdown(sheets(groups(suite), store))
+    assert f"{suite[0].run_id} has no predictions.csv" in markdown(comparison_tables(groups(suite), store))
 
 
 def test_the_reference_must_be_among_the_rows(suite: list[Record], run_cli) -> None:

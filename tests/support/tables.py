@@ -6,8 +6,10 @@ import io
 
 from rich.console import Console
 
-from harness.report.analysis.comparison import Group, compare, groups
-from harness.report.table.columns import columns, rows
+from harness.report.analysis.comparison import compare
+from harness.report.analysis.grouping import Group, groups
+from harness.report.table.columns import columns
+from harness.report.table.rows import table_rows
 from harness.report.table.terminal import print_table
 from harness.results.record import Record
 from harness.results.store import Store
@@ -24,4 +26,4 @@ def cells_of(records: list[Record], store: Store) -> list[dict[str, str]]:
     """Of each row its cells by title."""
     entries = compare(Group(records), store)
     titles = [column.title for column in columns(entries)]
-    return [dict(zip(titles, row.cells, strict=True)) for row in rows(entries)]
+    return [dict(zip(titles, row.cells, strict=True)) for row in table_rows(entries)]

@@ -1,7 +1,7 @@
-"""How plots look, and how they become files and part of the page.
+"""The style of plots, and how they become files and part of the page.
 
-They are drawn once, with INK for text and axes and PAPER for what is hollow: the page replaces both by its own colours,
-light or dark.
+A plot is drawn once, with INK for text and axes and PAPER for hollow markers: the page replaces both by its own
+colours, light or dark.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
 import matplotlib
@@ -26,16 +26,20 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from harness.results.names import printable
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 INK, PAPER = "#010203", "#fcfdfe"
 BLUE, RED, GREEN, PINK, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
-COLOURS = (BLUE, RED, GREEN, PINK, ORANGE, SKY)  # of Okabe and Ito, but for black and yellow
-MARKERS = "oDs^vPX"  # as many as no multiple of the colours: 42 rows differ in one or the other
+COLOURS = (BLUE, RED, GREEN, PINK, ORANGE, SKY)  # Okabe and Ito's, without black and yellow
+MARKERS = "oDs^vPX"  # coprime in number to the colours: 42 rows differ in one or the other
 HATCHES = ("", "////", "\\\\\\\\", "||||", "----")  # dots would make a file ten times larger
 NARROW, WIDE = 5.5, 12.0  # inches, of 72 units each
+PANEL_HEIGHT = 1.75  # inches, of one plot among several over the same axis
 _ON_PAGE = {INK: "currentColor", PAPER: "var(--card)", BLUE: "var(--blue)"}
 _IN_FILE = {INK: "#000000", PAPER: "#ffffff"}
-_STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, and is wider than what a page may take instead
+_STYLE: dict[RcKeyType, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, and is wider than the fonts of the page
     "font.size": 9.5,
     "text.parse_math": False,  # names may hold dollar signs
     "svg.fonttype": "none",
@@ -72,7 +76,7 @@ _REFERENCE = re.compile(r"#([\w-]+)")
 
 @dataclass(frozen=True)
 class Plot:
-    """name: of its files. alt: what it shows, for who can't see it. caption: how to read it."""
+    """name: of its files. alt: a description for readers who can't see it. caption: how to read it."""
 
     name: str
     title: str
@@ -106,8 +110,8 @@ class Look:
     is_hollow: bool
 
     @classmethod
-    def of(cls, number: int, is_hollow: bool) -> Look:
-        return cls(COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)], is_hollow)
+    def of(cls, index: int, is_hollow: bool) -> Look:
+        return cls(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], is_hollow)
 
     @property
     def marks(self) -> dict[str, Any]:
@@ -130,7 +134,9 @@ def new_figure(height: float, width: float = NARROW) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def panels(count: int, height: float, columns: int, **shared: bool) -> tuple[Figure, list[Axes]]:
+def panels(
+    count: int, height: float, columns: int, sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
     """A figure with an axes for each of `count`, wide where there are several; height: of one, in inches.
 
     columns: at most, or one less where that leaves fewer places empty.
@@ -138,7 +144,7 @@ def panels(count: int, height: float, columns: int, **shared: bool) -> tuple[Fig
     columns = min(count, min(columns, columns - 1, key=lambda number: -count % number))
     lines = -(-count // columns)
     figure = new_figure(lines * height + 0.4, WIDE if count > 1 else NARROW)
-    grid = figure.subplots(lines, columns, squeeze=False, **shared).ravel()
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=sharex, sharey=sharey).ravel()
     for empty in grid[count:]:
         empty.remove()
     for lowest in grid[max(count - columns, 0) : count]:
@@ -177,27 +183,30 @@ def log_where_wide(axes: Axes, values: Sequence[float]) -> None:
     plain_numbers(axes.xaxis, is_log)
 
 
-def key(figure: Figure, handles: Sequence[Artist], names: Sequence[str], where: str = "lower") -> None:
-    """A legend outside of the axes, so that it covers nothing."""
+def key(
+    figure: Figure, handles: Sequence[Artist], names: Sequence[str], where: Literal["lower", "upper"] = "lower"
+) -> None:
+    """A legend outside of the axes, where it covers nothing."""
     labels = [f" {short(name)}" for name in names]  # a label that begins with an underscore is left out
     columns = 4 if max(map(len, labels)) <= 14 else 3 if max(map(len, labels)) <= 20 else 2
-    figure.legend(handles, labels, loc=f"outside {where} center", ncols=min(columns, len(labels)))
+    location = "outside lower center" if where == "lower" else "outside upper center"
+    figure.legend(handles, labels, loc=location, ncols=min(columns, len(labels)))
 
 
 def draw(plot: Plot) -> Drawn:
     drawn = io.StringIO()
     plot.figure.savefig(drawn, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    plot.figure.set_layout_engine("none")  # all is in its place now
+    plot.figure.set_layout_engine("none")  # keep the layout of the SVG
     image = io.BytesIO()
     plot.figure.savefig(image, format="png", dpi=144, facecolor="white", metadata={"Software": None})
     root = _tidied(ElementTree.fromstring(drawn.getvalue()), plot)
     inline = _coloured(root, _ON_PAGE)
     root.insert(0, ElementTree.Element(f"{{{_SVG}}}rect", {"width": "100%", "height": "100%", "fill": PAPER}))
-    return Drawn(Markup(inline), _coloured(root, _IN_FILE) + "\n", image.getvalue())  # ElementTree has escaped texts
+    return Drawn(Markup(inline), _coloured(root, _IN_FILE) + "\n", image.getvalue())  # ElementTree escapes texts
 
 
 def _tidied(root: ElementTree.Element, plot: Plot) -> ElementTree.Element:
-    """Without what a page has no use for, and with the plot's name in all ids."""
+    """Without metadata, styles and unused ids, and with the plot's name in all other ids."""
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):

@@ -1,4 +1,4 @@
-"""Comparison tables as text for where people paste them: Markdown, CSV, LaTeX and JSON."""
+"""Comparison tables as Markdown, CSV, LaTeX and JSON."""
 
 from __future__ import annotations
 
@@ -9,89 +9,89 @@ from typing import Any
 import pandas as pd
 
 from harness.errors import UserError
-from harness.report.analysis.sweep import sweep_markdown
-from harness.report.table.columns import Row
+from harness.report.table.comparison_table import ComparisonTable
 from harness.report.table.markdown import cell, markdown_table
-from harness.report.table.sheet import Sheet
+from harness.report.table.rows import TableRow
+from harness.report.table.sweep import sweep_markdown
 
 
-def markdown(sheets: Sequence[Sheet]) -> str:
-    return "\n".join(map(_markdown, sheets))
+def markdown(tables: Sequence[ComparisonTable]) -> str:
+    return "\n".join(map(_markdown, tables))
 
 
-def _markdown(sheet: Sheet) -> str:
-    titles = [sheet.first_title, *(cell(column.title) for column in sheet.columns)]
+def _markdown(table: ComparisonTable) -> str:
+    titles = [table.first_title, *(cell(column.title) for column in table.columns)]
     lines = [
-        f"### {cell(sheet.heading)}",
+        f"### {cell(table.heading)}",
         "",
-        *markdown_table(titles, [_markdown_row(row) for row in sheet.rows]),
-        *sweep_markdown(sheet.records),
+        *markdown_table(titles, [_markdown_row(row) for row in table.rows]),
+        *sweep_markdown(table.records),
         "",
-        *(f"- {cell(note)}" for note in sheet.notes),
+        *(f"- {cell(note)}" for note in table.notes),
     ]
     return "\n".join([*lines, ""])
 
 
-def _markdown_row(row: Row) -> list[str]:
+def _markdown_row(row: TableRow) -> list[str]:
     name = cell(row.name) + (f" ({cell(row.failure)})" if row.failure else "")
     return [name, *(f"**{text}**" if best else cell(text) for text, best in zip(row.cells, row.best, strict=True))]
 
 
-def latex(sheets: Sequence[Sheet]) -> str:
+def latex(tables: Sequence[ComparisonTable]) -> str:
     """A tabular for each table, in the style of booktabs; heading and notes are comments."""
-    return "\n".join(["% \\usepackage{booktabs}", *map(_latex, sheets)])
+    return "\n".join(["% \\usepackage{booktabs}", *map(_latex, tables)])
 
 
-def _latex(sheet: Sheet) -> str:
-    titles = [sheet.first_title, *(column.title for column in sheet.columns)]
-    frame = pd.DataFrame([[row.name, *row.cells] for row in sheet.rows], columns=titles)
-    bold = [["", *("textbf: --rwrap;" * best for best in row.best)] for row in sheet.rows]
+def _latex(table: ComparisonTable) -> str:
+    titles = [table.first_title, *(column.title for column in table.columns)]
+    frame = pd.DataFrame([[row.name, *row.cells] for row in table.rows], columns=titles)
+    bold = [["", *("textbf: --rwrap;" * best for best in row.best)] for row in table.rows]
     styled = (
         frame.style.apply(lambda _: pd.DataFrame(bold, columns=frame.columns), axis=None)
         .hide(axis="index")
-        .format(_after_line_end, escape="latex")
+        .format(_after_row_end, escape="latex")
         .format_index(escape="latex", axis="columns")
     )
-    table = styled.to_latex(hrules=True, column_format="l" + "r" * len(sheet.columns))
-    failures = [f"{row.name}, {row.failure}" for row in sheet.rows if row.failure]
-    return "".join(f"% {line}\n" for line in [sheet.heading, *sheet.notes, *failures]) + table
+    tabular = styled.to_latex(hrules=True, column_format="l" + "r" * len(table.columns))
+    failures = [f"{row.name}, {row.failure}" for row in table.rows if row.failure]
+    return "".join(f"% {line}\n" for line in [table.heading, *table.notes, *failures]) + tabular
 
 
-def _after_line_end(text: str) -> str:
-    """LaTeX would take a bracket that follows the end of a row for an option of it."""
-    return f"{{}}{text}" if text.startswith("[") else text
+def _after_row_end(text: object) -> str:
+    """LaTeX reads a bracket after the end of a row as an option of the row's end."""
+    return f"{{}}{text}" if str(text).startswith("[") else str(text)
 
 
-def csv(sheets: Sequence[Sheet]) -> str:
-    """Plain numbers: shares of 1, seconds, bytes. With several tables a first column says which one."""
-    frames = [pd.DataFrame(_values(sheet)).convert_dtypes() for sheet in sheets]  # counts without .0
-    if len(sheets) > 1:
-        for frame, sheet in zip(frames, sheets, strict=True):
-            frame.insert(0, "table", sheet.heading)
+def csv(tables: Sequence[ComparisonTable]) -> str:
+    """Plain numbers: accuracies from 0 to 1, seconds, bytes. With several tables the first column names the table."""
+    frames = [pd.DataFrame(_values(table)).convert_dtypes() for table in tables]  # counts without .0
+    if len(tables) > 1:
+        for frame, table in zip(frames, tables, strict=True):
+            frame.insert(0, "table", table.heading)
     return pd.concat(frames).to_csv(index=False)
 
 
-def json_text(sheets: Sequence[Sheet]) -> str:
+def json_text(tables: Sequence[ComparisonTable]) -> str:
     """The numbers of `csv`, with each table's notes."""
-    tables = [{"table": sheet.heading, "notes": sheet.notes, "rows": _values(sheet)} for sheet in sheets]
-    return json.dumps(tables, indent=2, ensure_ascii=False) + "\n"
+    data = [{"table": table.heading, "notes": table.notes, "rows": _values(table)} for table in tables]
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
-def _values(sheet: Sheet) -> list[dict[str, Any]]:
-    """For each row its values by the columns' names, with the ends of their intervals; None where there is none."""
-    lines = []
-    for entry, row in zip(sheet.entries, sheet.rows, strict=True):
-        line: dict[str, Any] = {sheet.first_title: entry.name}
-        for column in sheet.columns:
-            line[column.name] = column.value(entry)
+def _values(table: ComparisonTable) -> list[dict[str, Any]]:
+    """For each row its values by name of the column, with the ends of their intervals; None where not measured."""
+    rows = []
+    for entry, row in zip(table.entries, table.rows, strict=True):
+        values: dict[str, Any] = {table.first_title: entry.name}
+        for column in table.columns:
+            values[column.name] = column.value(entry)
             if column.interval:
                 low, high = column.interval(entry) or (None, None)
-                line |= {f"{column.name} low": low, f"{column.name} high": high}
-        lines.append(line | {"failure": row.failure})
-    return lines
+                values |= {f"{column.name} low": low, f"{column.name} high": high}
+        rows.append(values | {"failure": row.failure})
+    return rows
 
 
-FORMATS: dict[str, Callable[[Sequence[Sheet]], str]] = {
+FORMATS: dict[str, Callable[[Sequence[ComparisonTable]], str]] = {
     "markdown": markdown,
     "csv": csv,
     "latex": latex,
@@ -99,8 +99,8 @@ FORMATS: dict[str, Callable[[Sequence[Sheet]], str]] = {
 }
 
 
-def format_named(name: str) -> Callable[[Sequence[Sheet]], str]:
-    """Raises UserError for a format that there is not."""
+def format_named(name: str) -> Callable[[Sequence[ComparisonTable]], str]:
+    """Raises UserError for an unknown format."""
     if name not in FORMATS:
         raise UserError(f"unknown format {name!r}: expected one of {', '.join(FORMATS)}.")
     return FORMATS[name]

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
-    """The lines of a table; the first `left` columns are text, the others numbers. Cells are escaped by the caller."""
+    """The lines of a table; the first `left` columns hold text, the others numbers. The caller escapes the cells."""
     alignment = "|" + " --- |" * left + " ---: |" * (len(titles) - left)
     return [_row(titles), alignment, *map(_row, rows)]
 
 
 def cell(text: str) -> str:
+    """Escaped."""
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 

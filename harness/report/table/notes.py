@@ -1,27 +1,29 @@
-"""What stands above and below the comparison table: what all rows have in common, and how to read it right."""
+"""The heading and the notes of a comparison table: what all rows have in common, and how to read it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from harness.config.tree import differences, get_key
-from harness.report.analysis.baselines import notes_on_baselines
-from harness.report.analysis.comparison import Entry, Group
-from harness.report.analysis.evidence import evidence_notes
+from harness.report.analysis.baselines import LENGTH_RULE, no_better_than_length
+from harness.report.analysis.comparison import Entry
+from harness.report.analysis.grouping import Group
 from harness.report.table.columns import reused, several_seeds
-from harness.results.names import rate_of, row_name
+from harness.report.table.evidence_notes import evidence_notes
+from harness.report.table.rows import MARK
+from harness.results.names import engine_name, rate_of, row_name
 from harness.results.record import DataFacts, Record
 
 
 def headings(groups: Sequence[Group]) -> list[str]:
-    """One for each table; those that are alike tell the conditions that are not."""
+    """One for each table; equal headings are extended by the conditions that differ."""
     texts = [heading(group) for group in groups]
-    told = []
+    extended = []
     for group, text in zip(groups, texts, strict=True):
-        alike = [other.conditions for other, its in zip(groups, texts, strict=True) if its == text]
-        keys = sorted({key for other in alike for key in differences(group.conditions, other)})
-        told.append(" · ".join([text, *(_condition(key, get_key(group.conditions, key)) for key in keys)]))
-    return told
+        same = [other.conditions for other, its_text in zip(groups, texts, strict=True) if its_text == text]
+        keys = sorted({key for other in same for key in differences(group.conditions, other)})
+        extended.append(" · ".join([text, *(_condition(key, get_key(group.conditions, key)) for key in keys)]))
+    return extended
 
 
 def _condition(key: str, value: object) -> str:
@@ -31,18 +33,18 @@ def _condition(key: str, value: object) -> str:
 
 
 def heading(group: Group) -> str:
-    """What ran on what: what all rows of the table have in common."""
+    """Model, data, training and machine, as far as all rows of the table have them in common."""
     ran = [record for record in group.records if not record.strategy_source.is_baseline]
-    # What the kernel has killed tells nothing of its data.
-    of_each = [_heading_parts(record) for record in ran if record.data] or [_heading_parts((ran or group.records)[0])]
-    common = [part for part in of_each[0] if all(part in other for other in of_each)]
+    # The record of a run that the kernel killed says nothing about its data.
+    parts = [_heading_parts(record) for record in ran if record.data] or [_heading_parts((ran or group.records)[0])]
+    common = [part for part in parts[0] if all(part in other for other in parts)]
     return " · ".join([*([group.suite] if group.suite else []), *common])
 
 
 def _heading_parts(record: Record) -> list[str]:
     config, data = record.config, record.data
     sizes = f" ({data.sizes['train']:,} / {data.sizes['validation']:,} / {data.sizes['test']:,})" if data else ""
-    if record.strategy_source.is_baseline:  # one of several that need not depend on the same
+    if record.strategy_source.is_baseline:  # others of the table may depend on other conditions
         return ["baselines", f"{data.name if data else config['data']['name']}{sizes}"]
     training = config["training"]
     rate = record.sweep_around or rate_of(record)
@@ -56,13 +58,8 @@ def _heading_parts(record: Record) -> list[str]:
     ]
 
 
-def engine_name(record: Record) -> str:
-    stage = record.engine.zero_stage
-    return record.engine.name if stage is None else f"{record.engine.name} ZeRO {stage}"
-
-
 def notes(entries: list[Entry]) -> list[str]:
-    """What a reader must know to read the table right."""
+    """What a reader must know to interpret the table."""
     records = [record for entry in entries for record in entry.records]
     chosen = [(what, why) for record in records for what, why in record.choices.items() if why.startswith("auto")]
     lines = [f"{what} chosen by {why}." for what, why in chosen]
@@ -86,12 +83,25 @@ def notes(entries: list[Entry]) -> list[str]:
         for other in records
         if other.prefix and other.prefix.not_stored
     ]
-    lines += notes_on_baselines(entries)
+    lines += _baseline_notes(entries)
     return list(dict.fromkeys(line[0].upper() + line[1:] for line in lines))
 
 
+def _baseline_notes(entries: list[Entry]) -> list[str]:
+    found = [entry for entry in entries if entry.is_baseline]
+    lines = []
+    if found:
+        names = ", ".join(entry.name for entry in found)
+        lines.append(f"baselines: {names}. They draw nothing at random, so each runs once, whatever the seeds.")
+    if any(no_better_than_length(entry, entries) for entry in entries):
+        lines.append(f"{MARK}: no better on test than {LENGTH_RULE}, one threshold on the number of tokens.")
+    if any(entry.name == "zero_shot" and entry.records[0].model.weights == "random" for entry in found):
+        lines.append("with random weights zero_shot knows no language: what it scores off chance is luck, not skill.")
+    return lines
+
+
 def _data_notes(data: list[DataFacts]) -> list[str]:
-    """Each with the name of its data set where the rows have several."""
+    """With the name of the data set where the rows have several."""
     lines, several = [], len({facts.name for facts in data}) > 1
     for facts in data:
         on = f"on {facts.name}, " if several else ""
@@ -105,6 +115,6 @@ def _data_notes(data: list[DataFacts]) -> list[str]:
             lines.append(f"{on}best possible on average: {best}; the other labels are flipped.")
         if facts.cut_texts:
             lines.append(f"{on}{facts.cut_texts} texts were longer than a row may be, and were cut.")
-        looked_for = f"of {facts.classes[1]}" if len(facts.classes) == 2 else "mean over classes"
-        lines.append(f"{on}F1 ({looked_for}), ROC AUC and ECE (expected calibration error, 15 bins) on test.")
+        scored = f"of {facts.classes[1]}" if len(facts.classes) == 2 else "mean over classes"
+        lines.append(f"{on}F1 ({scored}), ROC AUC and ECE (expected calibration error, 15 bins) on test.")
     return lines

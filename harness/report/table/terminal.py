@@ -1,4 +1,4 @@
-"""The comparison table in the terminal."""
+"""Comparison tables in the terminal."""
 
 from __future__ import annotations
 
@@ -7,56 +7,56 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.report.analysis.comparison import Group
-from harness.report.analysis.sweep import print_sweep
+from harness.report.analysis.grouping import Group
 from harness.report.table.columns import FILES_ONLY, UNMEASURED
-from harness.report.table.sheet import WHOLE, Sheet, View, sheets
+from harness.report.table.comparison_table import FULL_VIEW, ComparisonTable, View, comparison_tables
+from harness.report.table.sweep import print_sweep
 from harness.results.store import Store
 
 
 def print_table(
-    console: Console, groups: list[Group], store: Store, reference: str | None = None, view: View = WHOLE
+    console: Console, groups: list[Group], store: Store, reference: str | None = None, view: View = FULL_VIEW
 ) -> None:
     """A rich table for each group, the best of each column marked."""
-    for sheet in sheets(groups, store, reference, view):
-        wanted = [n for n in range(len(sheet.columns)) if view.columns or _tells_something(sheet, n)]
-        shown = _that_fit(sheet, wanted, console.width)
-        console.print(_table(sheet, shown))
-        for row in sheet.rows:
+    for table in comparison_tables(groups, store, reference, view):
+        wanted = [n for n in range(len(table.columns)) if view.columns or _is_worth_showing(table, n)]
+        shown = _that_fit(table, wanted, console.width)
+        console.print(_table(table, shown))
+        for row in table.rows:
             if row.failure:
                 console.print(f"  [bold red]{escape(row.name)}, {escape(row.failure)}[/]")
-        print_sweep(console, sheet.records)
-        for line in sheet.notes:
+        print_sweep(console, table.records)
+        for line in table.notes:
             console.print(f"  [dim]{escape(line)}[/]", highlight=False)
         if len(shown) < len(wanted):
             console.print("  [dim]Not every column has room here: table.md has all columns.[/]")
 
 
-def _table(sheet: Sheet, shown: list[int]) -> Table:
-    table = Table(title=escape(sheet.heading), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
-    table.add_column(sheet.first_title, style="cyan", overflow="fold")
-    for number in shown:
-        table.add_column(escape(sheet.columns[number].title), justify="right", no_wrap=True)
-    strategies = [n for n, entry in enumerate(sheet.entries) if not entry.is_baseline]
-    for number, row in enumerate(sheet.rows):
-        if strategies and number == strategies[-1] + 1:  # nothing but baselines follows
-            table.add_section()
+def _table(table: ComparisonTable, shown: list[int]) -> Table:
+    drawn = Table(title=escape(table.heading), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+    drawn.add_column(table.first_title, style="cyan", overflow="fold")
+    for index in shown:
+        drawn.add_column(escape(table.columns[index].title), justify="right", no_wrap=True)
+    strategies = [n for n, entry in enumerate(table.entries) if not entry.is_baseline]
+    for number, row in enumerate(table.rows):
+        if strategies and number == strategies[-1] + 1:  # only baselines follow
+            drawn.add_section()
         cells = [f"[bold green]{row.cells[n]}[/]" if row.best[n] else escape(row.cells[n]) for n in shown]
-        table.add_row(escape(row.name), *cells)
-    return table
+        drawn.add_row(escape(row.name), *cells)
+    return drawn
 
 
-def _tells_something(sheet: Sheet, number: int) -> bool:
-    measured = any(row.cells[number] != UNMEASURED for row in sheet.rows)
-    return measured and sheet.columns[number].rank < FILES_ONLY
+def _is_worth_showing(table: ComparisonTable, index: int) -> bool:
+    measured = any(row.cells[index] != UNMEASURED for row in table.rows)
+    return measured and table.columns[index].rank < FILES_ONLY
 
 
-def _that_fit(sheet: Sheet, wanted: list[int], width: int) -> list[int]:
-    """Numbers of the columns that have room beside the name, the most important first to be taken."""
-    left = width - max(len("strategy"), *(len(row.name) for row in sheet.rows)) - 4
+def _that_fit(table: ComparisonTable, wanted: list[int], width: int) -> list[int]:
+    """The indices of the columns that fit beside the name; the most important ones are taken first."""
+    left = width - max(len("strategy"), *(len(row.name) for row in table.rows)) - 4
     taken = []
-    for number in sorted(wanted, key=lambda number: sheet.columns[number].rank):
-        left -= max(len(sheet.columns[number].title), *(len(row.cells[number]) for row in sheet.rows)) + 3
+    for index in sorted(wanted, key=lambda index: table.columns[index].rank):
+        left -= max(len(table.columns[index].title), *(len(row.cells[index]) for row in table.rows)) + 3
         if left >= 0:
-            taken.append(number)
+            taken.append(index)
     return sorted(taken)

@@ -1,17 +1,17 @@
-"""What a reader must know of a table's intervals and verdicts."""
+"""Notes on a table's intervals and verdicts."""
 
 from __future__ import annotations
 
-from harness.report.analysis.comparison import Entry
+from harness.report.analysis.comparison import Entry, Evidence
 from harness.statistics import MOST_SEEDS
 
 
 def evidence_notes(entries: list[Entry]) -> list[str]:
-    compared = [entry.evidence for entry in entries if entry.evidence]
     lines = _interval_notes(entries)
+    compared = {entry.name: entry.evidence for entry in entries if entry.evidence}
     if compared:
-        lines += _verdict_notes(entries)
-    reasons = {entry.name: entry.unread or entry.incomparable for entry in entries}
+        lines += _verdict_notes(compared, most_seeds=max(len(entry.records) for entry in entries))
+    reasons = {entry.name: entry.unpaired or entry.incomparable for entry in entries}
     lines += [f"not compared: {name}, since {reason}." for name, reason in reasons.items() if reason]
     lines += [
         f"not in the values: {len(entry.failures)} of {len(entry.records)} seeds of {entry.name}, not ended well."
@@ -37,47 +37,47 @@ def _interval_notes(entries: list[Entry]) -> list[str]:
     return lines
 
 
-def _verdict_notes(entries: list[Entry]) -> list[str]:
-    compared = [entry for entry in entries if entry.evidence]
-    reference = compared[0].evidence.reference
-    pairs = [entry for entry in compared if len(entry.evidence.seeds) == 1]
+def _verdict_notes(compared: dict[str, Evidence], most_seeds: int) -> list[str]:
+    """compared: by name of the row. most_seeds: of any row of the table."""
+    reference = next(iter(compared.values())).reference
+    one_seed = [name for name, evidence in compared.items() if len(evidence.seeds) == 1]
+    several = {name: evidence for name, evidence in compared.items() if len(evidence.seeds) > 1}
     lines = [
         f"vs {reference}: points of accuracy on the same messages"
-        + ("" if len(pairs) == len(compared) else " and seeds")
+        + (" and seeds" if several else "")
         + f", [95%], each for itself; verdict: 5% error over all comparisons of this table together ({len(compared)}, "
         "Holm), so that an interval may leave out 0 without one."
     ]
-    if pairs:
-        which = "" if len(pairs) == len(compared) else f" ({', '.join(entry.name for entry in pairs)})"
+    if one_seed:
+        which = f" ({', '.join(one_seed)})" if several else ""
         lines.append(
             f"one seed{which}: the verdict is on these very pairs of trained models (McNemar's test), not on the "
             "strategies: several seeds tell."
         )
     fewer: dict[int, list[str]] = {}
-    for entry in compared:
-        if entry not in pairs and len(entry.evidence.seeds) < _most_seeds(entries):
-            fewer.setdefault(len(entry.evidence.seeds), []).append(entry.name)
+    for name, evidence in several.items():
+        if len(evidence.seeds) < most_seeds:
+            fewer.setdefault(len(evidence.seeds), []).append(name)
     lines += [
         f"compared on {count} seeds only, which ended well for both: {', '.join(names)}."
         for count, names in fewer.items()
     ]
-    open_rows = [entry for entry in compared if entry not in pairs and entry.evidence.verdict == "no evidence"]
-    alike = [entry for entry in open_rows if not entry.evidence.difference]
-    if alike:
-        lines.append(f"no difference at all was seen: {', '.join(entry.name for entry in alike)}.")
-    open_rows = [entry for entry in open_rows if entry not in alike]
-    if open_rows:
-        told = "; ".join(f"{entry.name} {_what_settles(entry)}" for entry in open_rows)
-        lines.append(f"needed to show a difference as large as seen (80% power): {told}.")
+    return lines + _open_rows_notes(several)
+
+
+def _open_rows_notes(compared: dict[str, Evidence]) -> list[str]:
+    lines = []
+    undecided = {name: evidence for name, evidence in compared.items() if evidence.verdict == "no evidence"}
+    equal = [name for name, evidence in undecided.items() if not evidence.difference]
+    if equal:
+        lines.append(f"no difference at all was seen: {', '.join(equal)}.")
+    needed = [f"{name} {_what_settles(evidence)}" for name, evidence in undecided.items() if evidence.difference]
+    if needed:
+        lines.append(f"needed to show a difference as large as seen (80% power): {'; '.join(needed)}.")
     return lines
 
 
-def _most_seeds(entries: list[Entry]) -> int:
-    return max(len(entry.records) for entry in entries)
-
-
-def _what_settles(entry: Entry) -> str:
-    evidence = entry.evidence
+def _what_settles(evidence: Evidence) -> str:
     seeds = f"{evidence.seeds_needed:,} seeds" if evidence.seeds_needed else ""
     messages = f"{evidence.messages_needed:,} test messages" if evidence.messages_needed else ""
     if not seeds and not messages:

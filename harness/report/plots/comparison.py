@@ -1,4 +1,4 @@
-"""Plots of a table's rows: what each reaches, what it costs, and where it errs."""
+"""Plots of a comparison table: accuracy, cost, and accuracy against cost."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from harness.errors import UserError
 from harness.report.analysis.baselines import LENGTH_RULE
 from harness.report.analysis.comparison import Entry
+from harness.report.plots.confusion import confusion, confusions
 from harness.report.plots.drawing import (
     BLUE,
     GREEN,
@@ -29,9 +28,7 @@ from harness.report.plots.drawing import (
     Plot,
     key,
     log_where_wide,
-    name_axes,
     new_figure,
-    panels,
     plain_numbers,
     short,
 )
@@ -39,27 +36,24 @@ from harness.results.record import Memory
 from harness.results.store import Store
 
 ROW_HEIGHT = 0.27  # inches
-MOST_NAMED_CLASSES = 8
 
 
-def row_plots(entries: list[Entry], looks: dict[str, Look], store: Store) -> Iterator[Plot]:
-    """Those for which something was measured, in the order of the page."""
-    ended = [entry for entry in entries if entry.ok]
-    if not ended:
+def comparison_plots(entries: list[Entry], looks: dict[str, Look], store: Store) -> Iterator[Plot]:
+    """Those for which there are measurements, in the order of the page."""
+    ok = [entry for entry in entries if entry.ok]
+    if not ok:
         return
-    yield accuracy(ended, looks)
-    if any(entry.ok[0].memory for entry in ended):
-        yield memory([entry for entry in ended if entry.ok[0].memory])
-    if len(ended) > 1:
-        yield against(
-            ended, looks, "time", "seconds from the data to the final evaluation (median over seeds)", _seconds
-        )
-    if sum(_megabytes(entry) is not None for entry in ended) > 1:
+    yield accuracy(ok, looks)
+    if any(entry.ok[0].memory for entry in ok):
+        yield memory([entry for entry in ok if entry.ok[0].memory])
+    if len(ok) > 1:
+        yield against(ok, looks, "time", "seconds from the data to the final evaluation (median over seeds)", _seconds)
+    if sum(_megabytes(entry) is not None for entry in ok) > 1:
         unit = "highest peak of memory above the start, MB (median over seeds)"
-        yield against(ended, looks, "memory", unit, _megabytes)
-    if any(_rates(entry) for entry in ended):
-        yield throughput([entry for entry in ended if _rates(entry)])
-    counts = {entry.name: counted for entry in ended if (counted := confusion(entry, store)) is not None}
+        yield against(ok, looks, "memory", unit, _megabytes)
+    if any(_rates(entry) for entry in ok):
+        yield throughput([entry for entry in ok if _rates(entry)])
+    counts = {entry.name: counted for entry in ok if (counted := confusion(entry, store)) is not None}
     if counts:
         yield confusions(counts)
 
@@ -79,20 +73,20 @@ def _megabytes(entry: Entry) -> float | None:
 
 def _rates(entry: Entry) -> tuple[float, float] | None:
     """Real tokens a second, and those with padding: medians over seeds."""
-    told = [record.throughput for record in entry.ok if record.throughput and record.throughput.real_tokens_per_second]
-    if not told:
-        return None
-    return median(one.real_tokens_per_second for one in told), median(one.padded_tokens_per_second for one in told)
+    measured = [record.throughput for record in entry.ok if record.throughput]
+    real = [rate for one in measured if (rate := one.real_tokens_per_second)]
+    padded = [rate for one in measured if (rate := one.padded_tokens_per_second)]
+    return (median(real), median(padded)) if real and padded else None
 
 
 def _percent(entry: Entry) -> float:
-    return 100 * entry.accuracy
+    return 100 * entry.ok_accuracy
 
 
 def _rows(entries: list[Entry], extra: float = 0.9) -> tuple[Figure, Axes, list[float]]:
-    """A figure with a line for each entry from top to bottom, baselines set apart; the places of the lines."""
-    apart = 0.6 if 0 < sum(entry.is_baseline for entry in entries) < len(entries) else 0.0
-    places = [number + apart * entry.is_baseline for number, entry in enumerate(entries)]
+    """A figure with a line for each entry from top to bottom, a gap before baselines; the positions of the lines."""
+    gap = 0.6 if 0 < sum(entry.is_baseline for entry in entries) < len(entries) else 0.0
+    places = [number + gap * entry.is_baseline for number, entry in enumerate(entries)]
     figure = new_figure(ROW_HEIGHT * (places[-1] + 1) + extra)
     axes = figure.subplots()
     axes.set_yticks(places, [short(entry.name) for entry in entries])
@@ -114,7 +108,8 @@ def accuracy(entries: list[Entry], looks: dict[str, Look]) -> Plot:
     for entry, place in zip(entries, places, strict=True):
         look = looks[entry.name]
         if entry.interval:
-            axes.hlines(place, *(100 * end for end in entry.interval), color=look.colour, linewidth=2)
+            low, high = entry.interval
+            axes.hlines(place, 100 * low, 100 * high, color=look.colour, linewidth=2)
         axes.plot(_percent(entry), place, **look.marks, linestyle="none")
         if entry.is_baseline and entry.name in ("majority", LENGTH_RULE):
             axes.axvline(_percent(entry), color=INK, linewidth=0.8, linestyle=(0, (2, 3)), zorder=0)
@@ -138,13 +133,13 @@ def _extremes(entries: list[Entry]) -> str:
 def against(
     entries: list[Entry], looks: dict[str, Look], what: str, unit: str, cost: Callable[[Entry], float | None]
 ) -> Plot:
-    """Accuracy over a cost, with the front of those that nothing beats in both."""
+    """Accuracy against a cost, with the Pareto front."""
     costs = {entry.name: value for entry in entries if (value := cost(entry)) is not None}
     shown = [entry for entry in entries if entry.name in costs]
     figure = new_figure(3.1 + 0.17 * -(-len(shown) // 3))
     axes = figure.subplots()
-    front = pareto_front([(costs[entry.name], entry.accuracy) for entry in shown])
-    corners = sorted((costs[shown[number].name], _percent(shown[number])) for number in front)
+    front = pareto_front([(costs[entry.name], entry.ok_accuracy) for entry in shown])
+    corners = sorted((costs[shown[index].name], _percent(shown[index])) for index in front)
     axes.plot(*zip(*corners, strict=True), drawstyle="steps-post", color=INK, linewidth=1, linestyle="--", zorder=1)
     axes.plot(*zip(*corners, strict=True), "o", color=INK, markerfacecolor="none", markersize=12, markeredgewidth=0.8)
     handles = [
@@ -154,7 +149,7 @@ def against(
     axes.margins(y=0.08)
     axes.set(xlabel=unit, ylabel="test accuracy, %")
     key(figure, handles, [entry.name for entry in shown])
-    names = ", ".join(shown[number].name for number in front)
+    names = ", ".join(shown[index].name for index in front)
     stored = " Times marked * in the table leave out what another run had stored." if what == "time" else ""
     return Plot(
         f"accuracy_{what}",
@@ -167,18 +162,18 @@ def against(
 
 
 def pareto_front(points: list[tuple[float, float]]) -> list[int]:
-    """Numbers of the points (cost, gain) that no other equals or beats in both and beats in one, by rising cost."""
+    """Indices of the points (cost, gain) that no other equals or beats in both and beats in one, by rising cost."""
 
     def is_beaten(point: tuple[float, float]) -> bool:
         return any(other != point and other[0] <= point[0] and other[1] >= point[1] for other in points)
 
-    return sorted((n for n, point in enumerate(points) if not is_beaten(point)), key=lambda number: points[number])
+    return sorted((n for n, point in enumerate(points) if not is_beaten(point)), key=lambda n: points[n])
 
 
 def throughput(entries: list[Entry]) -> Plot:
     figure, axes, places = _rows(entries, extra=1.1)
-    rates = [_rates(entry) for entry in entries]
-    real, padding = [one for one, _ in rates], [all_ - one for one, all_ in rates]
+    rates = [rates for entry in entries if (rates := _rates(entry))]
+    real, padding = [of_real for of_real, _ in rates], [padded - of_real for of_real, padded in rates]
     parts = {"real tokens": (real, BLUE, ""), "padding": (padding, ORANGE, "////")}
     _stack(figure, axes, places, parts)
     _beside(axes, places, [f"{one:,.0f}" for one in real])
@@ -238,69 +233,10 @@ def _added_by_phase(entry: Entry) -> dict[str, float]:
 
 
 def _added(memory: Memory) -> dict[str, int]:
-    """Bytes that each phase added to the highest peak before it, on the rank with the highest of all."""
+    """Bytes that each phase added to the peak before it, on the rank with the highest peak."""
     rank = max(memory.by_rank, key=lambda rank: max(rank.phases.values()) - rank.at_start)
     added, highest = {}, rank.at_start
     for name, peak in rank.phases.items():
         added[name] = max(peak - highest, 0)
         highest = max(peak, highest)
     return added
-
-
-def confusion(entry: Entry, store: Store) -> tuple[list[str], np.ndarray] | None:
-    """Classes, and how many test messages of each (rows) were taken for each (columns), summed over seeds."""
-    frames = [frame for record in entry.ok if (frame := store.predictions(record.run_id)) is not None]
-    if not frames or not entry.ok[0].data:
-        return None
-    classes = entry.ok[0].data.classes
-    numbers = {name: number for number, name in enumerate(classes)}
-    counts = np.zeros((len(classes), len(classes)), dtype=int)
-    for frame in frames:
-        if unknown := {*frame["label"], *frame["predicted"]} - set(classes):
-            raise UserError(
-                f"predictions of {entry.name!r} can't be read as predictions (class {min(unknown)!r} is not in the "
-                "record): move the folder away."
-            )
-        np.add.at(counts, (frame["label"].map(numbers).to_numpy(), frame["predicted"].map(numbers).to_numpy()), 1)
-    return classes, counts
-
-
-def confusions(counts: dict[str, tuple[list[str], np.ndarray]]) -> Plot:
-    most = max(len(classes) for classes, _ in counts.values())
-    figure, found = panels(len(counts), 1.55 + 0.12 * min(most, 20), columns=5)
-    for axes, (name, (classes, matrix)) in zip(found, counts.items(), strict=True):
-        _matrix(axes, name, classes, matrix)
-    name_axes(figure, found, "predicted class", "class of the label")
-    wrong = "; ".join(
-        f"{name} {matrix.sum() - matrix.trace():,} of {matrix.sum():,}" for name, (_, matrix) in counts.items()
-    )
-    return Plot(
-        "confusion",
-        "Confusion matrices",
-        f"For each row how many test messages of a class were taken for which; wrong in all: {wrong}.",
-        "Test messages summed over seeds. Blue, on the diagonal: right; red: wrong. The deeper, the larger the share "
-        "of the label's messages.",
-        figure,
-    )
-
-
-def _matrix(axes: Axes, name: str, classes: list[str], matrix: np.ndarray) -> None:
-    size, of_label = len(classes), np.maximum(matrix.sum(axis=1), 1)
-    for row, column in np.argwhere(matrix):
-        share = matrix[row, column] / of_label[row]
-        colour = BLUE if row == column else RED
-        # Never so deep that the number on it, in black or white, can't be read.
-        axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, alpha=0.05 + 0.4 * share, linewidth=0))
-    if size <= MOST_NAMED_CLASSES:
-        for (row, column), count in np.ndenumerate(matrix):
-            axes.text(column + 0.5, row + 0.5, f"{count:,}", ha="center", va="center", fontsize=9 if size < 4 else 7)
-    named = size <= MOST_NAMED_CLASSES
-    ticks, names = ([n + 0.5 for n in range(size)], [short(one, 9) for one in classes]) if named else ([], [])
-    axes.set_xticks(ticks, names, rotation=0 if size < 4 else 45, fontsize=8, rotation_mode="anchor")
-    if size >= 4:
-        for label in axes.get_xticklabels():
-            label.set_horizontalalignment("right")
-    axes.set_yticks(ticks, names, fontsize=8)
-    axes.set(xlim=(0, size), ylim=(size, 0), title=short(name, 20), aspect="equal")
-    axes.grid(False)
-    axes.tick_params(length=0)
