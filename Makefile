@@ -48,9 +48,9 @@ bench: setup
 report: setup
 	@$(BIN)/ftbench report $(call option,RESULTS,results) $(call option,REFERENCE,reference) $(call option,CACHE,cache)
 
-# Two workers; `tests/conftest.py` says which tests stay together. By itself, `pytest` does one test after another.
+# Two workers; `tests/conftest.py` says which tests stay together. `pytest` alone does one test after another.
 test: setup
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -p no:benchmark
+	@$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -p no:benchmark
 
 test-all: setup
 	@$(BIN)/python -m pytest -m ""

@@ -12,9 +12,7 @@ import pytest
 
 from harness.progress.observers import LOG
 from harness.results.store import Store
-from tests.support.runs import PROCESSES, ROOT, command, workers_of
-
-pytestmark = PROCESSES
+from tests.support.runs import ROOT, command, workers_of
 
 
 def _start_long_suite(folder: Path, *arguments: str) -> tuple[subprocess.Popen, Path]:

@@ -18,8 +18,6 @@ from harness.data.tokenizer import load_tokenizer
 from harness.results.record import Record
 
 ROOT = Path(__file__).parents[2]
-# Of tests that start groups of processes, or measure one: see tests/conftest.py.
-PROCESSES = pytest.mark.xdist_group("processes")
 
 
 def find_assets() -> Path | None:

@@ -18,9 +18,7 @@ import pytest
 
 from harness.results.record import Record
 from harness.results.store import Store
-from tests.support.runs import PROCESSES, ROOT, command, losses_of, predicted_by, run_command, workers_of
-
-pytestmark = PROCESSES
+from tests.support.runs import ROOT, command, losses_of, predicted_by, run_command, workers_of
 
 ENGINES = {
     "one process": [],
