@@ -40,9 +40,9 @@ bench: setup
 report: setup
 	@$(BIN)/ftbench report $(REPORT_OPTIONS)
 
-# Two workers; `tests/conftest.py` says which tests stay together. By itself, `pytest` does one test after another.
+# Two workers; `tests/conftest.py` says which tests stay together. `pytest` alone does one test after another.
 test: setup
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -p no:benchmark
+	@$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -p no:benchmark
 
 test-all: setup
 	@$(BIN)/python -m pytest -m ""

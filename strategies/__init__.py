@@ -13,7 +13,7 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -87,17 +87,19 @@ def _from_file(path: Path) -> Entry:
     if not path.is_file():
         raise UserError(f"strategy file {str(path)!r} does not exist: give the path of a module that declares one.")
     spec = importlib.util.spec_from_file_location(f"ftbench_strategy_{path.stem.replace('.', '_')}", path)
-    module = importlib.util.module_from_spec(spec)
+    assert spec is not None, "a path that ends in .py has a loader"
+    assert spec.loader is not None, "a path that ends in .py has a loader"
+    loader, module = spec.loader, importlib.util.module_from_spec(spec)
 
     def execute() -> ModuleType:
         sys.modules[spec.name] = module  # where dataclasses look for the module of a class
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
         return module
 
     return _entry(path.stem, _import(str(path), execute), origin=f"file {path.resolve()}")
 
 
-def _import(name: str, importer) -> ModuleType:
+def _import(name: str, importer: Callable[[], ModuleType]) -> ModuleType:
     try:
         return importer()
     except (Exception, SystemExit) as error:  # whatever a stranger's module does when it is imported
@@ -117,6 +119,7 @@ def _entry(name: str, module: ModuleType, origin: str) -> Entry:
 
 def _sha256_of(module: ModuleType) -> str:
     """Of its file; where it belongs to another package, of every source of that one, which it may import."""
+    assert module.__file__, "it was imported from a file"
     own, package = Path(module.__file__), (module.__package__ or "").partition(".")[0]
     if package in ("", __name__):
         return hashlib.sha256(own.read_bytes()).hexdigest()

@@ -37,6 +37,7 @@ BATCH_SIZE = 64
 LEARNING_RATE = 2e-3
 WARM_UP_STEPS = 100
 EVALUATE_EVERY_STEPS = 250
+HELD_OUT = 1000
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def pretrain(steps: int) -> GPT2:
         optimizer.step()
         schedule.step()
         if step % EVALUATE_EVERY_STEPS == 0 or step == steps:
-            print(f"step {step:>5}: {nats_per_conversation(backbone, 1000):.3f} nats a conversation", flush=True)
+            print(f"step {step:>5}: {nats_per_conversation(backbone, HELD_OUT):.3f} nats a conversation", flush=True)
     return backbone
 
 

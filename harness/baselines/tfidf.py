@@ -28,5 +28,5 @@ def fit(task: Task) -> Fitted:
         every[:, pipeline.classes_] = pipeline.predict_proba(part.texts)
         return every
 
-    coefficients = regression.coef_.size + regression.intercept_.size
+    coefficients = np.size(regression.coef_) + np.size(regression.intercept_)
     return Fitted(probabilities, coefficients, coefficients)

@@ -7,6 +7,7 @@ import numpy as np
 from harness.config.schema import Precision
 from harness.data.dataset import Dataset
 from harness.data.encoding import Examples
+from harness.data.splits import SPLITS
 from harness.distributed.process_group import World
 from harness.features.store import FeatureReport
 from harness.measure.communication import measure_communication
@@ -25,7 +26,7 @@ def data_facts(dataset: Dataset, examples: dict[str, Examples]) -> DataFacts:
         name=source.name,
         sha256=source.sha256,
         classes=source.classes,
-        sizes={name: len(part) for name, part in examples.items()},
+        sizes={name: len(examples[name]) for name in SPLITS},
         best_accuracy=source.best_accuracy,
         test_in_train=sum(dataset.test_seen),
         test_near_train=dataset.test_near_train,

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import torch
-from torch.autograd.profiler import DeviceType
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from harness.results.record import Communication

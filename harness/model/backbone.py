@@ -25,7 +25,7 @@ class Backbone(nn.Module, ABC):
     """hidden: the width of its hidden states. context: the most tokens of a row. attention: what it was pretrained
     with."""
 
-    embeddings: Stage
+    embeddings: nn.Module
     blocks: nn.ModuleList
     final_norm: nn.Module
     attention: AttentionKind

@@ -12,7 +12,14 @@ from tests.support.documents import BLOCK, name_of
 from tests.support.runs import ROOT
 from tools import draw_figures, record_reference
 
-ALL_PAGES = [page for page in ROOT.rglob("*.md") if not {".venv", ".git", "shared"} & set(page.parts)]
+
+def _is_ours(page: Path) -> bool:
+    first, *_ = page.relative_to(ROOT).parts
+    return not first.startswith(".") and first != "shared"
+
+
+# In a fixed order: the workers of pytest-xdist must collect the same.
+ALL_PAGES = sorted(filter(_is_ours, ROOT.rglob("*.md")))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The command, on a suite of its own."""
+"""`ftbench gate`, on a small suite."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def test_the_command_updates_compares_alarms_and_refuses(
     run_cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_suite(monkeypatch, tmp_path, 400, 2, ["head_only"])
+    monkeypatch.setattr(gate, "COST_PROCESSES", 1)
     assert run_cli("gate")[0] == 2, "no reference"
     assert run_cli("gate", "--update", "")[0] == 2
     assert run_cli("gate", "--update", "a test")[0] == 0

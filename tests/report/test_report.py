@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,15 +21,25 @@ from harness.report.table.rows import table_rows
 from harness.report.table.scaling import scaling_markdown
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
+from tests.support.runs import run_command
 from tests.support.tables import cells_of, printed
 
 
+@pytest.fixture(scope="module")
+def three_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("three")
+    common = ["--model", "mini", "--data", "synthetic", "--epochs", "1", "--set", "data.size=400"]
+    run_command(folder, "run", "--strategy", "head_only,last_block", *common)
+    diverging = ["--strategy", "full", "--set", "optimizer.learning_rate=1e30"]
+    run_command(folder, "run", *diverging, *common, exit_code=1)
+    return folder / "results"
+
+
 @pytest.fixture
-def three(run_here) -> list[Record]:
-    """Two runs that ended well and one that did not."""
-    good = run_here(strategy=["head_only", "last_block"], training__epochs=1)
-    (bad,) = run_here(strategy=["full"], training__epochs=1, optimizer__learning_rate=1e30)
-    return [*good, bad]
+def three(three_once: Path, store: Store) -> list[Record]:
+    """Two runs that ended well and one that did not, in the store."""
+    shutil.copytree(three_once, store.results)
+    return sorted(store.all(), key=lambda record: ["head_only", "last_block", "full"].index(record.strategy))
 
 
 def test_a_column_that_no_row_has_anything_for_stays_out_of_the_terminal(run_here: Callable, store: Store) -> None:

@@ -19,17 +19,24 @@ from harness.errors import UserError
 from harness.results import saved_classifier
 from harness.results.store import Store
 from harness.serving.classifier import Classifier
-from tests.support.runs import assert_refused
+from tests.support.runs import assert_refused, run_command
 
 SIZE = 200
 SMALL = {"data__size": SIZE, "training__epochs": 1}
 
 
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    options = ["--strategy", "last_block", "--model", "mini", "--data", "synthetic", "--epochs", "1"]
+    run_command(folder, "run", "--save", *options, "--set", f"data.size={SIZE}")
+    return folder / "results"
+
+
 @pytest.fixture
-def trained(run_here: Callable, tmp_path: Path) -> Path:
-    """The folder of a classifier."""
-    run_here(strategy=["last_block"], save=True, **SMALL)
-    return tmp_path / "results" / "classifier"
+def trained(trained_once: Path, tmp_path: Path) -> Path:
+    """The folder of a classifier, among the results of its run."""
+    return Path(shutil.copytree(trained_once, tmp_path / "results")) / "classifier"
 
 
 @pytest.fixture

@@ -18,8 +18,6 @@ from harness.data.tokenizer import load_tokenizer
 from harness.results.record import Record
 
 ROOT = Path(__file__).parents[2]
-# Of tests that start groups of processes, or measure one: see tests/conftest.py.
-PROCESSES = pytest.mark.xdist_group("processes")
 
 
 def find_assets() -> Path | None:
@@ -35,13 +33,13 @@ def command(folder: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "harness", *arguments, *_folders(folder)]
 
 
-def run_command(folder: Path, *arguments: str) -> None:
-    """The same in this process; it must end well."""
+def run_command(folder: Path, *arguments: str, exit_code: int = 0) -> None:
+    """The same in this process, which must end as said."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["ftbench", *arguments, *_folders(folder)])
         with pytest.raises(SystemExit) as exited:
             cli.main()
-    assert not exited.value.code
+    assert (exited.value.code or 0) == exit_code
 
 
 def _folders(folder: Path) -> list[str]:

@@ -14,9 +14,7 @@ import pytest
 from harness.results.record import Record
 from harness.results.store import Store
 from strategies import built_in_names
-from tests.support.runs import PROCESSES, ROOT, exchanged_parameters, losses_of, predicted_by, run_command
-
-pytestmark = PROCESSES
+from tests.support.runs import ROOT, exchanged_parameters, losses_of, predicted_by, run_command
 
 SIZE = 120
 MINI = ["--model", "mini", "--weights", "random", "--data", "synthetic"]

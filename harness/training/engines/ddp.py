@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class DDPEngine:
         self.fused = fused
 
     def prepare(self, suffix: Suffix, optimizer: OptimizerConfig) -> None:
-        self._suffix: nn.Module = InPrecision(suffix, self.precision, self.world.device)
+        self._suffix: InPrecision | DistributedDataParallel = InPrecision(suffix, self.precision, self.world.device)
         if self.world.size > 1:
             device_ids = [self.world.device.index] if self.world.device.type == "cuda" else None
             self._suffix = DistributedDataParallel(self._suffix, device_ids=device_ids, gradient_as_bucket_view=True)
@@ -37,9 +37,7 @@ class DDPEngine:
         self._suffix.train()
         parts = []
         for number, micro_batch in enumerate(micro_batches, start=1):
-            exchange = number == len(micro_batches)
-            postponed = nullcontext() if exchange or self.world.size == 1 else self._suffix.no_sync()
-            with postponed:
+            with self._no_exchange() if number < len(micro_batches) else nullcontext():
                 logits = self._suffix(micro_batch.features, micro_batch.batch)
                 loss = loss_sum(logits, micro_batch) / global_count
                 (loss * self.world.size).backward()  # the wrapper divides the sum over ranks by their number
@@ -49,6 +47,10 @@ class DDPEngine:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return torch.stack(parts).sum(dim=0)
+
+    def _no_exchange(self) -> AbstractContextManager[None]:
+        """Gradients are summed over ranks with the last micro-batch of a step only."""
+        return self._suffix.no_sync() if isinstance(self._suffix, DistributedDataParallel) else nullcontext()
 
     @torch.no_grad()
     def logits(self, features: Tensor, batch: PackedBatch) -> Tensor:

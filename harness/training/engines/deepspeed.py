@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import HashStore
 
 from harness.config.schema import EngineConfig, OptimizerConfig, Precision
 from harness.distributed.process_group import World
@@ -72,10 +73,11 @@ class DeepSpeedEngine:
         if not self.config.zero_stage:
             return {} if self.world.rank else copied(self._named)
         values = {}
-        for name, parameter in self._named.items():  # one after the other: no rank has room for all of them whole
-            whole = safe_get_full_fp32_param(parameter)
+        for name, parameter in self._named.items():  # one after the other: no rank has room for all of them
+            full = safe_get_full_fp32_param(parameter)
             if self.world.rank == 0:
-                values[name] = whole.detach().cpu().clone()
+                assert full is not None, "every trained parameter has a float32 value"
+                values[name] = full.detach().cpu().clone()
         return values
 
     def save(self) -> dict[str, Tensor]:
@@ -86,9 +88,11 @@ class DeepSpeedEngine:
         state = {"optimizer_steps": torch.tensor(float(self._steps()[0]))}
         state |= {f"value/{name}": value for name, value in self.values().items()}
         for name, parameter in self._named.items():
-            whole = {f"{key}/{name}": safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
-            if self.world.rank == 0:
-                state |= {key: tensor.detach().cpu().clone() for key, tensor in whole.items()}
+            for key in MOMENTS:
+                full = safe_get_full_optimizer_state(parameter, key)
+                if self.world.rank == 0:
+                    assert full is not None, "a checkpoint is written after a step, which makes the moments"
+                    state[f"{key}/{name}"] = full.detach().cpu().clone()
         return state
 
     def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
@@ -159,7 +163,7 @@ def _deepspeed(world: World) -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if not dist.is_initialized():  # one process that no launcher started
         backend = "nccl" if world.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     if not deepspeed.comm.is_initialized():
         deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     return deepspeed

@@ -1,0 +1,117 @@
+"""One process and several ranks: the same arithmetic, from one group of workers that does a whole suite."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.config.schema import DataConfig
+from harness.data.dataset import load_dataset
+from harness.results.record import Record
+from harness.results.store import Store
+from tests.support.runs import (
+    ROOT,
+    command,
+    curve_of,
+    exchanged_parameters,
+    find_assets,
+    losses_of,
+    predicted_by,
+    run_command,
+)
+
+# 250 texts: 175 / 25 / 50, none of which divides by the ranks; 22 batches an epoch, the last one of 7.
+SIZE = 250
+OF_MINI = {
+    "model": {"name": "mini", "weights": "random"},
+    "data": {"name": "synthetic", "size": SIZE},
+    "precision": "fp64",
+    "training": {"epochs": 3, "drop_last": False, "micro_batch_size": 2},
+}
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """What one process and what several made of the same suite, by row: "last_block", "full" and "gpt2"."""
+
+    folder: Path
+    ranks: int
+    one: dict[str, Record]
+    many: dict[str, Record]
+
+    def losses(self, row: str) -> tuple[list[float], list[float]]:
+        return losses_of(self.folder / "one" / "results", self.one[row]), losses_of(self.many_results, self.many[row])
+
+    @property
+    def many_results(self) -> Path:
+        return self.folder / "many" / "results"
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.long)])
+def arranged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Arranged:
+    """One group of workers does all rows."""
+    folder, ranks = tmp_path_factory.mktemp("arranged"), request.param
+    (folder / "suite.yaml").write_text(yaml.safe_dump({"rows": _rows(folder)}))
+    run_command(folder / "one", "run", "--config", str(folder / "suite.yaml"))
+    line = command(folder / "many", "run", "--config", str(folder / "suite.yaml"), "--nproc", str(ranks))
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, many = (
+        {
+            "gpt2" if record.model.name == "gpt2" else record.strategy: record
+            for record in Store(folder / part / "results").all()
+        }
+        for part in ("one", "many")
+    )
+    assert one.keys() == many.keys()
+    return Arranged(folder, ranks, one, many)
+
+
+def _rows(folder: Path) -> list[dict[str, object]]:
+    """The full 124M architecture is among them where there are real messages: 20 batches of those."""
+    rows: list[dict[str, object]] = [{"name": name, "strategy": name, **OF_MINI} for name in ("last_block", "full")]
+    if found := find_assets():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("FTBENCH_ASSETS", str(found))
+            texts = load_dataset(DataConfig(name="sms_spam"), folder).split["train"].iloc[:231]
+        texts.to_csv(folder / "sms.csv", index=False)
+        gpt2 = {"model": {"name": "gpt2", "weights": "random"}, "data": {"name": str(folder / "sms.csv")}}
+        rows.append({"name": "gpt2", "precision": "fp32", "training": {"epochs": 1}, **gpt2})
+    return rows
+
+
+@pytest.mark.parametrize("row", ["last_block", "full"])
+def test_ranks_share_the_same_global_batches(arranged: Arranged, row: str) -> None:
+    single, shared = arranged.one[row], arranged.many[row]
+    assert shared.engine.world_size == arranged.ranks
+    single_losses, shared_losses = arranged.losses(row)
+    assert len(single_losses) == 66
+    assert shared_losses == pytest.approx(single_losses, abs=1e-9)
+    of_one = arranged.folder / "one" / "results"
+    right = [curve_of(of_one, single)["accuracy"], curve_of(arranged.many_results, shared)["accuracy"]]
+    assert right[0].tolist() == pytest.approx(right[1].tolist())
+    assert predicted_by(arranged.many_results, shared) == predicted_by(of_one, single)
+    assert shared.metrics.test.total == 50
+    assert shared.metrics.test.loss == pytest.approx(single.metrics.test.loss, abs=1e-9)
+    assert [rank.rank for rank in shared.memory.by_rank] == list(range(arranged.ranks))
+    assert shared.throughput.real_tokens_per_second > 0
+    gradients = 8 * exchanged_parameters(shared)
+    assert (single.communication, shared.communication.bytes_by_collective) == (None, {"all_reduce": gradients})
+    assert shared.communication.milliseconds_per_step > 0
+
+
+def test_gpt2_in_float32_gives_the_same_first_losses(arranged: Arranged, assets: Path) -> None:
+    one, many = arranged.losses("gpt2")
+    assert len(one) == 20
+    assert many == pytest.approx(one, abs=1e-4)
+
+
+def test_what_a_rank_imports_is_no_runs_memory(arranged: Arranged) -> None:
+    """PyTorch's compiler, which optimizers import when the first is built, takes 70 MB."""
+    first = min(arranged.many.values(), key=lambda record: record.finished_at)
+    assert first.model.name == "mini", "whose own memory hides nothing"
+    assert max(rank.phases["prepare"] - rank.at_start for rank in first.memory.by_rank) < 30e6
