@@ -19,10 +19,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 HubName = Annotated[str, Field(pattern=r"^hf:.")]
 
 
-class Part(BaseModel, frozen=True):
+class Part(BaseModel):
     """A part of a configuration: immutable, without unknown keys, infinities or NaN."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(Part):

@@ -86,8 +86,6 @@ class GPT2Block(Block):
 
 
 class GPT2(Backbone):
-    embeddings: Embeddings
-
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape.hidden, shape.context)
         self.shape = shape
@@ -97,4 +95,4 @@ class GPT2(Backbone):
 
     def next_token_logits(self, hidden: Tensor) -> Tensor:
         """By the output layer, which is tied to the token embedding."""
-        return F.linear(hidden, self.embeddings.token.weight)
+        return F.linear(hidden, self.get_parameter("embeddings.token.weight"))

@@ -5,7 +5,6 @@ All this happens once, before any worker starts: a wrong input costs nothing, an
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -130,16 +129,16 @@ class _Planner:
     """Plans run after run; what several of them ask of the network or of other machines is asked once."""
 
     def __init__(self, workspace: Workspace, hosts: Hosts) -> None:
-        self.workspace = workspace
-        self._find_model = functools.cache(self._found_model)
-        self._find_data = functools.cache(lambda data: resolve_data(data, workspace))
-        self._reach = functools.cache(lambda engine: check_hosts(engine, hosts))
+        self.workspace, self.hosts = workspace, hosts
 
     def planned(self, title: str | None, config: RunConfig) -> PlannedRun:
-        model = self._find_model(config.model)
+        asked = self.workspace.once
+        model: ResolvedModel | NotHere = asked(
+            ("resolved model", config.model), lambda: self._found_model(config.model)
+        )
         if isinstance(model, NotHere):
             raise model
-        data, why_data = self._find_data(config.data)
+        data, why_data = asked(("resolved data", config.data), lambda: resolve_data(config.data, self.workspace))
         wanted = "fp32" if config.plain and config.precision == "auto" else config.precision
         precision, why_precision = choose(wanted, model.name, torch.cuda.is_available())
         engine = resolve_engine(config.engine, precision)
@@ -151,7 +150,7 @@ class _Planner:
         config = config.model_copy(update=resolved)
         check_precision(precision, model.name, self.workspace)
         check_ranks(config)
-        self._reach(engine)
+        asked(("hosts", engine), lambda: check_hosts(engine, self.hosts))
         dataset = self.workspace.dataset(data)
         check_batch(config.training, len(dataset.split["train"]))
         choices = model.choices | {"data": why_data, "precision": why_precision}

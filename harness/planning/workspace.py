@@ -31,27 +31,27 @@ class Workspace:
 
     def dataset(self, config: DataConfig) -> Dataset:
         """Raises UserError for a file that can't be used, NotAvailable where it can't be had."""
-        return self._once(("dataset", config), lambda: load_dataset(config, self.cache))
+        return self.once(("dataset", config), lambda: load_dataset(config, self.cache))
 
     def tokenizer(self, model: str) -> Tokenizer:
         """Raises NotAvailable where its vocabulary can't be had."""
-        return self._once(("tokenizer", model), lambda: load_tokenizer(model, self.cache, assets_folder()))
+        return self.once(("tokenizer", model), lambda: load_tokenizer(model, self.cache, assets_folder()))
 
     def folder(self, model: str) -> Path | None:
         """Of a model that `transformers` reads; None for a GPT-2 of a known size.
 
         Raises NotAvailable where the hub can't be reached, UserError where there is no such model.
         """
-        return self._once(("folder", model), lambda: locate(model, self.cache)) if is_hub(model) else None
+        return self.once(("folder", model), lambda: locate(model, self.cache)) if is_hub(model) else None
 
     def model(self, name: str) -> Model:
         """The model `name`, which is resolved. Raises UserError, or NotAvailable, where it is not usable."""
-        return self._once(("model", name), lambda: model_of(name, self.folder(name)))
+        return self.once(("model", name), lambda: model_of(name, self.folder(name)))
 
     def content_sha256(self, model: str, weights: bool) -> str | None:
         """Of the files of a model that `transformers` reads; None for a GPT-2 of a known size."""
         folder = self.folder(model)
-        return self._once(("content", folder, weights), lambda: content_sha256(folder, weights)) if folder else None
+        return self.once(("content", folder, weights), lambda: content_sha256(folder, weights)) if folder else None
 
     def frozen_stages(self, strategy: Strategy, model: str, classes: int) -> int:
         """How many stages the prefix has; 0 where only third-party code knows.
@@ -61,9 +61,10 @@ class Workspace:
         if strategy.build:
             return 0
         key = ("frozen stages", strategy, model, classes)
-        return self._once(key, lambda: len(split_without_tensors(strategy, self.model(model), classes)[0].stages))
+        return self.once(key, lambda: len(split_without_tensors(strategy, self.model(model), classes)[0].stages))
 
-    def _once(self, key: Hashable, load: Callable[[], Any]) -> Any:
+    def once(self, key: Hashable, load: Callable[[], Any]) -> Any:
+        """What `load` gives, which is called for each key once."""
         if key not in self._loaded:
             self._loaded[key] = load()
         return self._loaded[key]

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 from scipy.special import log_softmax
-from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor
 
 from harness.data.batching import batches_by_length, batches_in_order, tokens_at_once
@@ -55,14 +55,16 @@ def measure(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metri
     """Metrics of logits [examples, classes] or log-probabilities."""
     predicted, likelihoods = logits.argmax(axis=1), probabilities(logits)
     correct = int((predicted == labels).sum())
-    report = precision_recall_fscore_support(labels, predicted, labels=range(len(classes)), zero_division=0)
+    every = range(len(classes))
+    # Its types are read off its defaults.
+    f1 = f1_score(labels, predicted, labels=every, average=None, zero_division=0)  # pyright: ignore[reportArgumentType]
     return Metrics(
         loss=float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()),
         accuracy=correct / len(labels),
         correct=correct,
         total=len(labels),
         interval=wilson_interval(correct, len(labels)),
-        f1=dict(zip(classes, np.asarray(report[2]).tolist(), strict=True)),
+        f1=dict(zip(classes, np.asarray(f1).tolist(), strict=True)),
         roc_auc=_roc_auc(likelihoods, labels),
         calibration_error=expected_calibration_error(likelihoods, labels),
     )

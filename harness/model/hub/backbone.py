@@ -195,8 +195,6 @@ class HubBlock(Block):
 class HubBackbone(Backbone):
     """A model of the library, taken apart into stages."""
 
-    embeddings: HubEmbeddings
-
     def __init__(self, model: PreTrainedModel) -> None:
         config = model.config
         family = family_of(config)
@@ -217,9 +215,7 @@ class HubBackbone(Backbone):
     def next_token_logits(self, hidden: Tensor) -> Tensor:
         if not self._is_language_model:
             raise UserError("this model has no output layer that is tied to its token embeddings.")
-        table = self.embeddings.parts[0]
-        assert isinstance(table, nn.Embedding), "the token embeddings of a language model are its first part"
-        return F.linear(hidden, table.weight)
+        return F.linear(hidden, self.get_parameter("embeddings.parts.0.weight"))
 
 
 def family_of(config: PretrainedConfig) -> Family:
