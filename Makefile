@@ -16,7 +16,7 @@ help:
 	@echo "                                make gate-update REASON=\"why\" writes a new reference"
 	@echo "make perf                       speed against the plain path and the Hugging Face Trainer, side by side"
 	@echo "make mini                       pretrain the embedded mini model again (about 10 minutes on one core)"
-	@echo "make lint                       ruff"
+	@echo "make lint                       style, types and layers"
 
 setup: $(VENV)/.ready
 
@@ -64,6 +64,9 @@ perf: setup
 mini: setup
 	@$(BIN)/python tools/pretrain_mini.py
 
+# Style, types, and that no import runs upward (the layers stand in pyproject.toml).
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports

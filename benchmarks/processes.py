@@ -54,10 +54,12 @@ def ours(
     seeds: str = "0",
     settings: str = "",
     cache: Path | None = None,
+    without: str | None = None,
 ) -> Measured:
-    """cache: with the features of earlier runs; by default an empty one."""
+    """cache: with the features of earlier runs; by default an empty one. without: a kernel that is left out."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "harness", "run", "--strategy", strategy, "--data", data, "--model", model]
+        program = ["benchmarks.ablation", without] if without else ["harness"]
+        command = [sys.executable, "-m", *program, "run", "--strategy", strategy, "--data", data, "--model", model]
         weights = "pretrained" if is_hub(model) else "random"
         options = ["--weights", weights, "--epochs", str(epochs), "--seeds", seeds]
         options += ["--results", folder, "--cache", str(cache or f"{folder}/cache")]

@@ -26,6 +26,7 @@ def main(path: Path) -> None:
     processor = content["machine_info"]["cpu"].get("brand_raw", "unknown processor")
     tables = [_speed(infos, processor), _phases(infos), *(_growth(info) for info in infos if "rows" in info)]
     tables += [_observers(info) for info in infos if "observers" in info]
+    tables += [_ablation(kernels)] if (kernels := [info for info in infos if "kernel" in info]) else []
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(*tables, *_ceilings(infos), sep="\n")
     console.print(f"Wrote {path} and {_write_markdown(path.with_suffix('.md'), tables, _ceilings(infos))}.")
@@ -51,6 +52,15 @@ def _ceilings(infos: list[dict[str, Any]]) -> list[str]:
         f"ceiling, memory: {info['gigabytes_per_second']:.1f} GB/s" for info in infos if "gigabytes_per_second" in info
     ]
     return rates + memory
+
+
+def _ablation(infos: list[dict[str, Any]]) -> Table:
+    table = _table("What each kernel saves: seconds of a row", "kernel", "row", "without", "with", "saved")
+    for info in infos:
+        seconds, without = info["seconds"], info["without"]
+        saved = f"{1 - seconds / without:.0%}"
+        table.add_row(info["kernel"], info["row"], f"{without:.1f}", f"{seconds:.1f}", saved)
+    return table
 
 
 def _speed(infos: list[dict[str, Any]], processor: str) -> Table:

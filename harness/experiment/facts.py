@@ -43,6 +43,7 @@ def recipe_of(planned: PlannedRun, strategy: ResolvedStrategy, prefix: Prefix) -
 
 def prefix_facts(prefix: Prefix, report: FeatureReport, world: World) -> PrefixFacts:
     """Tokens of distinct texts and beginnings where features are stored; else all that went through the prefix."""
+    assert not any(parameter.requires_grad for parameter in prefix.parameters()), "the prefix was unfrozen in mid-run"
     computed = sum(world.gather(prefix.computed_tokens)) if report.not_stored else report.computed_tokens
     return PrefixFacts(
         boundary=prefix.facts.boundary,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from harness import kernels
-from harness.data.encoding import encode_split, longest_row
+from harness.data.dataset import Dataset
+from harness.data.encoding import Examples, encode_split, longest_row
 from harness.experiment.context import Context
 from harness.experiment.facts import all_metrics, data_facts, measured_communication, prefix_facts, recipe_of
 from harness.features.loader import PrefixLoader
-from harness.features.store import FeatureStore, computed
-from harness.kernels.occurring_tokens import train_occurring_tokens
+from harness.features.store import FeatureStore, OpenedFeatures, computed
+from harness.kernels.occurring_tokens import FullTable, train_occurring_tokens
 from harness.model.assembly import assemble
-from harness.model.split import parameter_counts
+from harness.model.split import Prefix, Suffix, parameter_counts
 from harness.planning.plan import PlannedRun
 from harness.planning.strategy import ResolvedStrategy
 from harness.results.outcome import Outcome, Predictions, Trained
@@ -21,44 +24,22 @@ from harness.training.evaluation import predict, probabilities
 from harness.training.loop import train
 
 
-def run(planned: PlannedRun, strategy: ResolvedStrategy, checkpoints: Checkpoints, context: Context, outcome: Outcome):
+def run(
+    planned: PlannedRun, strategy: ResolvedStrategy, checkpoints: Checkpoints, context: Context, outcome: Outcome
+) -> None:
     """Do what `planned` says and leave what it gives in `outcome`, on every rank."""
-    config, world, workspace = planned.config, context.world, context.workspace
+    config, world = planned.config, context.world
 
     with context.phase("prepare"):
-        strategy.check_code()
-        declared, model = strategy.strategy(), workspace.model(planned.model.name)
-        dataset, tokenizer = workspace.dataset(config.data), workspace.tokenizer(planned.model.name)
-        classes = dataset.source.classes
-        examples = encode_split(dataset.split, tokenizer, classes, declared.input, model.context)
+        dataset, examples = load_data(planned, strategy, context)
         outcome.data = data_facts(dataset, examples)
-
-        weights = model.weights(planned.model.config, planned.model.weights_path)
-        prefix, suffix, fill = assemble(declared, model, weights, len(classes), config.seed)
-        outcome.parameters, outcome.trainable_parameters = parameter_counts(prefix, suffix)
-        full_table = None
-        if not config.plain:
-            kernels.optimize(suffix, world.device, config.precision)
-            # A third party's `build` may count on the complete embedding.
-            full_table = None if declared.build else train_occurring_tokens(suffix, examples)
-        if not planned.save:
-            full_table = None  # nobody asks for it: its memory is free
+        model = build_model(planned, strategy, examples, len(dataset.source.classes), context)
+        outcome.parameters, outcome.trainable_parameters = model.parameters
         engine = open_engine(config.engine, config.precision, world, fused=not config.plain)
-        engine.prepare(suffix, config.optimizer)
+        engine.prepare(model.suffix, config.optimizer)
 
     with context.phase("features"):
-        loader = PrefixLoader(prefix, fill, world.device, config.precision, config.plain)
-        if config.plain:
-            features, report = computed(loader, examples, "the plain path recomputes it", longest_row(examples))
-        else:
-            features, report = feature_store(planned, context).open(
-                loader,
-                examples,
-                suffix.width,
-                recipe=None if declared.build else recipe_of(planned, strategy, prefix),
-                code=strategy.source.sha256 if declared.build else "",
-            )
-        del fill
+        features, report = open_features(planned, strategy, model, examples, context)
 
     with context.phase("train"):
         batches = TrainingBatches(features["train"], examples["train"], config.training, config.seed, world)
@@ -69,28 +50,71 @@ def run(planned: PlannedRun, strategy: ResolvedStrategy, checkpoints: Checkpoint
         context.observer.warning(warning)
 
     with context.phase("evaluate"):
-        prefix.eval()
+        model.prefix.eval()
         batch_size = config.training.batch_size if config.plain else None
         logits = {name: predict(engine, part, world, batch_size) for name, part in features.items()}
 
     if planned.save:
         tensors = engine.values()
-        if full_table:
-            tensors = full_table.complete(tensors, config.optimizer, steps=len(outcome.curve))
+        if model.full_table:
+            tensors = model.full_table.complete(tensors, config.optimizer, steps=len(outcome.curve))
         pad_to = int(examples["test"].lengths[0]) if strategy.pad_to else None
-        outcome.trained = Trained(tensors, classes, pad_to)
+        outcome.trained = Trained(tensors, dataset.source.classes, pad_to)
     outcome.communication = measured_communication(engine, batches, config.precision)
     engine.close()
-    assert not any(parameter.requires_grad for parameter in prefix.parameters()), "the prefix was unfrozen in mid-run"
-    outcome.prefix = prefix_facts(prefix, report, world)
+    outcome.prefix = prefix_facts(model.prefix, report, world)
     outcome.metrics = all_metrics(logits, examples, dataset, batches)
     test = examples["test"]
-    outcome.test = Predictions(test.index, test.labels, probabilities(logits["test"]), classes)
+    outcome.test = Predictions(test.index, test.labels, probabilities(logits["test"]), dataset.source.classes)
 
 
-def feature_store(planned: PlannedRun, context: Context) -> FeatureStore:
-    world, folder = context.world, context.workspace.cache / "features"
+@dataclass(frozen=True)
+class CutModel:
+    """A model as the strategy cuts it. loader: of the prefix. parameters: all, and those that are trained.
+
+    full_table: of the token embedding, where only the rows of occurring tokens are trained and all are to be saved.
+    """
+
+    prefix: Prefix
+    suffix: Suffix
+    loader: PrefixLoader
+    parameters: tuple[int, int]
+    full_table: FullTable | None
+
+
+def load_data(planned: PlannedRun, strategy: ResolvedStrategy, context: Context) -> tuple[Dataset, dict[str, Examples]]:
+    dataset, tokenizer = context.workspace.dataset(planned.config.data), context.workspace.tokenizer(planned.model.name)
+    input_rule, model = strategy.strategy().input, context.workspace.model(planned.model.name)
+    return dataset, encode_split(dataset.split, tokenizer, dataset.source.classes, input_rule, model.context)
+
+
+def build_model(
+    planned: PlannedRun, strategy: ResolvedStrategy, examples: dict[str, Examples], classes: int, context: Context
+) -> CutModel:
+    config, device = planned.config, context.world.device
+    strategy.check_code()
+    model = context.workspace.model(planned.model.name)
+    weights = model.weights(planned.model.config, planned.model.weights_path)
+    prefix, suffix, fill = assemble(strategy.strategy(), model, weights, classes, config.seed)
+    parameters, full_table = parameter_counts(prefix, suffix), None
+    if not config.plain:
+        kernels.optimize(suffix, device, config.precision)
+        # A third party's `build` may count on the complete embedding.
+        full_table = None if strategy.builds else train_occurring_tokens(suffix, examples)
+    loader = PrefixLoader(prefix, fill, device, config.precision, config.plain)
+    return CutModel(prefix, suffix, loader, parameters, full_table if planned.save else None)
+
+
+def open_features(
+    planned: PlannedRun, strategy: ResolvedStrategy, model: CutModel, examples: dict[str, Examples], context: Context
+) -> OpenedFeatures:
+    config, world, folder = planned.config, context.world, context.workspace.cache / "features"
+    if config.plain:
+        return computed(model.loader, examples, "the plain path recomputes it", longest_row(examples))
     # Machines that share a cache folder keep their features separate: each fills its folder with its own ranks.
     folder = folder if world.local_size == world.size else folder / f"machine-{world.machine}"
-    limit_bytes = int(planned.config.features.limit_gigabytes * 1e9)
-    return FeatureStore(folder, limit_bytes, world, context.workspace.known_tensors)
+    limit_bytes = int(config.features.limit_gigabytes * 1e9)
+    store = FeatureStore(folder, limit_bytes, world, context.workspace.known_tensors)
+    recipe = None if strategy.builds else recipe_of(planned, strategy, model.prefix)
+    code = strategy.source.sha256 if strategy.builds else ""
+    return store.open(model.loader, examples, model.suffix.width, recipe, code)

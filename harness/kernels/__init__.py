@@ -32,12 +32,12 @@ def optimize(part: Part, device: torch.device, precision: Precision) -> None:
     read_in_top_block(part)
     if device.type != "cpu":
         return
-    replace_below(part, lambda module: CPUAttention.of(module) if type(module) is DotProductAttention else None)
+    attend_row_by_row(part)
     if precision == "bf16" and onednn.is_available():
         if isinstance(part, Prefix):
-            replace_below(part.stages, packed)
+            pack_matrices(part)
         else:
-            replace_below(nn.ModuleList(stage for stage in part.stages if isinstance(stage, OneQueryBlock)), few_rows)
+            multiply_few_rows_in_float32(part)
 
 
 def restore(part: Part) -> None:
@@ -59,3 +59,16 @@ def read_in_top_block(part: Part) -> None:
     if replacement and as_built and "forward" not in vars(block):
         part.stages[blocks[-1]] = replacement.reading(block, part.readout.position)
         part.readout = None
+
+
+def attend_row_by_row(part: Part) -> None:
+    replace_below(part, lambda module: CPUAttention.of(module) if type(module) is DotProductAttention else None)
+
+
+def pack_matrices(prefix: Prefix) -> None:
+    replace_below(prefix.stages, packed)
+
+
+def multiply_few_rows_in_float32(suffix: Part) -> None:
+    """In a block that computes one token of each row."""
+    replace_below(nn.ModuleList(stage for stage in suffix.stages if isinstance(stage, OneQueryBlock)), few_rows)
