@@ -22,6 +22,7 @@ from harness.config.suite import load_suite
 from harness.distributed.process_group import World
 from harness.experiment.runner import execute, prepare_store
 from harness.planning.plan import Plan, resolve
+from harness.planning.workspace import Workspace
 from harness.progress.event_log import LOG, EventLog
 from harness.progress.live import REFRESHES_PER_SECOND, Live
 from harness.progress.observer import Observer, Observers
@@ -38,7 +39,7 @@ WORLD = World(0, 1, torch.device("cpu"))
 def test_observers(benchmark, tmp_path: Path) -> None:
     options = {"strategy": "last_block", "model.name": "mini", "data.name": "synthetic", "data.size": SIZE}
     suite = load_suite(None, {**options, "training.epochs": EPOCHS}, [])
-    plan, store = resolve(suite, tmp_path / "results", tmp_path / "cache"), Store(tmp_path / "results")
+    plan, store = resolve(suite, tmp_path / "results", Workspace(tmp_path / "cache")), Store(tmp_path / "results")
     store.check_writable()
     _seconds(plan, store, lambda _: Observer())  # fills the cache
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in OBSERVERS}

@@ -95,11 +95,12 @@ def _resolve_hub_model(config: ModelConfig, workspace: Workspace) -> ResolvedMod
             f"WEIGHTS={config.weights!r} with MODEL={config.name}: expected auto, pretrained or random; other weights "
             "have a folder of their own, which MODEL names."
         )
-    model, known = workspace.model(config.name), workspace.tokenizer(config.name).size
+    model = workspace.model(config.name)
     assert isinstance(model, HubModel)
-    if known > model.vocabulary:
+    embedded, known = model.vocabulary, workspace.tokenizer(config.name).size
+    if known > embedded:
         raise UserError(
-            f"MODEL={config.name}: its tokenizer knows {known} tokens, but it has embeddings of {model.vocabulary} "
+            f"MODEL={config.name}: its tokenizer knows {known} tokens, but it has embeddings of {embedded} "
             "only: they don't belong together; download it again, or choose another model."
         )
     weights = "random" if config.weights == "random" else "pretrained"

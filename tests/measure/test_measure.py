@@ -26,23 +26,23 @@ CPU = torch.device("cpu")
 def test_warm_up_steps_do_not_count() -> None:
     clock = Clock(CPU)
     clock.steps = [Step(1000.0, 8, 100, 200)] * WARM_UP_STEPS + [Step(0.5, 8, 100, 200)] * 4
-    assert throughput([clock.steady_steps()]) == {
+    assert throughput([clock.steady_steps()]).model_dump() == {
         "examples_per_second": 16,
         "real_tokens_per_second": 200,
         "padded_tokens_per_second": 400,
     }
-    assert step_milliseconds(clock.steady_steps()) == {"p50": 500, "p95": 500}
+    assert step_milliseconds(clock.steady_steps()).model_dump() == {"p50": 500, "p95": 500}
 
 
 def test_a_run_within_the_warm_up_has_no_throughput() -> None:
     clock = Clock(CPU, steps=[Step(1.0, 8, 100, 200)] * WARM_UP_STEPS)
-    assert set(throughput([clock.steady_steps()]).values()) == {None}
-    assert step_milliseconds(clock.steady_steps()) == {"p50": None, "p95": None}
+    assert set(throughput([clock.steady_steps()]).model_dump().values()) == {None}
+    assert step_milliseconds(clock.steady_steps()).model_dump() == {"p50": None, "p95": None}
 
 
 def test_ranks_add_up_and_the_slowest_sets_the_time() -> None:
     fast, slow = [Step(1.0, 4, 10, 20)], [Step(2.0, 4, 30, 40)]
-    assert throughput([fast, slow]) == {
+    assert throughput([fast, slow]).model_dump() == {
         "examples_per_second": 4,
         "real_tokens_per_second": 20,
         "padded_tokens_per_second": 30,
@@ -146,4 +146,4 @@ def test_what_is_exchanged_counts_in_its_own_type() -> None:
         measured = measure_communication(step, element_bytes=4, device=torch.device("cpu"))
     finally:
         dist.destroy_process_group()
-    assert measured["bytes_by_collective"] == {"all_reduce": 2000, "broadcast": 40}
+    assert measured.bytes_by_collective == {"all_reduce": 2000, "broadcast": 40}

@@ -147,6 +147,12 @@ rows:
 """
 
 
+def _pretend_vocabularies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if those of all sizes were at hand."""
+    real = Workspace.tokenizer
+    monkeypatch.setattr(Workspace, "tokenizer", lambda self, name: real(self, name) if name == "mini" else None)
+
+
 @pytest.fixture
 def rows_file(tmp_path: Path) -> Path:
     path = tmp_path / "rows.yaml"
@@ -158,7 +164,7 @@ def test_a_suite_with_rows_from_start_to_finish(
     rows_file: Path, tmp_path: Path, run_cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resolve, "find_pretrained", lambda *_: "no network")
-    monkeypatch.setattr(Workspace, "tokenizer", lambda *_: None)
+    _pretend_vocabularies(monkeypatch)
     given = ("--config", str(rows_file), "--cache", str(tmp_path / "cache"))
     code, out, _ = run_cli("run", *given, "--seeds", "0,1")
     assert code == 0
@@ -199,7 +205,7 @@ def test_a_suite_of_which_no_row_can_run_says_why(
 ) -> None:
     asked = []
     monkeypatch.setattr(resolve, "find_pretrained", lambda *_: asked.append(1) or "no network")
-    monkeypatch.setattr(Workspace, "tokenizer", lambda *_: None)
+    _pretend_vocabularies(monkeypatch)
     rows_file.write_text(ROWS + "  - {name: another, strategy: full, model: {name: gpt2-xl, weights: pretrained}}\n")
     code, _, told = run_cli("run", "--config", str(rows_file), "--model", "gpt2-xl", "--cache", str(tmp_path / "cache"))
     assert code == 2
@@ -249,7 +255,7 @@ def test_wrong_rows_are_named(tmp_path: Path, rows: str, parts: list[str]) -> No
 
 def test_a_suite_without_rows_is_strict_about_missing_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "find_pretrained", lambda *_: "no network")
-    monkeypatch.setattr(Workspace, "tokenizer", lambda *_: None)
+    _pretend_vocabularies(monkeypatch)
     suite = load_suite(None, {"model.name": "gpt2", "model.weights": "pretrained"}, [])
     with pytest.raises(UserError, match="Connect to the network once"):
         plan.resolve(suite, tmp_path, Workspace(tmp_path))

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from harness.config.suite import load_suite
 from harness.planning.plan import Plan, resolve
+from harness.planning.workspace import Workspace
 from harness.progress.event_log import LOG, EventLog
 from harness.progress.live import Live, duration
 from harness.progress.plain import PlainLines
@@ -146,7 +147,7 @@ def test_before_any_run_has_ended_all_take_as_long_as_the_first() -> None:
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     options = {"model.name": "mini", "data.name": "synthetic", "data.size": 300, "strategy": "last_block"}
-    return resolve(load_suite(None, {**options, "seed": [0, 1]}, []), tmp_path, tmp_path / "cache")
+    return resolve(load_suite(None, {**options, "seed": [0, 1]}, []), tmp_path, Workspace(tmp_path / "cache"))
 
 
 class Clock:

@@ -54,7 +54,7 @@ def test_what_is_trained_and_where_the_cut_lies(name: str) -> None:
     head = 768 * 2 + 2
     adapters = expected - head if name == "lora" else 0
     assert parameter_counts(prefix, suffix) == (124_439_808 + head + adapters, expected)
-    assert prefix.boundary == boundary
+    assert prefix.facts.boundary == boundary
     assert not any(parameter.requires_grad for parameter in prefix.parameters()), "a prefix never changes"
     assert all(parameter.requires_grad for parameter in suffix.head.parameters())
 
@@ -83,7 +83,7 @@ def test_the_head_has_a_row_for_each_class() -> None:
 )
 def test_the_cut_follows_from_what_is_trained(trainable: tuple[str, ...], boundary: str) -> None:
     prefix, _ = split(GPT2(SHAPES["mini"]), Strategy(trainable=trainable), 2)
-    assert prefix.boundary == boundary
+    assert prefix.facts.boundary == boundary
 
 
 def test_the_second_name_of_a_block_is_the_same_block() -> None:

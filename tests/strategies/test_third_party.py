@@ -17,6 +17,7 @@ from harness.launch.launcher import launch
 from harness.model.gpt2 import GPT2, SHAPES
 from harness.model.split import parameter_counts, split
 from harness.planning.plan import resolve
+from harness.planning.workspace import Workspace
 from harness.results.store import Store
 from tests.strategies.test_built_in import EXPECTED
 
@@ -51,7 +52,7 @@ def test_a_strategy_by_path(own: Path) -> None:
 
 def test_a_strategy_with_code_is_cut_above_what_it_leaves_frozen(own: Path) -> None:
     prefix, suffix = split(GPT2(SHAPES["mini"]), strategies.load(str(own)).strategy, 2)
-    assert prefix.boundary == "block.2"
+    assert prefix.facts.boundary == "block.2"
     trained = [name for name, parameter in suffix.named_parameters() if parameter.requires_grad]
     assert all(name.endswith("bias") or name == "head.weight" for name in trained)
     shape = SHAPES["mini"]
@@ -64,7 +65,7 @@ def test_code_may_put_another_module_in_place_of_a_stages_own() -> None:
         backbone.blocks[3].mlp.contract = nn.Linear(4 * 128, 128)
 
     prefix, suffix = split(GPT2(SHAPES["mini"]), Strategy(build=build), 2)
-    assert prefix.boundary == "block.3"
+    assert prefix.facts.boundary == "block.3"
     assert parameter_counts(prefix, suffix)[1] == 4 * 128 * 128 + 128 + 258
 
 
@@ -129,7 +130,7 @@ def test_another_file_under_the_same_name_is_another_run(own: Path, run_here: Ca
 def test_a_file_that_has_changed_since_the_plan_does_not_run(own: Path, tmp_path: Path) -> None:
     """Its result would stand under the hash of another file."""
     options = {"strategy": [str(own)], "model.name": "mini", "data.name": "synthetic", "data.size": 50}
-    plan = resolve(load_suite(None, options, []), tmp_path / "results", tmp_path / "cache")
+    plan = resolve(load_suite(None, options, []), tmp_path / "results", Workspace(tmp_path / "cache"))
     own.write_text(OWN + "# changed")
     store = Store(tmp_path / "results")
     store.check_writable()
