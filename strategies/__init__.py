@@ -28,7 +28,7 @@ _SHOWN_FIRST = ("head_only", "last_block", "last_two_blocks", "full", "lora", "f
 
 @dataclass(frozen=True)
 class Entry:
-    """A strategy with where it came from. sha256: of the file that declares it; a plug-in's is of its whole package."""
+    """A strategy with where it came from. sha256: of the file that declares it; of a plug-in's whole package."""
 
     name: str
     strategy: Strategy

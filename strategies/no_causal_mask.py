@@ -1,4 +1,4 @@
-"""The last block trained without the causal mask: every token sees the whole text, in all blocks."""
+"""The last block trained without the causal mask: every token sees the full text, in all blocks."""
 
 from harness import Strategy
 

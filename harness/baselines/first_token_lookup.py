@@ -10,7 +10,7 @@ USES = ("data", "model.name")  # it is the model's tokens that are looked up
 
 
 def fit(task: Task) -> Fitted:
-    """Probabilities: shares of the training texts with that first token, one text more among them, half of it the
+    """Probabilities: fractions of the training texts with that first token, one text more among them, half of it the
     first of these texts once more, half divided as all training texts are: it decides between classes that are level.
     On the textbook's split that gives the known 80.33% on test; were level classes the majority's, it would be 80.00%.
     """

@@ -10,7 +10,7 @@ USES = ("data", "model.name")  # it is the model's tokens that are counted
 
 
 def fit(task: Task) -> Fitted:
-    """Of equally good thresholds the lowest. Probabilities are the classes' shares of the training texts on a side."""
+    """Of equally good thresholds the lowest. Probabilities: fractions of the classes on each side in training."""
     lengths = task.train.examples.lengths
     thresholds = np.unique(lengths)
     shorter = np.stack([task.counts(lengths <= threshold) for threshold in thresholds])
@@ -19,9 +19,9 @@ def fit(task: Task) -> Fitted:
     sides = np.stack([shorter[best], longer[best]])
     if not sides[1].any():  # all texts are equally long
         sides[1] = sides[0]
-    shares = sides / sides.sum(axis=1, keepdims=True)
+    of_sides = sides / sides.sum(axis=1, keepdims=True)
 
     def probabilities(part: Part) -> np.ndarray:
-        return shares[(part.examples.lengths > thresholds[best]).astype(int)]
+        return of_sides[(part.examples.lengths > thresholds[best]).astype(int)]
 
     return Fitted(probabilities)

@@ -1,4 +1,4 @@
-"""The class that most training texts have; its probabilities are the classes' shares of them."""
+"""The class that most training texts have; its probabilities are the fractions of the classes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ USES = ("data",)
 
 
 def fit(task: Task) -> Fitted:
-    shares = task.counts() / task.counts().sum()
+    fractions = task.counts() / task.counts().sum()
 
     def probabilities(part: Part) -> np.ndarray:
-        return np.tile(shares, (len(part.texts), 1))
+        return np.tile(fractions, (len(part.texts), 1))
 
     return Fitted(probabilities)

@@ -17,7 +17,7 @@ from harness.results.store import Store
 
 _FILE = "if_killed.json"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-# A process's start is told by the machine's clock, which may be set meanwhile; numbers aren't given anew so soon.
+# A process's start is read from the machine's clock, which may be set meanwhile; process ids are not reused so soon.
 _CLOCK_STEP_SECONDS = 60.0
 
 
@@ -42,7 +42,7 @@ class _Provision(BaseModel):
 
 @contextmanager
 def provided_for(store: Store, record: Record) -> Iterator[None]:
-    """Inside, `record` is what stays of the run if the kernel kills this process for want of memory."""
+    """Inside, `record` is what stays of the run if the kernel kills this process, out of memory."""
     here = psutil.Process()
     provision = _Provision(
         process=here.pid,

@@ -24,7 +24,8 @@ def measure_communication(step: Callable[[], object], element_bytes: int, device
     """Run `step` PROFILED_STEPS times; means of one step on this rank.
 
     bytes: of the tensors that this rank hands to collectives, `element_bytes` for each element whose type the profiler
-    does not tell. How much of it crosses a wire is the algorithm's: a ring sends 2 (N - 1) / N of what is all-reduced.
+    does not report. How much of it crosses a wire depends on the algorithm: a ring sends 2 (N - 1) / N
+    of what is all-reduced.
     milliseconds: from the start to the end of each collective, waiting for the other ranks included; where they run
     beside the computation it is not all added to the step.
     """

@@ -23,11 +23,11 @@ def forward_flops(shape: Shape, stages: Sequence[str], lengths: np.ndarray, read
     hidden, tokens, rows = shape.hidden, int(lengths.sum()), len(lengths)
     blocks = sum(name.startswith("block.") for name in stages)
     pairs = int((lengths * (lengths + 1) // 2).sum())  # of a query and a key it sees
-    whole = 24 * hidden**2 * tokens + 4 * hidden * pairs
+    full_block = 24 * hidden**2 * tokens + 4 * hidden * pairs
     if not (blocks and reads_one_token):
-        return blocks * whole
+        return blocks * full_block
     top = 24 * hidden**2 * rows + 4 * hidden * shape.heads * tokens
-    return (blocks - 1) * whole + top
+    return (blocks - 1) * full_block + top
 
 
 def training_flops(shape: Shape, stages: Sequence[str], lengths: np.ndarray, reads_one_token: bool) -> int:

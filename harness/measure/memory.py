@@ -34,7 +34,7 @@ def definition(device: torch.device) -> str:
 
 
 def anonymous_bytes() -> int:
-    """Resident memory of this process that no file backs (all resident memory, where the system does not tell)."""
+    """Resident memory of this process that no file backs (all resident memory, where the system does not say)."""
     if not _STATM.exists():
         return psutil.Process().memory_info().rss
     _, resident, shared, *_ = _STATM.read_text().split()
@@ -47,8 +47,8 @@ def held_bytes(device: torch.device) -> int:
 
 
 def kernel_kills() -> int:
-    """How many processes of this machine the kernel has killed for want of memory since it started; 0 where it does not
-    tell. A rank that is killed so can't say it itself: whoever notices that it is gone compares two counts."""
+    """How many processes of this machine the kernel has killed, out of memory, since it started; 0 where the
+    system does not say. A killed rank can't report it: whoever notices that it is gone compares two counts."""
     if not _VMSTAT.exists():
         return 0
     counters = dict(line.split() for line in _VMSTAT.read_text().splitlines())

@@ -25,7 +25,7 @@ GPT2_PROOF = Proof(
     "Every effort moves you",
     " forward.\n\nThe first step is to understand the importance of your work",
 )
-# Who was asked to give is now told to get something. Which thing is a guess among equals: the proof ends before.
+# The text asks to give; what comes next is to get something. Which thing is a guess, so the proof ends before it.
 MINI_PROOF = Proof("mini", "hi. please send the fee. no rush at all. then", " take home the")
 
 

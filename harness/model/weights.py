@@ -120,7 +120,7 @@ def empty_backbone(name: str) -> GPT2:
 
 
 def filled_backbone(name: str, weights: Weights) -> GPT2:
-    """A whole float32 GPT-2 of size `name`."""
+    """A float32 GPT-2 of size `name` with all its parameters."""
     backbone = empty_backbone(name)
     weights.fill(backbone, backbone.stages())
     return backbone
@@ -222,7 +222,7 @@ def _published_modules(stage: str, module: nn.Module) -> Iterator[tuple[str, lis
 
 
 def _leaves(backbone: Backbone, stages: Iterable[str]) -> Iterator[tuple[str, str, Leaf]]:
-    """(stage, a name that tells parts of a fused matrix apart, module) for every module that holds parameters."""
+    """(stage, a name that distinguishes the parts of a fused matrix, module) for every module that holds parameters."""
     modules = backbone.stages()
     for stage in stages:
         for published, parts in _published_modules(stage, modules[stage]):

@@ -73,7 +73,7 @@ class Plan(BaseModel):
     quiet: bool = False
 
     def in_order(self) -> list[PlannedRun]:
-        """The runs as they are done. A longer prefix goes on from the stored features of a shorter one, which comes
+        """The runs as they are done. A longer prefix continues from the stored features of a shorter one, which comes
         first; without any a run takes longest. What ran out of memory may take the process with it."""
         return sorted(
             self.runs,

@@ -65,7 +65,7 @@ def tuned(
     do: Callable[[Plan], list[Record]],
     choose: Callable[[list[Record]], dict[str, float]],
 ) -> Plan:
-    """The plan with the runs at each strategy's own rate added, once a sweep has told it.
+    """The plan with the runs at each strategy's own rate added, which a sweep finds.
 
     resolve: plans a suite; do: does a plan and returns its records; choose: the best rate by strategy.
     """

@@ -70,16 +70,16 @@ class Checkpoints:
             raise UserError(problem)
 
     def resume(self, engine: Engine, world: World, warm_up: Callable[[], list[MicroBatch]]) -> Manifest | None:
-        """Bring the engine to where the newest whole checkpoint was written; None where there is none.
+        """Bring the engine to where the newest complete checkpoint was written; None where there is none.
 
         warm_up: gives a batch of the run's own shape (see `Engine.load`). Every rank must call it.
         """
-        manifest = world.gather(self._newest_whole() if world.rank == 0 else None)[0]
+        manifest = world.gather(self._newest_complete() if world.rank == 0 else None)[0]
         if manifest is None:
             return None
         tensors = self._read(manifest.step)
         engine.load({name: tensor for name, tensor in tensors.items() if "random_state/" not in name}, warm_up())
-        # A rank that there was not before, or not on such a device, keeps the states that it has.
+        # A rank that is new, or on another kind of device, keeps the states that it has.
         if (state := tensors.get(f"random_state/{world.rank}/cpu")) is not None:
             torch.set_rng_state(state)
         if (state := tensors.get(f"random_state/{world.rank}/cuda")) is not None and world.device.type == "cuda":
@@ -97,9 +97,9 @@ class Checkpoints:
         for path in self._manifests():
             manifest = _read_manifest(path)
             if manifest and (different := differences(manifest.config, self.config)):
-                told = [f"{key}: {theirs!r}, here {ours!r}" for key, (theirs, ours) in sorted(different.items())]
+                changes = [f"{key}: {theirs!r}, here {ours!r}" for key, (theirs, ours) in sorted(different.items())]
                 raise UserError(
-                    f"checkpoint {str(path)!r} belongs to another configuration ({'; '.join(told)}): "
+                    f"checkpoint {str(path)!r} belongs to another configuration ({'; '.join(changes)}): "
                     "move its folder away, or run the configuration that it is of."
                 )
 
@@ -120,7 +120,7 @@ class Checkpoints:
             old.with_suffix(".safetensors").unlink(missing_ok=True)
         return None
 
-    def _newest_whole(self) -> Manifest | None:
+    def _newest_complete(self) -> Manifest | None:
         for path in self._manifests():
             manifest = _read_manifest(path)
             tensors = path.with_suffix(".safetensors")

@@ -193,7 +193,7 @@ class HubBlock(Block):
 
 
 class HubBackbone(Backbone):
-    """A model of the library, taken apart into stages."""
+    """A model of the library as stages."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         config = model.config

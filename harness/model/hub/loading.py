@@ -159,7 +159,7 @@ def _rope_type(written: dict[str, Any]) -> str | None:
 
 
 def check_weights(hub_model: HubModel) -> None:
-    """Read headers only. Raises UserError where there are no weights that can be read, where a file is not whole, or
+    """Read headers only. Raises UserError where there are no weights that can be read, where a file is incomplete, or
     where a tensor's shape is not the one that the configuration gives it."""
     path = hub_model.path
     missing, files = missing_shards(path), weight_files(path)

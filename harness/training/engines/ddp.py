@@ -1,4 +1,4 @@
-"""Every rank holds the whole suffix; gradients are averaged by DistributedDataParallel (torchrun)."""
+"""Every rank holds the full suffix; gradients are averaged by DistributedDataParallel (torchrun)."""
 
 from __future__ import annotations
 

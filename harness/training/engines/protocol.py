@@ -38,7 +38,7 @@ def loss_sum(logits: Tensor, micro_batch: MicroBatch) -> Tensor:
 
 
 def part_of_step(loss: Tensor, logits: Tensor, micro_batch: MicroBatch, global_count: int) -> Tensor:
-    """What a micro-batch adds to a step's [loss, share of right answers]; `loss` is divided by the count already."""
+    """What a micro-batch adds to a step's [loss, accuracy]; `loss` is divided by the count already."""
     right = torch.dot((logits.argmax(dim=1) == micro_batch.labels).float(), micro_batch.weights) / global_count
     return torch.stack([loss.detach(), right.to(loss.dtype)])
 
@@ -49,7 +49,7 @@ class Engine(Protocol):
         ...
 
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
-        """One optimizer step; returns this rank's part of [loss, share of right answers], both before the update.
+        """One optimizer step; returns this rank's part of [loss, accuracy], both before the update.
 
         The loss is the weighted sum of the cross-entropies of all ranks' rows over `global_count`, however the
         global batch is cut into ranks and micro-batches.
@@ -61,7 +61,7 @@ class Engine(Protocol):
         ...
 
     def save(self) -> dict[str, Tensor]:
-        """Trained parameters and optimizer state, whole and on the CPU, on the first rank; every rank calls it.
+        """Trained parameters and optimizer state, complete and on the CPU, on the first rank; every rank calls it.
 
         By name: `value/NAME`, `exp_avg/NAME` and `exp_avg_sq/NAME` for each trained parameter of the suffix, and
         `optimizer_steps`. The same for every engine and number of ranks, so that one can go on where another stopped.
@@ -69,7 +69,7 @@ class Engine(Protocol):
         ...
 
     def values(self) -> dict[str, Tensor]:
-        """A copy of the trained parameters by name, whole and on the CPU, on the first rank; every rank calls it."""
+        """A copy of the trained parameters by name, complete and on the CPU, on the first rank; every rank calls it."""
         ...
 
     def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
