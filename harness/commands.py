@@ -54,7 +54,7 @@ def run_suite(
         if suite.tune:
             plan = tuned(suite, plan, bench.resolve, bench.sweep, best_rates)
         plan = bench.prepare(saving(plan) if save else plan)
-        launch(plan)
+        launch(plan, bench.workspace)
     except KeyboardInterrupt:
         interrupted = True
     records = bench.records_of(plan)
@@ -95,7 +95,7 @@ class _Bench:
     def sweep(self, plan: Plan) -> list[Record]:
         """Run it; returns the records of all sweeps until here."""
         plan = self.prepare(plan)
-        launch(plan)
+        launch(plan, self.workspace)
         self.swept.extend(self.records_of(plan))
         return self.swept
 

@@ -141,7 +141,7 @@ def load_tokenizer(model: str, cache: Path, assets: Path | None) -> Tokenizer:
     Raises NotAvailable where its vocabulary can't be had, UserError where a hub model has none that can be used.
     """
     if is_hub(model):
-        return _hub_tokenizer(model, locate(model, cache))
+        return hub_tokenizer(model, locate(model, cache))
     if model == "mini":
         ranks = load_tiktoken_bpe(str(MINI_RANKS))
     else:
@@ -152,7 +152,8 @@ def load_tokenizer(model: str, cache: Path, assets: Path | None) -> Tokenizer:
     return BytePairs(model, pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)})
 
 
-def _hub_tokenizer(model: str, folder: Path) -> HubTokenizer:
+def hub_tokenizer(model: str, folder: Path) -> HubTokenizer:
+    """The tokenizer of a model of `transformers` in `path`. Raises UserError where there is none that can be used."""
     if not has_tokenizer(folder):  # transformers would make one up
         raise UserError(
             f"MODEL={model}: the folder has no tokenizer (tokenizer.json): download it again, or save one in it."

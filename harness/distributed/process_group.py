@@ -7,7 +7,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,9 @@ from harness.distributed.hosts import local_address
 
 # How long to wait for the notes of other ranks.
 STORE_TIMEOUT_SECONDS = 10.0
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ class World:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def first(self, value: T | None) -> T | None:
+        """The first value over ranks that is not None, on every rank."""
+        return next((one for one in self.gather(value) if one is not None), None)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, on every rank."""

@@ -20,7 +20,7 @@ def run_baseline(planned: PlannedRun, context: Context, outcome: Outcome) -> Non
     baseline = baselines.load(config.strategy)
 
     with context.phase("prepare"):
-        dataset, model = workspace.dataset(config.data), workspace.model(planned.model.name)
+        dataset, model = planned.dataset(workspace), workspace.model(planned.model.name)
         tokenizer, classes = workspace.tokenizer(planned.model.name), dataset.source.classes
         examples = encode_split(dataset.split, tokenizer, classes, Input(), model.context, special_tokens=False)
         parts = {name: Part(dataset.split[name]["text"].tolist(), part) for name, part in examples.items()}

@@ -1,4 +1,4 @@
-"""What a run runs in: its rank, its measurements, and who watches."""
+"""The context of a run: its rank, its measurements, its observer."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def prefix_facts(prefix: Prefix, report: FeatureReport, world: World) -> PrefixF
 
 
 def measured_communication(engine: Engine, batches: TrainingBatches, precision: Precision) -> Communication | None:
-    """Of steps after the last evaluation, which nothing else measures or keeps; None for a single rank."""
+    """Over extra steps after the last evaluation, whose results nothing uses; None for a single rank."""
     world, first_epoch = batches.world, batches.of_epoch(0)
     if world.size == 1 or not first_epoch:
         return None

@@ -37,7 +37,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Times and memory of a run over its ranks; by default those of a run that left none."""
+    """Times and memory of a run over its ranks; by default of a run that left none."""
 
     seconds: Seconds
     throughput: Throughput | None = None
@@ -69,7 +69,7 @@ def record_of(
     outcome: Outcome | None = None,
     measurements: Measurements | None = None,
 ) -> Record:
-    """outcome, measurements: None for a run that is gone without a word."""
+    """outcome, measurements: None for a run that vanished without a trace."""
     outcome, measurements = outcome or Outcome(), measurements or Measurements.none()
     used, strategy = planned.used, planned.strategy
     model, engine = used.get("model", {}), used.get("engine", {})

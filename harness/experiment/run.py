@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness import kernels
+from harness.config.strategy import Input
 from harness.data.dataset import Dataset
 from harness.data.encoding import Examples, encode_split, longest_row
 from harness.experiment.context import Context
@@ -46,8 +47,6 @@ def run(
         outcome.curve, outcome.resumed_from_step = train(
             engine, batches, checkpoints, context.clock, context.observer.progress
         )
-    for warning in checkpoints.warnings:
-        context.observer.warning(warning)
 
     with context.phase("evaluate"):
         model.prefix.eval()
@@ -83,8 +82,8 @@ class CutModel:
 
 
 def load_data(planned: PlannedRun, strategy: ResolvedStrategy, context: Context) -> tuple[Dataset, dict[str, Examples]]:
-    dataset, tokenizer = context.workspace.dataset(planned.config.data), context.workspace.tokenizer(planned.model.name)
-    input_rule, model = strategy.strategy().input, context.workspace.model(planned.model.name)
+    dataset, model = planned.dataset(context.workspace), context.workspace.model(planned.model.name)
+    tokenizer, input_rule = context.workspace.tokenizer(planned.model.name), Input(strategy.pad_to)
     return dataset, encode_split(dataset.split, tokenizer, dataset.source.classes, input_rule, model.context)
 
 
@@ -108,13 +107,14 @@ def build_model(
 def open_features(
     planned: PlannedRun, strategy: ResolvedStrategy, model: CutModel, examples: dict[str, Examples], context: Context
 ) -> OpenedFeatures:
-    config, world, folder = planned.config, context.world, context.workspace.cache / "features"
+    config, world, shared = planned.config, context.world, context.workspace
     if config.plain:
         return computed(model.loader, examples, "the plain path recomputes it", longest_row(examples))
     # Machines that share a cache folder keep their features separate: each fills its folder with its own ranks.
-    folder = folder if world.local_size == world.size else folder / f"machine-{world.machine}"
+    folder = shared.cache / "features" / ("" if world.local_size == world.size else f"machine-{world.machine}")
     limit_bytes = int(config.features.limit_gigabytes * 1e9)
-    store = FeatureStore(folder, limit_bytes, world, context.workspace.known_tensors)
+    code, known = shared.features_code_sha256(), shared.known_tensors
+    store = FeatureStore(folder, limit_bytes, world, code, known)
     recipe = None if strategy.builds else recipe_of(planned, strategy, model.prefix)
-    code = strategy.source.sha256 if strategy.builds else ""
-    return store.open(model.loader, examples, model.suffix.width, recipe, code)
+    third_party = strategy.source.sha256 if strategy.builds else ""
+    return store.open(model.loader, examples, model.suffix.width, recipe, third_party)

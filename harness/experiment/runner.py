@@ -1,7 +1,8 @@
-"""The runs of a plan, one after the other: skips what is done, isolates what fails."""
+"""The runs of a plan, one after the other: skips finished runs, isolates failures."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import traceback
 from contextlib import AbstractContextManager, nullcontext
@@ -31,11 +32,11 @@ from harness.results.store import Store, predictions_frame
 from harness.training.checkpoints import Checkpoints
 from harness.training.loop import Diverged
 
-KILLED = "the process of this run is gone, and the kernel has killed processes of this machine, out of memory, since"
+KILLED = "the process of this run is gone, and the kernel has killed processes on this machine since, out of memory"
 
 
 class RankLost(Exception):
-    """The group must start anew: a run failed on this rank while others may wait for it, or another rank is gone."""
+    """The group must be restarted: a run failed on this rank while others may wait for it, or another rank is gone."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class Runner:
     environment: dict[str, Any]
 
     @classmethod
-    def of(cls, plan: Plan, world: World, observer: Observer, signals: StopSignals) -> Runner:
-        described = environment.describe(world.device)
-        return cls(plan, world, observer, signals, Workspace(plan.cache), Store(plan.results), described)
+    def of(cls, plan: Plan, world: World, observer: Observer, signals: StopSignals, workspace: Workspace) -> Runner:
+        described = environment.describe(world.device, plan.code_sha256)
+        return cls(plan, world, observer, signals, workspace, Store(plan.results), described)
 
     def execute(self) -> None:
         """Do every run of the plan that has no record yet, and write its record. The first rank does baselines alone.
@@ -78,8 +79,9 @@ class Runner:
                 torch.cuda.empty_cache()
 
     def _isolated(self, planned: PlannedRun) -> Record:
-        """Run it; whatever happens, there is a record that says so."""
+        """Run it; whatever happens, return a record."""
         group = replace(self.world, size=1) if planned.source.is_baseline else self.world
+        self.workspace.use_folder(planned.model.name, planned.model.folder)
         context = Context.begin(group, self.workspace, self.observer, self.signals)
         outcome, checkpoints = Outcome(), checkpoints_of(planned, self.store, self.signals)
         try:
@@ -111,13 +113,17 @@ class Runner:
         if planned.strategy is None:
             run_baseline(planned, context, outcome)
             return
-        run(planned, planned.strategy, checkpoints, context, outcome)
+        try:
+            run(planned, planned.strategy, checkpoints, context, outcome)
+        finally:
+            for warning in checkpoints.warnings:
+                self.observer.warning(warning)
         if outcome.trained and outcome.metrics:
             self._save(planned, outcome.trained, outcome.metrics)
 
     def _provision(self, planned: PlannedRun) -> AbstractContextManager[None]:
-        """What stays of the run where the kernel kills this process; of several ranks the others, or the launcher,
-        would say so."""
+        """The record that is left if the kernel kills this process; of several ranks another one, or the launcher,
+        writes it."""
         if self.world.size > 1:
             return nullcontext()
         return provided_for(self.store, record_of(planned, Ending("oom", KILLED), 1, self.environment))
@@ -128,7 +134,8 @@ class Runner:
         Raises UserError, on every rank, where the disk does not take it.
         """
         assert planned.strategy is not None, "a baseline trains nothing that is saved"
-        manifest = SavedClassifier(
+        about = functools.partial(
+            SavedClassifier,
             run_id=planned.run_id,
             strategy=planned.name,
             strategy_source=planned.source,
@@ -142,13 +149,17 @@ class Runner:
             test_accuracy=metrics.test.accuracy,
         )
         folder = saved_classifier.folder_of(self.store, planned.run_id)
-        problem = saved_classifier.save(folder, manifest, trained.tensors) if self.world.rank == 0 else None
-        problem = next(filter(None, self.world.gather(problem)), None)
+        problem = (
+            saved_classifier.save(folder, trained.tensors, lambda sha256: about(sha256=sha256))
+            if self.world.rank == 0
+            else None
+        )
+        problem = self.world.first(problem)
         if problem:
             raise UserError(problem)
 
     def _lost(self, planned: PlannedRun, context: Context, outcome: Outcome, problem: BaseException) -> Record:
-        """The record of a run whose other rank is gone; if that rank has given its own reason, it stands.
+        """The record of a run that lost another rank; if that rank wrote its own reason, that record stands.
 
         Raises RankLost without one where the group may start again: the run resumes from its last checkpoint then.
         """

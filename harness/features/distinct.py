@@ -32,7 +32,7 @@ class DistinctRows:
 
     @classmethod
     def of(cls, examples: dict[str, Examples], prefix: PrefixFacts, tokens: int) -> DistinctRows:
-        """tokens: about as many a chunk has to compute.
+        """tokens: roughly how many tokens a chunk computes.
 
         Under a causal prefix rows that begin alike have the same features there, so they stand side by side; under any
         other rows of like length do. Of a row that the prefix reads one vector is stored.

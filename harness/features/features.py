@@ -1,4 +1,4 @@
-"""What the suffix is fed with: features read from the store, or computed by the prefix each time."""
+"""What the suffix is fed: features read from the store, or computed by the prefix each time."""
 
 from __future__ import annotations
 

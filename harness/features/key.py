@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from harness.config.schema import Precision
-from harness.measure.code import features_code_sha256
 from harness.model.split import Prefix
 
 
@@ -20,7 +19,7 @@ class FeatureKeys:
     """The keys of a prefix on the rows of a data set.
 
     modules: of each stage, what its modules are and how they attend, as they are without kernels.
-    third_party_code: hash of the code of a third party that built the prefix, else empty.
+    code: hashes of the code of a third party that built the prefix, else empty, and of the harness.
     """
 
     names: tuple[str, ...]
@@ -29,12 +28,11 @@ class FeatureKeys:
     rows_sha256: str
     precision: Precision
     device_type: str
-    third_party_code: str
-    harness_code: str
+    code: tuple[str, str]
 
     @classmethod
     def of(
-        cls, prefix: Prefix, rows_sha256: str, precision: Precision, device: torch.device, third_party_code: str
+        cls, prefix: Prefix, rows_sha256: str, precision: Precision, device: torch.device, code: tuple[str, str]
     ) -> FeatureKeys:
         modules = tuple(
             [
@@ -50,8 +48,7 @@ class FeatureKeys:
             rows_sha256=rows_sha256,
             precision=precision,
             device_type=device.type,
-            third_party_code=third_party_code,
-            harness_code=features_code_sha256(),
+            code=code,
         )
 
     def key(self, stages: int, tensors: list[str]) -> str:
@@ -64,8 +61,7 @@ class FeatureKeys:
             self.rows_sha256,
             self.precision,
             self.device_type,
-            self.third_party_code,
-            self.harness_code,
+            self.code,
             torch.__version__,
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()

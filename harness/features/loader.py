@@ -1,4 +1,4 @@
-"""The tensors of a prefix, loaded when they are first needed: where stored features serve, they never are."""
+"""The tensors of a prefix, loaded on first use; never, where stored features serve."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class PrefixLoader:
         return self.prefix
 
     def release(self) -> None:
-        """Let go of the tensors, which nobody needs again."""
+        """Let go of the tensors: the prefix cannot be loaded again."""
+        self.fill, self.is_loaded = None, False  # `fill` holds the modules that kernels replaced
         kernels.restore(self.prefix)
         self.prefix.release()
-        self.fill = None
         return_freed_memory()

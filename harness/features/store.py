@@ -52,6 +52,8 @@ OpenedFeatures = tuple[dict[str, Features], FeatureReport]
 class FeatureStore:
     """Opens, fills and limits the store. Every rank must call it.
 
+    harness_code: hash of the code that computes features.
+
     known_tensors: hashes of the tensors of prefixes that this process has loaded, by what identifies them before they
     are loaded: a second run need not load them.
     """
@@ -59,6 +61,7 @@ class FeatureStore:
     folder: Path
     limit_bytes: int
     world: World
+    harness_code: str = ""
     known_tensors: dict[str, list[str]] = field(default_factory=dict)
 
     def open(
@@ -76,7 +79,7 @@ class FeatureStore:
         if reason := _not_storable(prefix):
             return computed(loader, examples, reason)
         rows = DistinctRows.of(examples, prefix.facts, tokens_at_once(self.world.device.type))
-        file = FeatureFile.of(self.folder, loader, rows, hidden, code)
+        file = FeatureFile.of(self.folder, loader, rows, hidden, (code, self.harness_code))
         if file.size > self.limit_bytes:
             limit = f"{file.size / 1e9:.1f} GB is over the limit of {self.limit_bytes / 1e9:g} GB"
             return computed(loader, examples, f"{limit} (features.limit_gigabytes)")
@@ -114,13 +117,13 @@ class FeatureStore:
                 problem = self._compute(partial, loader.prefix, file, done, inputs)
                 if hash_stages(loader.prefix) != tensors:
                     problem = "the prefix changed while it computed: it has a state"
-            problem = next(filter(None, self.world.gather(problem)), None)
+            problem = self.world.first(problem)
             if is_leader and not (problem or is_complete):
                 try:
                     publish(partial, path)
                 except OSError as error:
                     problem = _unwritable(self.folder, error)
-            problem = next(filter(None, self.world.gather(problem)), None)
+            problem = self.world.first(problem)
             if problem:
                 return problem
             store = np.memmap(path, file.dtype, "r", shape=file.shape)
@@ -190,7 +193,9 @@ class FeatureFile:
     dtype: np.dtype
 
     @classmethod
-    def of(cls, folder: Path, loader: PrefixLoader, rows: DistinctRows, hidden: int, code: str) -> FeatureFile:
+    def of(
+        cls, folder: Path, loader: PrefixLoader, rows: DistinctRows, hidden: int, code: tuple[str, str]
+    ) -> FeatureFile:
         keys = FeatureKeys.of(loader.prefix, rows.sha256, loader.precision, loader.device, code)
         return cls(folder, keys, rows, (int(rows.feature_lengths.sum()), hidden), dtype_of(loader.precision))
 

@@ -132,7 +132,13 @@ def cost_plans(results: Path, cache: Path, seeds: list[int] | None = None) -> li
     pairs = list(zip(fast, plain, strict=True))
     by_process = [pairs[first::COST_PROCESSES] for first in range(min(COST_PROCESSES, len(pairs)))]
     return [
-        Plan(runs=[run for pair in its_pairs for run in pair], results=results, cache=cache, quiet=True)
+        Plan(
+            runs=[run for pair in its_pairs for run in pair],
+            results=results,
+            cache=cache,
+            code_sha256=workspace.code_sha256(),
+            quiet=True,
+        )
         for its_pairs in by_process
     ]
 

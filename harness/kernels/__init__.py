@@ -1,4 +1,4 @@
-"""What is there for speed alone. Each kernel takes the place of plain modules and computes the same, faster.
+"""What exists for speed alone. A kernel takes the place of plain modules and computes the same, faster.
 
 `optimize` puts them in before a run, `restore` takes them out. Each has a test of equality with what it replaces in
 tests/kernels, and a line in the ablation table of `make perf` (docs/performance.md).
@@ -11,12 +11,12 @@ from torch import nn
 
 from harness.config.schema import Precision
 from harness.kernels import onednn
-from harness.kernels.attention import CPUAttention
+from harness.kernels.cpu_attention import CPUAttention
 from harness.kernels.few_rows import few_rows
 from harness.kernels.one_query import OneQueryBlock, ReadingBlock
 from harness.kernels.one_query_hub import OneQueryHubBlock
 from harness.kernels.packed_linear import packed
-from harness.kernels.replacing import replace_below, restore_below
+from harness.kernels.replacing import is_as_built, replace_below, restore_below
 from harness.model.attention import DotProductAttention
 from harness.model.backbone import Block
 from harness.model.gpt2 import GPT2Block, SelfAttention
@@ -55,14 +55,24 @@ def read_in_top_block(part: Part) -> None:
         return
     block = part.stages[blocks[-1]]
     replacement = ONE_QUERY.get(type(block))
-    as_built = not isinstance(block, GPT2Block) or type(block.attention) is SelfAttention
-    if replacement and as_built and "forward" not in vars(block):
+    if replacement and _attends_as_built(block):
         part.stages[blocks[-1]] = replacement.reading(block, part.readout.position)
         part.readout = None
 
 
+def _attends_as_built(block: nn.Module) -> bool:
+    """Whether a strategy's code has left a block, and how it attends, as it is."""
+    if not is_as_built(block, type(block)):
+        return False
+    if isinstance(block, GPT2Block):
+        if not is_as_built(block.attention, SelfAttention):
+            return False
+        return is_as_built(block.attention.attend, DotProductAttention)
+    return isinstance(block, HubBlock) and is_as_built(block.attend, DotProductAttention)
+
+
 def attend_row_by_row(part: Part) -> None:
-    replace_below(part, lambda module: CPUAttention.of(module) if type(module) is DotProductAttention else None)
+    replace_below(part, lambda module: CPUAttention.of(module) if is_as_built(module, DotProductAttention) else None)
 
 
 def pack_matrices(prefix: Prefix) -> None:

@@ -1,6 +1,6 @@
-"""A trained matrix that only the tokens read go through: in float32, even where bfloat16 is computed in.
+"""A trained matrix that is applied only to the tokens read: in float32, even under bfloat16.
 
-To cast the matrix, and its gradient back, costs more than the product of a few rows gains. By oneDNN, whose float32
+Casting the matrix, and its gradient back, costs more than a few rows gain. By oneDNN, whose float32
 products are faster than PyTorch's default on some processors. docs/performance.md says what it saves.
 """
 

@@ -1,4 +1,4 @@
-"""The top block where one token of each row is read: of the others only what attention to them needs.
+"""The top block where one token of each row is read: of the others only what attention to them needs is computed.
 
 One query of a row needs no keys and values either. A head's key of hidden state h is K h + b, so that its product with
 query q is (K' q) . h + q . b: each query goes through K once, instead of every token. And the weighted mean of the
@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.kernels.replacing import Kernel
+from harness.kernels.cpu_attention import widened
+from harness.kernels.replacing import Kernel, is_as_built
 from harness.model.attention import DotProductAttention, by_head, visible
 from harness.model.backbone import Block
 from harness.model.gpt2 import GPT2Block, SelfAttention
@@ -60,9 +61,16 @@ class OneQueryBlock(ReadingBlock):
 def one_query_attention(attention: SelfAttention, norm: nn.Module) -> OneQueryAttention:
     """Without keys and values where they are plain matrices behind a plain norm; an adapter, or a strategy that builds,
     may have put something else in their place."""
-    types = [type(part) for part in (norm, attention.key, attention.value)]
-    without_keys = types == [nn.LayerNorm, nn.Linear, nn.Linear]
-    return (KeylessAttention if without_keys else OneQueryAttention).of(attention)
+    plain = is_as_built(norm, nn.LayerNorm) and norm.bias is not None
+    plain = plain and all(_is_square(layer) for layer in (attention.key, attention.value))
+    return (KeylessAttention if plain else OneQueryAttention).of(attention)
+
+
+def _is_square(layer: nn.Module) -> bool:
+    """Whether it is a plain matrix with a bias, that gives as many values as it takes."""
+    if not is_as_built(layer, nn.Linear) or layer.bias is None:
+        return False
+    return layer.in_features == layer.out_features
 
 
 class OneQueryAttention(Kernel):
@@ -148,7 +156,25 @@ def attend_at(
     scale: float | None = None,
 ) -> Tensor:
     """Attention of one query of each row, [rows, heads * head], to the keys of its row, [tokens, heads * head] ->
-    as the query. window, scale: as in `DotProductAttention`."""
+    as the query; trained in float32 on a CPU, as `CPUAttention` is. window, scale: as in `DotProductAttention`."""
+    if query.device.type == "cpu" and torch.is_grad_enabled():
+        with torch.autocast("cpu", enabled=False):
+            query, key, value = widened(query, key, value)
+            return _attend_at(read_at, query, key, value, heads, batch, causal, window, scale)
+    return _attend_at(read_at, query, key, value, heads, batch, causal, window, scale)
+
+
+def _attend_at(
+    read_at: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    heads: int,
+    batch: PackedBatch,
+    causal: bool,
+    window: int | None,
+    scale: float | None,
+) -> Tensor:
     mask = visible(batch, (read_at - batch.starts)[:, None, None], causal, window)[:, None]
     parts = by_head(query[:, None], batch.rectangle(key), batch.rectangle(value), heads)
     mixed = F.scaled_dot_product_attention(*parts, attn_mask=mask, scale=scale)

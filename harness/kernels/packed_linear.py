@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.data.batching import tokens_at_once
 from harness.kernels.onednn import linear
-from harness.kernels.replacing import Kernel, only_multiplies
+from harness.kernels.replacing import Kernel, is_as_built, only_multiplies
 from harness.model.gpt2 import MLP
 
 
@@ -51,6 +51,6 @@ def packed(module: nn.Module) -> nn.Module | None:
     """What takes the place of a frozen module; None where nothing does."""
     if only_multiplies(module) and module.weight.dtype == torch.bfloat16 and not module.weight.requires_grad:
         return PackedLinear.of(module)
-    if type(module) is MLP and isinstance(module.expand, PackedLinear):
+    if is_as_built(module, MLP) and isinstance(module.expand, PackedLinear):
         return PackedMLP.of(module)
     return None

@@ -55,8 +55,13 @@ def restore_below(module: nn.Module) -> None:
     replace_below(module, lambda part: part.plain() if isinstance(part, Kernel) else None)
 
 
+def is_as_built(module: nn.Module, built: type[nn.Module]) -> bool:
+    """Whether a module does what the class `built` says and nothing else: a subclass, a hook, a buffer or its own
+    `forward`, which a strategy's code may have put there, may do more."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+    return type(module) is built and not (hooks or module._buffers or "forward" in vars(module))
+
+
 def only_multiplies(layer: nn.Module) -> bool:
-    """Whether a layer is a plain Linear on the CPU and nothing else happens in its forward pass: a subclass, a hook or
-    a `forward` of its own may do more."""
-    hooks = layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer)
-    return type(layer) is nn.Linear and not hooks and layer.weight.device.type == "cpu"
+    """Whether a layer is a plain Linear, with a bias, on the CPU."""
+    return is_as_built(layer, nn.Linear) and layer.bias is not None and layer.weight.device.type == "cpu"

@@ -27,6 +27,7 @@ from harness.launch.worker import work
 from harness.measure.environment import cores, describe
 from harness.measure.memory import kernel_kills
 from harness.planning.plan import Plan, PlannedRun
+from harness.planning.workspace import Workspace
 from harness.results.store import Store
 
 # torchrun gives its workers 30 seconds to stop, then kills them.
@@ -35,18 +36,19 @@ STOP_SECONDS = 45
 REJOIN_SECONDS = 60.0
 
 
-def launch(plan: Plan) -> None:
+def launch(plan: Plan, workspace: Workspace | None = None) -> None:
     """Do every run of the plan; each leaves a record. One group of ranks does all of them.
 
     After a lost rank torchrun restarts the group, up to `engine.restarts` times, and the run resumes from its last
     checkpoint; after that its record says `failed`, and a new group does the rest.
+    workspace: what planning has loaded; other processes load it again.
     Raises KeyboardInterrupt where the user stopped it, UserError where machines were asked for different things.
     """
     if not plan.runs:
         return
     engine = plan.runs[0].config.engine
     if engine.processes * engine.nodes == 1 and not plan.hosts.hostfile:
-        work(plan, alone=True)
+        work(plan, workspace or Workspace(plan.cache), alone=True)
         return
     stop_signals = StopSignals()
     stop_signals.listen()
@@ -194,4 +196,4 @@ def _record_first_pending(plan: Plan, store: Store, ending: Ending) -> None:
         return
     engine = pending[0].config.engine
     size = 1 if pending[0].source.is_baseline else engine.processes * engine.nodes
-    store.write(record_of(pending[0], ending, size, describe(device_of(0))))
+    store.write(record_of(pending[0], ending, size, describe(device_of(0), plan.code_sha256)))

@@ -22,6 +22,6 @@ def set_wait_policy() -> None:
 
 
 def wait_policy() -> dict[str, str]:
-    """The environment variables that set it; those that stand where the user has set one."""
+    """The environment variables that set it; the user's own, where one is set."""
     chosen = {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ}
     return chosen or {"GOMP_SPINCOUNT": str(SPIN_COUNT)}

@@ -10,10 +10,11 @@ from harness.distributed.signals import StopSignals
 from harness.experiment.runner import RankLost, Runner
 from harness.measure.memory import keep_freed_memory
 from harness.planning.plan import Plan
+from harness.planning.workspace import Workspace
 from harness.progress.factory import observer_for
 
 
-def work(plan: Plan, alone: bool = False) -> None:
+def work(plan: Plan, workspace: Workspace, alone: bool = False) -> None:
     """Do the runs of the plan as one rank of its group.
 
     alone: as the only process, whatever the environment says about a group.
@@ -27,13 +28,14 @@ def work(plan: Plan, alone: bool = False) -> None:
     keep_freed_memory()
     world = single_process() if alone else connect(plan.runs[0].config.engine.timeout_seconds)
     with observer_for(plan, world) as observer:
-        Runner.of(plan, world, observer, stop_signals).execute()
+        Runner.of(plan, world, observer, stop_signals, workspace).execute()
     disconnect()
 
 
 if __name__ == "__main__":
     try:
-        work(Plan.model_validate_json(Path(sys.argv[1]).read_bytes()))
+        plan = Plan.model_validate_json(Path(sys.argv[1]).read_bytes())
+        work(plan, Workspace(plan.cache))
     except (KeyboardInterrupt, RankLost):
         leave(1)  # the record has the reason
     leave(0)

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import torch
 
-from harness.measure.code import PACKAGE, results_code_sha256
+from harness.measure.code import PACKAGE
 
 _RECORDED_VERSIONS = ("torch", "numpy", "pandas", "tiktoken", "safetensors", "deepspeed", "transformers")
 
@@ -22,7 +22,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def describe(device: torch.device) -> dict[str, Any]:
+def describe(device: torch.device, code_sha256: str) -> dict[str, Any]:
+    """code_sha256: of the code that determines results."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -34,7 +35,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "versions": _versions(),
         "git": _git_revision(),
-        "code_sha256": results_code_sha256(),
+        "code_sha256": code_sha256,
     }
 
 

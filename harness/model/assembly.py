@@ -11,12 +11,10 @@ from harness.model.models import Model
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import Weights
 
-Fill = Callable[[str], None]
-
 
 def assemble(
     strategy: Strategy, model: Model, weights: Weights, classes: int, seed: int
-) -> tuple[Prefix, Suffix, Fill | None]:
+) -> tuple[Prefix, Suffix, Callable[[str], None] | None]:
     """Prefix and suffix of `model` as `strategy` cuts it; new parameters are drawn by `seed`.
 
     The suffix has its parameters. The third value gives a stage of the prefix, by name, its parameters: where stored

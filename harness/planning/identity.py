@@ -10,12 +10,11 @@ from typing import Any
 
 from harness.config.schema import RunConfig
 from harness.data.hub import PREFIX
-from harness.measure.code import results_code_sha256
 
 
 def identity_of(used: dict[str, Any], *hashes: str | None) -> str:
-    """used: the configuration that the result depends on. hashes: of the contents that it depends on."""
-    content = json.dumps([used, *hashes, results_code_sha256()], sort_keys=True)
+    """used: the configuration that the result depends on. hashes: of the contents and the code that it depends on."""
+    content = json.dumps([used, *hashes], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

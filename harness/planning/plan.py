@@ -59,10 +59,20 @@ class PlannedRun(BaseModel):
     save: bool = False
     sweep_around: float | None = None
 
+    def dataset(self, workspace: Workspace) -> Dataset:
+        """Raises UserError where the data set is not what it was when the run was planned."""
+        dataset = workspace.dataset(self.config.data)
+        if dataset.source.sha256 != self.data_sha256:
+            raise UserError(
+                f"data set {self.config.data.name!r} has changed since this suite began: give the command again, which "
+                "takes it for other data."
+            )
+        return dataset
+
 
 class Plan(BaseModel):
     """runs: as tables show them. rows: of the suite's file; none where it lists none. left_out: why baselines that this
-    model can't give are not among them. quiet: print no progress."""
+    model can't give are not among them. code_sha256: of the code that determines results. quiet: print no progress."""
 
     runs: list[PlannedRun]
     rows: list[SavedRow] = []
@@ -70,6 +80,7 @@ class Plan(BaseModel):
     results: Path
     cache: Path
     hosts: Hosts = ONE_MACHINE
+    code_sha256: str
     quiet: bool = False
 
     def in_order(self) -> list[PlannedRun]:
@@ -113,7 +124,13 @@ def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Host
         raise UserError(f"no row of suite {suite.name!r} can run: {'; '.join(reasons)}.")
     planned_runs = list(runs.values())
     return Plan(
-        runs=planned_runs, rows=rows, left_out=list(left_out), results=results, cache=workspace.cache, hosts=hosts
+        runs=planned_runs,
+        rows=rows,
+        left_out=list(left_out),
+        results=results,
+        cache=workspace.cache,
+        hosts=hosts,
+        code_sha256=workspace.code_sha256(),
     )
 
 
@@ -174,7 +191,8 @@ class _Planner:
         frozen = self.workspace.frozen_stages(strategy.strategy(), model.name, len(dataset.source.classes))
         used = config.model_dump(mode="json")
         files = self.workspace.content_sha256(model.name, weights=False)
-        identity = identity_of(used, dataset.source.sha256, model.weights_sha256, strategy.source.sha256, files)
+        code = self.workspace.code_sha256()
+        identity = identity_of(used, dataset.source.sha256, model.weights_sha256, strategy.source.sha256, files, code)
         return PlannedRun(
             run_id=run_id_of(strategy.name, used, config, identity),
             identity=identity,
@@ -208,7 +226,8 @@ class _Planner:
             model = model.model_copy(update={"weights_path": None, "weights_sha256": None})
         # What a baseline takes of a `transformers` model are its tokens.
         tokens = self.workspace.content_sha256(model.name, weights=False) if of_model else None
-        identity = identity_of(used, dataset.source.sha256, model.weights_sha256, entry.sha256, tokens)
+        code = self.workspace.code_sha256()
+        identity = identity_of(used, dataset.source.sha256, model.weights_sha256, entry.sha256, tokens, code)
         return PlannedRun(
             run_id=run_id_of(entry.name, used, config, identity),
             identity=identity,

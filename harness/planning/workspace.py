@@ -13,7 +13,8 @@ from harness.data.dataset import Dataset, load_dataset
 from harness.data.downloads import assets_folder
 from harness.data.hub import is_hub, locate
 from harness.data.model_folder import content_sha256
-from harness.data.tokenizer import Tokenizer, load_tokenizer
+from harness.data.tokenizer import Tokenizer, hub_tokenizer, load_tokenizer
+from harness.measure.code import features_code_sha256, results_code_sha256
 from harness.model.models import Model, model_of
 from harness.planning.strategy import split_without_tensors
 
@@ -35,7 +36,12 @@ class Workspace:
 
     def tokenizer(self, model: str) -> Tokenizer:
         """Raises NotAvailable where its vocabulary can't be had."""
-        return self.once(("tokenizer", model), lambda: load_tokenizer(model, self.cache, assets_folder()))
+
+        def load() -> Tokenizer:
+            folder = self.folder(model)
+            return hub_tokenizer(model, folder) if folder else load_tokenizer(model, self.cache, assets_folder())
+
+        return self.once(("tokenizer", model), load)
 
     def folder(self, model: str) -> Path | None:
         """Of a model that `transformers` reads; None for a GPT-2 of a known size.
@@ -52,6 +58,18 @@ class Workspace:
         """Of the files of a model that `transformers` reads; None for a GPT-2 of a known size."""
         folder = self.folder(model)
         return self.once(("content", folder, weights), lambda: content_sha256(folder, weights)) if folder else None
+
+    def use_folder(self, model: str, folder: Path | None) -> None:
+        """Take the folder that a plan has found for a model, instead of looking for it again."""
+        self._loaded.setdefault(("folder", model), folder)
+
+    def code_sha256(self) -> str:
+        """Of all code that can change results, as it was when this was first asked."""
+        return self.once("code", results_code_sha256)
+
+    def features_code_sha256(self) -> str:
+        """The same of features."""
+        return self.once("features code", features_code_sha256)
 
     def frozen_stages(self, strategy: Strategy, model: str, classes: int) -> int:
         """How many stages the prefix has; 0 where only third-party code knows.

@@ -7,7 +7,7 @@ names the weights below them by their hash.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,7 +50,7 @@ class SavedClassifier(BaseModel):
     validation_accuracy: float
     validation_loss: float
     test_accuracy: float
-    sha256: str = ""
+    sha256: str
 
     @property
     def quality(self) -> tuple[float, float]:
@@ -58,7 +58,7 @@ class SavedClassifier(BaseModel):
 
 
 def quality(record: Record) -> tuple[float, float]:
-    """What the best run is chosen by: accuracy on the validation texts, among equals their loss; test has no say."""
+    """Selects the best run: validation accuracy, ties broken by validation loss; the test part is not used."""
     assert record.metrics is not None, "a run that ended well has metrics"
     return record.metrics.validation.accuracy, -record.metrics.validation.loss
 
@@ -74,14 +74,14 @@ def folder_of(store: Store, run_id: str) -> Path:
     return store.runs / run_id / FOLDER
 
 
-def save(folder: Path, manifest: SavedClassifier, tensors: dict[str, Tensor]) -> str | None:
-    """Write tensors and manifest; returns what went wrong."""
+def save(folder: Path, tensors: dict[str, Tensor], about: Callable[[str], SavedClassifier]) -> str | None:
+    """Write the tensors and the manifest, which `about` gives for their hash; returns what went wrong."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
-        complete = manifest.model_copy(update={"sha256": file_sha256(folder / TENSORS)})
-        write_atomically(folder / MANIFEST, complete.model_dump_json(indent=2) + "\n")
+        manifest = about(file_sha256(folder / TENSORS))
+        write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     except (OSError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         return f"the classifier {str(folder)!r} can't be written ({error}): free space, or name another RESULTS folder."

@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 import strategies
 from harness import kernels
 from harness.config.schema import Precision
 from harness.config.strategy import Input, Strategy
+from harness.config.tree import first_mistake
 from harness.data.encoding import Examples, encode_split
 from harness.data.tokenizer import Tokenizer
-from harness.distributed.process_group import World, device_of
+from harness.distributed.process_group import device_of, single_process
 from harness.errors import UserError
 from harness.features.features import Computed
 from harness.features.loader import PrefixLoader
@@ -31,6 +33,7 @@ from harness.planning.strategy import ResolvedStrategy
 from harness.planning.workspace import Workspace
 from harness.results import saved_classifier
 from harness.results.saved_classifier import SavedClassifier
+from harness.training.engines.optimizer import trained_parameters
 from harness.training.evaluation import predict, probabilities
 
 
@@ -71,10 +74,10 @@ class Classifier:
         tensors, workspace = saved_classifier.tensors_of(folder, about), Workspace(cache)
         _check_strategy(about)
         resolved = _model_below(folder, about, workspace)
-        model, strategy = workspace.model(resolved.name), ResolvedStrategy.model_validate(about.resolved).strategy()
+        model, strategy = workspace.model(resolved.name), _strategy(folder, about)
         weights = model.weights(resolved.config, resolved.weights_path)
         prefix, suffix, fill = assemble(strategy, model, weights, len(about.classes), about.config.seed)
-        trained = {name: parameter for name, parameter in suffix.named_parameters() if parameter.requires_grad}
+        trained = trained_parameters(suffix)
         assert trained.keys() == tensors.keys(), "the file's hash was right: it was written for this very strategy"
         for name, parameter in trained.items():
             parameter.data = tensors[name]
@@ -88,7 +91,7 @@ class Classifier:
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Raises UserError where there is no text, for one that is empty, or one that has no token of the model."""
         examples = self.encode(texts)
-        logits = predict(self, Computed(self.prefix, examples, self.device), World(0, 1, self.device))
+        logits = predict(self, Computed(self.prefix, examples, self.device), single_process())
         labels = [self.about.classes[choice] for choice in logits.argmax(axis=1)]
         return Predictions(labels, probabilities(logits), examples.cut_texts)
 
@@ -119,6 +122,15 @@ def _check_strategy(about: SavedClassifier) -> None:
             f"strategy {name!r} is not what the classifier was trained with (its code has changed): "
             f"bring the code of sha256 {about.strategy_source.sha256[:12]} back, or train it again."
         )
+
+
+def _strategy(folder: Path, about: SavedClassifier) -> Strategy:
+    try:
+        return ResolvedStrategy.model_validate(about.resolved).strategy()
+    except ValidationError as error:
+        path = folder / saved_classifier.MANIFEST
+        reason = first_mistake(error)
+        raise UserError(f"{path} is no classifier of this version ({reason}): {saved_classifier.TRAIN_ONE}.") from error
 
 
 def _model_below(folder: Path, about: SavedClassifier, workspace: Workspace) -> ResolvedModel:

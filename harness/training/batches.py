@@ -40,7 +40,7 @@ class TrainingBatches:
         size = self.config.micro_batch_size or -(-self.config.batch_size // world.size)
         return [self._micro_batch(*part) for part in micro_batches(indices, size, world.rank, world.size)]
 
-    def step(self, indices: np.ndarray, seconds: float) -> Step:
+    def measured(self, indices: np.ndarray, seconds: float) -> Step:
         """What this rank did of a global batch in `seconds`."""
         counted = indices[self.world.rank :: self.world.size]
         width, examples = self.features.width, self.examples

@@ -1,4 +1,4 @@
-"""Checkpoints: what a run needs to go on where it stopped, whatever engine and however many ranks it has.
+"""Checkpoints: what a run needs to resume, whatever its engine and number of ranks.
 
 A checkpoint is two files: the tensors (safetensors: trained parameters, optimizer state, random states) and a manifest
 with their hash, the curve so far and the configuration. Each is written under another name and renamed; the manifest
@@ -65,7 +65,7 @@ class Checkpoints:
         for rank, states in enumerate(world.gather(_random_states(world.device))):
             tensors |= {f"random_state/{rank}/{kind}": state for kind, state in states.items()}
         problem = self._write(tensors, curve, seconds) if world.rank == 0 else None
-        problem = next(filter(None, world.gather(problem)), None)
+        problem = world.first(problem)
         if problem:
             raise UserError(problem)
 

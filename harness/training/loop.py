@@ -50,7 +50,7 @@ def train(
         for done, indices in enumerate(every[len(curve) :], start=len(curve) + 1):
             step_started = clock.now()
             pending.append(engine.step(batches.local(indices), len(indices)))
-            clock.steps.append(batches.step(indices, clock.now() - step_started))
+            clock.steps.append(batches.measured(indices, clock.now() - step_started))
             last, due, alone = done == len(every), checkpoints.due(done), world.size == 1
             if last or due or done % EXCHANGE_EVERY_STEPS == 0 or (alone and asked_to_stop()):
                 losses, accuracies, stop = _exchange(world, pending, asked_to_stop())

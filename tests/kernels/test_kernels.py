@@ -13,7 +13,7 @@ import strategies
 from harness import kernels
 from harness.config.strategy import Strategy
 from harness.kernels import onednn
-from harness.kernels.attention import CPUAttention
+from harness.kernels.cpu_attention import CPUAttention
 from harness.kernels.few_rows import FEW_ROWS, FewRowsLinear, few_rows
 from harness.kernels.one_query import KeylessAttention, OneQueryAttention, OneQueryBlock, ReadingBlock
 from harness.kernels.packed_linear import PackedLinear, PackedMLP, packed

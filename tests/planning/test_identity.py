@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.measure.code import PACKAGE, features_code_sha256, results_code_sha256
-from harness.planning import identity
+from harness.planning import workspace
 
 SHOWS_ONLY = {"report", "progress", "gate", "serving", "cli", "commands", "__main__"}
 FEATURES = {"data", "model", "kernels", "features"}
@@ -55,5 +55,5 @@ def test_a_finished_run_is_done_again_only_where_its_code_has_changed(
     options = {"strategy": ["head_only"], "data__size": 50, "training__epochs": 0}
     assert len(run_here(**options)) == 1
     assert run_here(**options) == []
-    monkeypatch.setattr(identity, "results_code_sha256", lambda: "another")
+    monkeypatch.setattr(workspace, "results_code_sha256", lambda: "another")
     assert len(run_here(**options)) == 1

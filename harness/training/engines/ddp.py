@@ -15,7 +15,8 @@ from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Suffix
 from harness.training.engines.optimizer import adamw, copied, load_whole_state, trained_parameters, whole_state
-from harness.training.engines.protocol import MicroBatch, loss_sum, part_of_step
+from harness.training.engines.protocol import MicroBatch
+from harness.training.loss import loss_sum, part_of_step
 
 
 class DDPEngine:

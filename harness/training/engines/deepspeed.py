@@ -23,7 +23,8 @@ from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Suffix
 from harness.training.engines.optimizer import MOMENTS, adamw, copied, load_whole_state, trained_parameters, whole_state
-from harness.training.engines.protocol import MicroBatch, loss_sum, part_of_step
+from harness.training.engines.protocol import MicroBatch
+from harness.training.loss import loss_sum, part_of_step
 
 # DeepSpeed's own bucket of half a billion elements would hold several copies of a model of this size.
 LARGEST_BUCKET = 50_000_000

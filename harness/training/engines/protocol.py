@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from harness.config.schema import OptimizerConfig
@@ -30,17 +28,6 @@ class MicroBatch:
     batch: PackedBatch
     labels: Tensor
     weights: Tensor
-
-
-def loss_sum(logits: Tensor, micro_batch: MicroBatch) -> Tensor:
-    """The weighted sum of the rows' cross-entropies, a scalar."""
-    return (F.cross_entropy(logits, micro_batch.labels, reduction="none") * micro_batch.weights).sum()
-
-
-def part_of_step(loss: Tensor, logits: Tensor, micro_batch: MicroBatch, global_count: int) -> Tensor:
-    """What a micro-batch adds to a step's [loss, accuracy]; `loss` is divided by the count already."""
-    right = torch.dot((logits.argmax(dim=1) == micro_batch.labels).float(), micro_batch.weights) / global_count
-    return torch.stack([loss.detach(), right.to(loss.dtype)])
 
 
 class Engine(Protocol):

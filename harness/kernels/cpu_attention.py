@@ -35,8 +35,7 @@ class CPUAttention(Kernel, DotProductAttention):
         if not torch.is_grad_enabled():
             return attend(query, key, value, heads, batch, window, scale)
         with torch.autocast("cpu", enabled=False):
-            query, key, value = (part.float() if part.dtype == torch.bfloat16 else part for part in (query, key, value))
-            return attend(query, key, value, heads, batch, window, scale)
+            return attend(*widened(query, key, value), heads, batch, window, scale)
 
     def _by_row(
         self,
@@ -65,3 +64,9 @@ class CPUAttention(Kernel, DotProductAttention):
             return None
         alone = PackedBatch.padded(np.array([length]), length)
         return visible(alone, torch.arange(length)[:, None], self.causal, window)[:, None]
+
+
+def widened(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """In float32 where they are bfloat16."""
+    query, key, value = (part.float() if part.dtype == torch.bfloat16 else part for part in (query, key, value))
+    return query, key, value

@@ -1,1 +1,0 @@
-"""Engines: what moves gradients and holds state."""
