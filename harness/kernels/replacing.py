@@ -6,7 +6,7 @@ So checkpoints and classifiers are the same with and without kernels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Self, TypeGuard, TypeVar
 
 from torch import nn
 
@@ -55,13 +55,13 @@ def restore_below(module: nn.Module) -> None:
     replace_below(module, lambda part: part.plain() if isinstance(part, Kernel) else None)
 
 
-def is_as_built(module: nn.Module, built: type[nn.Module]) -> bool:
+def is_as_built(module: nn.Module, built: type[M]) -> TypeGuard[M]:
     """Whether a module does what the class `built` says and nothing else: a subclass, a hook, a buffer or its own
     `forward`, which a strategy's code may have put there, may do more."""
     hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
     return type(module) is built and not (hooks or module._buffers or "forward" in vars(module))
 
 
-def only_multiplies(layer: nn.Module) -> bool:
+def only_multiplies(layer: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether a layer is a plain Linear, with a bias, on the CPU."""
     return is_as_built(layer, nn.Linear) and layer.bias is not None and layer.weight.device.type == "cpu"
