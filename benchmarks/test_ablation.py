@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.ablation import WITHOUT
-from benchmarks.processes import CACHE, PRECISION, ours
-from benchmarks.test_speed import FULL, ROUNDS
-from harness.config.schema import DataConfig
-from harness.data.dataset import load_dataset
-from harness.data.downloads import NotAvailable
+from benchmarks.processes import PRECISION, ours
+from benchmarks.test_speed import FULL, ROUNDS, real_messages
 from harness.kernels import onednn
 
 # The row that gains most, and its epochs in the short mode.
@@ -31,10 +28,7 @@ TEXTS = 120
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The real messages; in short mode some of them."""
-    try:
-        train = load_dataset(DataConfig(name="sms_spam"), CACHE).split["train"]
-    except NotAvailable as error:
-        pytest.skip(f"{error}: set FTBENCH_ASSETS")
+    train = real_messages()
     if FULL:
         return "sms_spam"
     path: Path = tmp_path_factory.mktemp("data") / "sms.csv"

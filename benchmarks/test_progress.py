@@ -20,7 +20,8 @@ from benchmarks.test_speed import FULL
 from harness.config.schema import TrainingConfig
 from harness.config.suite import load_suite
 from harness.distributed.process_group import World
-from harness.experiment.runner import execute, prepare_store
+from harness.distributed.signals import StopSignals
+from harness.experiment.runner import Runner, prepare_store
 from harness.planning.plan import Plan, resolve
 from harness.planning.workspace import Workspace
 from harness.progress.event_log import LOG, EventLog
@@ -88,7 +89,7 @@ def _seconds(plan: Plan, store: Store, make: Callable[[Plan], Observer]) -> tupl
     gc.collect()
     started, used = time.perf_counter(), time.process_time()
     with make(plan) as observer:
-        execute(plan, WORLD, observer)
+        Runner.of(plan, WORLD, observer, StopSignals(), Workspace(plan.cache)).execute()
     return time.perf_counter() - started, time.process_time() - used
 
 

@@ -41,13 +41,18 @@ TEXTS, EPOCHS = (None, 5) if FULL else (18, 5)
 STRATEGIES = ["head_only", "last_block", "last_padded", *(["full"] if FULL else [])]
 
 
+def real_messages() -> pd.DataFrame:
+    """The training part of the real messages; skips where they can't be had."""
+    try:
+        return load_dataset(DataConfig(name="sms_spam"), CACHE).split["train"]
+    except NotAvailable as error:
+        pytest.skip(f"{error}: set FTBENCH_ASSETS")
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The real messages; in short mode a few of them, the longest among them, since the plain path pads to it."""
-    try:
-        train = load_dataset(DataConfig(name="sms_spam"), CACHE).split["train"]
-    except NotAvailable as error:
-        pytest.skip(f"{error}: set FTBENCH_ASSETS")
+    train = real_messages()
     if FULL:
         return "sms_spam"
     few = train.iloc[:TEXTS]

@@ -10,6 +10,7 @@ memory. The same numbers but for rounding.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Self
 
 import torch
@@ -157,25 +158,11 @@ def attend_at(
 ) -> Tensor:
     """Attention of one query of each row, [rows, heads * head], to the keys of its row, [tokens, heads * head] ->
     as the query; trained in float32 on a CPU, as `CPUAttention` is. window, scale: as in `DotProductAttention`."""
-    if query.device.type == "cpu" and torch.is_grad_enabled():
-        with torch.autocast("cpu", enabled=False):
-            query, key, value = widened(query, key, value)
-            return _attend_at(read_at, query, key, value, heads, batch, causal, window, scale)
-    return _attend_at(read_at, query, key, value, heads, batch, causal, window, scale)
-
-
-def _attend_at(
-    read_at: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    heads: int,
-    batch: PackedBatch,
-    causal: bool,
-    window: int | None,
-    scale: float | None,
-) -> Tensor:
-    mask = visible(batch, (read_at - batch.starts)[:, None, None], causal, window)[:, None]
-    parts = by_head(query[:, None], batch.rectangle(key), batch.rectangle(value), heads)
-    mixed = F.scaled_dot_product_attention(*parts, attn_mask=mask, scale=scale)
-    return mixed.transpose(1, 2).flatten(1)
+    trained_on_cpu = query.device.type == "cpu" and torch.is_grad_enabled()
+    if trained_on_cpu:
+        query, key, value = widened(query, key, value)
+    with torch.autocast("cpu", enabled=False) if trained_on_cpu else nullcontext():
+        mask = visible(batch, (read_at - batch.starts)[:, None, None], causal, window)[:, None]
+        parts = by_head(query[:, None], batch.rectangle(key), batch.rectangle(value), heads)
+        mixed = F.scaled_dot_product_attention(*parts, attn_mask=mask, scale=scale)
+        return mixed.transpose(1, 2).flatten(1)
