@@ -54,11 +54,14 @@ class Arranged:
 @pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.long)])
 def arranged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Arranged:
     """One group of workers does all rows."""
-    folder, ranks = tmp_path_factory.mktemp("arranged"), request.param
-    (folder / "suite.yaml").write_text(yaml.safe_dump({"rows": _rows(folder)}))
-    run_command(folder / "one", "run", "--config", str(folder / "suite.yaml"))
-    line = command(folder / "many", "run", "--config", str(folder / "suite.yaml"), "--nproc", str(ranks))
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    folder, ranks, found = tmp_path_factory.mktemp("arranged"), request.param, find_assets()
+    with pytest.MonkeyPatch.context() as patch:
+        if found:
+            patch.setenv("FTBENCH_ASSETS", str(found))
+        (folder / "suite.yaml").write_text(yaml.safe_dump({"rows": _rows(folder, real_messages=found is not None)}))
+        run_command(folder / "one", "run", "--config", str(folder / "suite.yaml"))
+        line = command(folder / "many", "run", "--config", str(folder / "suite.yaml"), "--nproc", str(ranks))
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     one, many = (
         {
@@ -71,13 +74,11 @@ def arranged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return Arranged(folder, ranks, one, many)
 
 
-def _rows(folder: Path) -> list[dict[str, object]]:
+def _rows(folder: Path, *, real_messages: bool) -> list[dict[str, object]]:
     """The full 124M architecture is among them where there are real messages: 8 batches of those."""
     rows: list[dict[str, object]] = [{"name": name, "strategy": name, **OF_MINI} for name in ("last_block", "full")]
-    if found := find_assets():
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("FTBENCH_ASSETS", str(found))
-            texts = load_dataset(DataConfig(name="sms_spam"), folder).split["train"].iloc[:93]
+    if real_messages:
+        texts = load_dataset(DataConfig(name="sms_spam"), folder).split["train"].iloc[:93]
         texts.to_csv(folder / "sms.csv", index=False)
         gpt2 = {"model": {"name": "gpt2", "weights": "random"}, "data": {"name": str(folder / "sms.csv")}}
         rows.append({"name": "gpt2", "precision": "fp32", "training": {"epochs": 1}, **gpt2})
