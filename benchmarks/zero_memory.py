@@ -27,12 +27,12 @@ from torch import Tensor
 import strategies
 from harness.config.schema import EngineConfig, OptimizerConfig
 from harness.distributed.process_group import connect, disconnect
+from harness.features.features import Features
 from harness.measure.memory import MemoryMeter
-from harness.model.packing import PackedBatch
 from harness.model.split import split
 from harness.model.weights import RandomWeights, filled_backbone
 from harness.training.engines.deepspeed import DeepSpeedEngine
-from harness.training.engines.protocol import MicroBatch
+from harness.training.micro_batch import MicroBatch
 
 RANKS = (2, 4)
 STAGES = (0, 1, 2, 3)
@@ -78,8 +78,8 @@ def measure(stage: int) -> None:
 
 
 def _micro_batch() -> MicroBatch:
-    rows = PackedBatch.packed(np.array([12]))
-    return MicroBatch(rows.pack(torch.arange(12)), rows, torch.tensor([1]), torch.ones(1))
+    row = Features(torch.arange(12), np.array([0]), np.array([12]), torch.device("cpu"))
+    return MicroBatch.of(row, np.array([0]), np.array([1]), counts=True)
 
 
 def _bytes(tensors: Iterable[Tensor | None]) -> int:

@@ -17,7 +17,7 @@ from harness.config.strategy import Input, Strategy
 from harness.config.suite import load_suite
 from harness.data.encoding import encode_split
 from harness.distributed.process_group import World
-from harness.features.features import Computed
+from harness.features.features import Features
 from harness.model.continuation import MINI_PROOF, continue_greedily
 from harness.model.packing import PackedBatch
 from harness.model.split import parameter_counts, split
@@ -105,7 +105,7 @@ world = World(rank=0, size=1, device=torch.device("cpu"))
 prefix.place(world.device, "fp32")
 engine = open_engine(EngineConfig(), "fp32", world, fused=True)
 engine.prepare(suffix, OptimizerConfig(learning_rate=1e-3))
-features = {name: Computed(prefix, part, world.device) for name, part in examples.items()}
+features = {name: Features.computed(prefix, part, world.device) for name, part in examples.items()}
 
 
 def measured(part: str) -> Metrics:

@@ -90,8 +90,9 @@ class LanguageModel:
         lengths, steps = np.array([len(row) for row in rows]), answers.shape[1]
         found = np.empty((len(rows), len(answers)))
         for indices in batches_by_length(lengths, tokens_at_once(self.device.type)):
-            ids = np.concatenate([rows[index] for index in indices])
-            hidden, packed = features_of(self.stages, ids, PackedBatch.packed(lengths[indices]), self.device)
+            ids = torch.from_numpy(np.concatenate([rows[index] for index in indices])).to(self.device)
+            batch = PackedBatch.packed(lengths[indices]).to(self.device)
+            hidden, packed = features_of(self.stages, batch.pack(ids), batch)
             read_at = (packed.starts + packed.lengths)[:, None] - torch.arange(steps, 0, -1, device=self.device)
             next_token = self.backbone.next_token_logits(hidden[read_at]).log_softmax(-1)
             of_answers = next_token[:, torch.arange(steps), answers].sum(-1)

@@ -56,7 +56,7 @@ def tokens_at_once(device: str) -> int:
     return 2_048 if device == "cpu" else 16_384
 
 
-def gather_rows(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Concatenate `flat[start : start + length]` for each pair of `starts` and `lengths`, both of shape [rows]."""
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return flat[np.repeat(starts, lengths) + within]
+def token_indices(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The indices `start` to `start + length - 1` for each pair of `starts` and `lengths`, both of shape [rows]."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1])

@@ -24,9 +24,10 @@ from harness.data.encoding import Examples
 from harness.distributed.process_group import World
 from harness.features.disk import make_room, publish, reserve
 from harness.features.distinct import DistinctRows
-from harness.features.features import Computed, Features, Stored, features_of
+from harness.features.features import Features, features_of
 from harness.features.key import FeatureKeys, hash_stages
 from harness.features.loader import PrefixLoader
+from harness.features.residence import resident
 from harness.kernels.shared_beginnings import SharedBeginnings
 from harness.model.backbone import Block
 from harness.model.split import Prefix
@@ -93,8 +94,9 @@ class FeatureStore:
         if recipe:
             self.known_tensors[recipe] = tensors
         loader.release()
+        flat = resident(torch.from_numpy(store), self.world.device)
         return {
-            name: Stored(store, rows.feature_starts[indices], rows.feature_lengths[indices], self.world.device)
+            name: Features(flat, rows.feature_starts[indices], rows.feature_lengths[indices], self.world.device)
             for name, indices in rows.indices.items()
         }, report
 
@@ -126,7 +128,7 @@ class FeatureStore:
             problem = self.world.first(problem)
             if problem:
                 return problem
-            store = np.memmap(path, file.dtype, "r", shape=file.shape)
+            store = np.memmap(path, file.dtype, "c", shape=file.shape)  # as PyTorch wants it; nobody writes
             self.world.gather(None)  # until then the leader's lock keeps the file from those who make room
             tokens = file.rows.computed_tokens
             report = FeatureReport(0, tokens) if is_complete else FeatureReport(tokens, tokens if done else 0)
@@ -175,10 +177,11 @@ class FeatureStore:
     def _features(self, prefix: Prefix, rows: DistinctRows, chunk: slice, done: int, inputs: np.ndarray) -> Tensor:
         lengths = rows.token_lengths[chunk]
         start = int(rows.token_starts[chunk.start])
-        batch = SharedBeginnings.of(lengths, rows.shared[chunk])
-        features, of_rows = features_of(
-            prefix, inputs[start : start + int(lengths.sum())], batch, self.world.device, done
-        )
+        of_chunk = inputs[start : start + int(lengths.sum())]
+        # A copy, since the inputs are not to be written to.
+        tokens = torch.from_numpy(np.array(of_chunk, dtype=None if done else np.int64)).to(self.world.device)
+        batch = SharedBeginnings.of(lengths, rows.shared[chunk]).to(self.world.device)
+        features, of_rows = features_of(prefix, batch.pack(tokens), batch, done)
         return of_rows.unpack(features)
 
 
@@ -233,7 +236,7 @@ def computed(
     """Features that are computed each time, for `reason`; padded to `width` where that is set."""
     prefix = loader.load()
     features: dict[str, Features] = {
-        name: Computed(prefix, part, loader.device, width) for name, part in examples.items()
+        name: Features.computed(prefix, part, loader.device, width) for name, part in examples.items()
     }
     return features, FeatureReport(not_stored=reason)
 

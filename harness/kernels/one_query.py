@@ -55,7 +55,7 @@ class OneQueryBlock(ReadingBlock):
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         hidden, batch = batch.unshared(hidden)
         read_at = read_indices(batch, self.position)
-        residual = hidden[read_at] + self.attention(hidden, self.attention_norm, batch, read_at)
+        residual = hidden.index_select(0, read_at) + self.attention(hidden, self.attention_norm, batch, read_at)
         return residual + self.mlp(self.mlp_norm(residual))
 
 
@@ -88,7 +88,8 @@ class OneQueryAttention(Kernel):
     def forward(self, hidden: Tensor, norm: nn.Module, batch: PackedBatch, read_at: Tensor) -> Tensor:
         """hidden: [tokens, hidden], before `norm` -> [rows, hidden] at the tokens `read_at` ([rows], one of each)."""
         normalized = norm(hidden)
-        query, key, value = self.query(normalized[read_at]), self.key(normalized), self.value(normalized)
+        query = self.query(normalized.index_select(0, read_at))
+        key, value = self.key(normalized), self.value(normalized)
         return self.output(attend_at(read_at, query, key, value, self.heads, batch, self.attend.causal))
 
 
@@ -104,7 +105,7 @@ class KeylessAttention(OneQueryAttention):
 
     def forward(self, hidden: Tensor, norm: nn.Module, batch: PackedBatch, read_at: Tensor) -> Tensor:
         assert isinstance(norm, nn.LayerNorm), "`one_query_attention` asks for it"
-        query = self.query(norm(hidden[read_at])).to(hidden.dtype).unflatten(1, (self.heads, -1))
+        query = self.query(norm(hidden.index_select(0, read_at))).to(hidden.dtype).unflatten(1, (self.heads, -1))
         # So little needs no bfloat16.
         with torch.autocast(hidden.device.type, enabled=False):
             rectangle = batch.rectangle(F.layer_norm(hidden, norm.normalized_shape, eps=norm.eps))

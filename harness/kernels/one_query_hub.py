@@ -29,8 +29,8 @@ class OneQueryHubBlock(ReadingBlock, HubBlock):
             return attend_at(read_at, query, key, value, heads, batch, self.attend.causal, window, scale)
 
         with attending(attend):
-            of_read = positions and (positions[0][:, read_at], positions[1][:, read_at])
-            return self.run_layer(hidden[read_at], of_read)
+            of_read = positions and (positions[0].index_select(1, read_at), positions[1].index_select(1, read_at))
+            return self.run_layer(hidden.index_select(0, read_at), of_read)
 
     def _keys_and_values(self, hidden: Tensor, positions: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         """[tokens, heads * head] each, of all tokens."""

@@ -1,4 +1,4 @@
-"""Wall-clock time of phases and training steps, with the device synchronised."""
+"""Time of phases, with the device synchronised, and of training steps, by marks in the device's own queue."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ class Step:
     padded_tokens: int
 
 
+# A point in a device's work: an event in the queue of a GPU, on a CPU the time itself.
+Mark = torch.cuda.Event | float
+
+
 @dataclass
 class Clock:
     device: torch.device
@@ -46,6 +50,23 @@ class Clock:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+    def mark(self) -> Mark:
+        """The end of all work that the device was given so far, without waiting for it."""
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def between(self, start: Mark, end: Mark) -> float:
+        """Seconds, once the device has come to `end`."""
+        if isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event):
+            end.synchronize()
+            return start.elapsed_time(end) / 1000
+        assert not isinstance(start, torch.cuda.Event), "both are marks of one clock"
+        assert not isinstance(end, torch.cuda.Event), "both are marks of one clock"
+        return end - start
 
     def steady_steps(self) -> list[Step]:
         return self.steps[WARM_UP_STEPS:]

@@ -18,34 +18,77 @@ TOKENS_MULTIPLE = 32
 
 
 @dataclass(frozen=True)
+class BatchShape:
+    """What the shapes of all tensors of a packed batch follow from.
+
+    rows: that hold tokens. tokens: of the flat sequence, filler included. width: no row is longer.
+    filler_rows: what attention by cumulative lengths takes the filler for; none is longer than `width`, since a longer
+    one gives NaN gradients there. is_full: whether every row is as long as `width` and there is no filler.
+    """
+
+    rows: int
+    tokens: int
+    width: int
+    filler_rows: int = 0
+    is_full: bool = False
+
+    @classmethod
+    def of(cls, lengths: np.ndarray) -> BatchShape:
+        """The smallest that holds rows of `lengths` tokens."""
+        rows, count, width = len(lengths), int(lengths.sum()), int(lengths.max())
+        filler = 0 if width == 1 else -count % TOKENS_MULTIPLE
+        return cls(rows, count + filler, width, -(-filler // width), count + filler == rows * width == count)
+
+    @classmethod
+    def padded(cls, rows: int, width: int) -> BatchShape:
+        return cls(rows, rows * width, width, is_full=True)
+
+
+@dataclass(frozen=True)
 class PackedBatch:
     """Where the rows of a batch lie in the flat sequence of its tokens.
 
     starts: [rows] int64, the first token of each row. lengths: [rows] int64, its attended tokens.
-    width: of the rectangle [rows, width] that attention works on.
-    slots: [tokens] int64, the slot of each token in that rectangle; None where the tokens fill it.
-    filler: tokens that belong to no row, at the end of the sequence (see TOKENS_MULTIPLE).
+    width: of the rectangle [rows, width] that attention works on: no row is longer.
+    slots: [tokens] int64, the slot of each token in that rectangle, behind its end for filler; None where the tokens
+    fill it.
+    boundaries: [rows + filler rows + 1] int32, the cumulative lengths of all rows, padding and filler included.
     """
 
     starts: Tensor
     lengths: Tensor
     width: int
     slots: Tensor | None
-    filler: int = 0
+    boundaries: Tensor
 
     @classmethod
-    def packed(cls, lengths: np.ndarray) -> PackedBatch:
-        """Rows of `lengths` tokens without padding. `pack` makes the flat tensor that goes with them."""
-        width, count = int(lengths.max()), int(lengths.sum())
-        starts = np.cumsum(lengths) - lengths
-        filler = 0 if width == 1 else -count % TOKENS_MULTIPLE
-        slots = None if (lengths == width).all() and not filler else slots_of(lengths)
-        return PackedBatch(torch.from_numpy(starts), torch.from_numpy(lengths), width, slots, filler)
+    def packed(cls, lengths: np.ndarray, shape: BatchShape | None = None) -> PackedBatch:
+        """Rows of `lengths` tokens without padding. `pack` makes the flat tensor that goes with them.
+
+        shape: None: the smallest.
+        """
+        shape = shape or BatchShape.of(lengths)
+        ends = np.cumsum(lengths)
+        return PackedBatch(
+            starts=torch.from_numpy(ends - lengths),
+            lengths=torch.from_numpy(lengths),
+            width=shape.width,
+            slots=None if shape.is_full else torch.from_numpy(_slots_of(lengths, shape)),
+            boundaries=torch.from_numpy(_boundaries_of(ends, shape)),
+        )
 
     @classmethod
     def padded(cls, lengths: np.ndarray, width: int) -> PackedBatch:
         """Rows filled up to `width` tokens with padding that is not attended to."""
-        return PackedBatch(torch.arange(len(lengths)) * width, torch.from_numpy(lengths), width, None)
+        boundaries = torch.arange(len(lengths) + 1, dtype=torch.int32) * width
+        return PackedBatch(boundaries[:-1].long(), torch.from_numpy(lengths), width, None, boundaries)
+
+    @classmethod
+    def one_token_each(cls, rows: int, device: torch.device) -> PackedBatch:
+        """Rows of one token, where only that is handed on."""
+        boundaries = torch.arange(rows + 1, dtype=torch.int32, device=device)
+        starts = boundaries[:-1].long()
+        return PackedBatch(starts, torch.ones_like(starts), 1, None, boundaries)
 
     def to(self, device: torch.device) -> Self:
         if self.lengths.device == device:
@@ -55,35 +98,36 @@ class PackedBatch:
         return replace(self, **moved)
 
     def pack(self, tokens: Tensor) -> Tensor:
-        """[tokens of all rows, ...] -> flat [tokens, ...], with zeros for the filler."""
-        return torch.cat([tokens, tokens.new_zeros(self.filler, *tokens.shape[1:])]) if self.filler else tokens
+        """[tokens of all rows, ...] -> flat [tokens, ...], with zeros for the filler, which is at the end."""
+        filler = 0 if self.slots is None else len(self.slots) - len(tokens)
+        return torch.cat([tokens, tokens.new_zeros(filler, *tokens.shape[1:])]) if filler else tokens
 
     def unpack(self, flat: Tensor) -> Tensor:
         """Flat [tokens, ...] -> [tokens of all rows, ...]."""
-        return flat if self.slots is None else flat[: len(self.slots)]
+        return flat if self.slots is None else flat[: int(self.lengths.sum())]
 
     def unshared(self, flat: Tensor) -> tuple[Tensor, PackedBatch]:
         """The same with a copy of every token for each row that holds it (see kernels/shared_beginnings.py)."""
         return flat, self
 
     def positions(self) -> Tensor:
-        """The position of each token in its row, [tokens]."""
+        """The position of each token in its row, [tokens]; 0 for filler."""
         if self.slots is None:
             return torch.arange(self.width, device=self.lengths.device).repeat(len(self.lengths))
-        return self.pack(self.slots % self.width)
+        return self.slots % self.width
 
     def rectangle(self, flat: Tensor) -> Tensor:
         """[tokens, hidden] -> [rows, width, hidden], zero where there is no token."""
         rows = len(self.lengths)
         if self.slots is not None:
-            blank = flat.new_zeros(rows * self.width, flat.shape[1])
-            flat = blank.index_copy(0, self.slots, self.unpack(flat))
+            end = rows * self.width
+            flat = flat.new_zeros(end + 1, flat.shape[1]).index_copy(0, self.slots, flat)[:end]
         return flat.view(rows, self.width, -1)
 
     def flatten(self, rectangle: Tensor) -> Tensor:
-        """[rows, width, hidden] -> [tokens, hidden]."""
+        """[rows, width, hidden] -> [tokens, hidden]; for filler whatever stands in the last slot."""
         flat = rectangle.flatten(0, 1)
-        return flat if self.slots is None else self.pack(flat.index_select(0, self.slots))
+        return flat if self.slots is None else flat.index_select(0, self.slots.clamp(max=len(flat) - 1))
 
     def attended(self) -> Tensor:
         """Which slots of the rectangle hold a token that is attended to, bool [rows, width]."""
@@ -92,12 +136,20 @@ class PackedBatch:
     @property
     def density(self) -> float:
         """The fraction of the rectangle that holds tokens."""
-        return 1.0 if self.slots is None else len(self.slots) / (len(self.lengths) * self.width)
+        return 1.0 if self.slots is None else int(self.lengths.sum()) / (len(self.lengths) * self.width)
 
 
-def slots_of(lengths: np.ndarray) -> Tensor:
-    """The slot of each token in a rectangle as wide as the longest row, [tokens] int64."""
-    starts = np.cumsum(lengths) - lengths
-    return torch.from_numpy(
-        np.repeat(np.arange(len(lengths)) * lengths.max() - starts, lengths) + np.arange(lengths.sum())
+def _slots_of(lengths: np.ndarray, shape: BatchShape) -> np.ndarray:
+    """[tokens] int64; of all filler the slot behind the last."""
+    rows, count = len(lengths), int(lengths.sum())
+    slots = np.full(shape.tokens, rows * shape.width)
+    slots[:count] = np.repeat(np.arange(rows) * shape.width - (np.cumsum(lengths) - lengths), lengths) + np.arange(
+        count
     )
+    return slots
+
+
+def _boundaries_of(ends: np.ndarray, shape: BatchShape) -> np.ndarray:
+    """[rows + filler rows + 1] int32."""
+    filler = np.minimum(ends[-1] + shape.width * np.arange(1, shape.filler_rows + 1), shape.tokens)
+    return np.concatenate([[0], ends, filler]).astype(np.int32)

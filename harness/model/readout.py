@@ -23,7 +23,7 @@ class ReadToken(Stage):
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         """[tokens, hidden] -> [rows, hidden]."""
         hidden, batch = batch.unshared(hidden)
-        return hidden[read_indices(batch, self.position)]
+        return hidden.index_select(0, read_indices(batch, self.position))
 
 
 class ReadMean(Stage):

@@ -55,7 +55,8 @@ class PrefixFacts:
 class Prefix(Part):
     """The frozen stages below the cut. Where there are none, the features are the token ids themselves.
 
-    computed_tokens: tokens that went through it so far, padding included.
+    computed_tokens: tokens that went through it so far, padding included, for whoever computes features with it to
+    count: a captured step runs no code of its own.
     """
 
     def __init__(self, stages: dict[str, nn.Module], facts: PrefixFacts) -> None:
@@ -85,7 +86,6 @@ class Prefix(Part):
         """
         if done == len(self.stages):
             return inputs
-        self.computed_tokens += len(inputs)
         with compute_context(self.precision, inputs.device):
             return self.hidden_states(inputs, batch, done)
 

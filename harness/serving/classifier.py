@@ -21,7 +21,7 @@ from harness.data.encoding import Examples, encode_split
 from harness.data.tokenizer import Tokenizer
 from harness.distributed.process_group import device_of, single_process
 from harness.errors import UserError
-from harness.features.features import Computed
+from harness.features.features import Features
 from harness.features.loader import PrefixLoader
 from harness.files import file_sha256
 from harness.model.assembly import assemble
@@ -91,7 +91,7 @@ class Classifier:
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Raises UserError where there is no text, for one that is empty, or one that has no token of the model."""
         examples = self.encode(texts)
-        logits = predict(self, Computed(self.prefix, examples, self.device), single_process())
+        logits = predict(self, Features.computed(self.prefix, examples, self.device), single_process())
         labels = [self.about.classes[choice] for choice in logits.argmax(axis=1)]
         return Predictions(labels, probabilities(logits), examples.cut_texts)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from harness.config.schema import TrainingConfig
 from harness.data.batching import global_batches, micro_batches
@@ -13,18 +13,23 @@ from harness.data.encoding import Examples
 from harness.distributed.process_group import World
 from harness.features.features import Features
 from harness.measure.clock import Step
-from harness.training.engines.protocol import MicroBatch
+from harness.training.buckets import Buckets
+from harness.training.micro_batch import MicroBatch
 
 
 @dataclass(frozen=True)
 class TrainingBatches:
-    """The examples of the training part, and how they are cut into batches."""
+    """The examples of the training part, and how they are cut into batches.
+
+    few_shapes: fill batches up to one of a few shapes; None: on a GPU, where steps are captured.
+    """
 
     features: Features
     examples: Examples
     config: TrainingConfig
     seed: int
     world: World
+    few_shapes: bool | None = None
 
     def of_epoch(self, epoch: int) -> list[np.ndarray]:
         """The indices of each global batch."""
@@ -36,9 +41,7 @@ class TrainingBatches:
 
     def local(self, indices: np.ndarray) -> list[MicroBatch]:
         """This rank's slice of a global batch, as `Engine.step` takes it."""
-        world = self.world
-        size = self.config.micro_batch_size or -(-self.config.batch_size // world.size)
-        return [self._micro_batch(*part) for part in micro_batches(indices, size, world.rank, world.size)]
+        return [self._micro_batch(*part) for part in self._parts(indices)]
 
     def measured(self, indices: np.ndarray, seconds: float) -> Step:
         """What this rank did of a global batch in `seconds`."""
@@ -51,7 +54,20 @@ class TrainingBatches:
             padded_tokens=width * len(counted) if width else int(examples.lengths[counted].sum()),
         )
 
+    def _parts(self, indices: np.ndarray) -> list[tuple[np.ndarray, bool]]:
+        world = self.world
+        size = self.config.micro_batch_size or -(-self.config.batch_size // world.size)
+        return micro_batches(indices, size, world.rank, world.size)
+
     def _micro_batch(self, indices: np.ndarray, counts: bool) -> MicroBatch:
-        inputs, batch = self.features.batch(indices)
-        labels = torch.from_numpy(self.examples.labels[indices]).to(self.world.device)
-        return MicroBatch(inputs, batch, labels, torch.full_like(labels, counts, dtype=torch.float32))
+        shape = self._buckets.shape(self.features.lengths[indices]) if self._buckets else None
+        return MicroBatch.of(self.features, indices, self.examples.labels[indices], counts, shape)
+
+    @functools.cached_property
+    def _buckets(self) -> Buckets | None:
+        """Of this rank's micro-batches in all epochs; None where each has its own shape, or all have the same."""
+        few = self.world.device.type == "cuda" if self.few_shapes is None else self.few_shapes
+        if not few or self.features.width:
+            return None
+        parts = [part for indices in self.of_all_epochs() for part, _ in self._parts(indices)]
+        return Buckets.of(self.features.lengths[part] for part in parts)

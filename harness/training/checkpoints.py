@@ -25,7 +25,8 @@ from harness.distributed.signals import StopSignals
 from harness.errors import UserError
 from harness.files import file_sha256, write_atomically
 from harness.results.record import TrainingCurve
-from harness.training.engines.protocol import Engine, MicroBatch
+from harness.training.engines.protocol import Engine
+from harness.training.micro_batch import MicroBatch
 
 KEPT = 2
 

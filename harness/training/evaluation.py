@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 from scipy.special import log_softmax
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor
@@ -85,13 +86,13 @@ def _logits(scorer: Scorer, features: Features, batches: Sequence[np.ndarray]) -
     They go into one array: many small ones, held between the large tensors of each batch, would fragment the
     allocator's memory by gigabytes (results/reference/speed_2_cores_avx512_bf16.md).
     """
-    filled: np.ndarray | None = None
+    filled: Tensor | None = None
     start = 0
     for indices in batches:
-        found = scorer.logits(*features.batch(indices)).double().cpu().numpy()
+        found = scorer.logits(*features.batch(indices))
         if filled is None:
-            filled = np.empty((sum(map(len, batches)), found.shape[1]))
+            filled = found.new_empty((sum(map(len, batches)), found.shape[1]), dtype=torch.float64)
         filled[start : start + len(indices)] = found
         start += len(indices)
     assert filled is not None, "there are no batches"
-    return filled
+    return filled.cpu().numpy()

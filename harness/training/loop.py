@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from harness.distributed.process_group import World
-from harness.measure.clock import Clock
+from harness.measure.clock import Clock, Mark
 from harness.results.record import TrainingCurve
 from harness.training.batches import TrainingBatches
 from harness.training.checkpoints import Checkpoints
 from harness.training.engines.protocol import Engine
 
-# Several ranks exchange losses, and whether one was asked to stop, this often: seldom enough not to matter, often
-# enough to write a checkpoint before a cluster's patience ends.
+# Losses stay on the device until they are exchanged. Several ranks do that, and tell whether one was asked to stop,
+# this often: seldom enough not to matter, often enough to write a checkpoint before a cluster's patience ends.
 EXCHANGE_EVERY_STEPS = 5
+# One rank alone waits for its device this often, to show how far it is.
+SHOW_EVERY_SECONDS = 0.1
 
 
 class Diverged(Exception):
@@ -26,6 +32,16 @@ class Diverged(Exception):
     def __init__(self, curve: TrainingCurve) -> None:
         super().__init__(f"the loss of step {len(curve)} is {curve.losses[-1]}")
         self.curve = curve
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A step whose [loss, accuracy] was not read yet. began, ended: marks of the clock."""
+
+    indices: np.ndarray
+    result: Tensor
+    began: Mark
+    ended: Mark
 
 
 def train(
@@ -46,21 +62,30 @@ def train(
         saved = checkpoints.resume(engine, world, lambda: batches.local(every[0])) if every else None
         curve, earlier_seconds = (saved.curve, saved.seconds) if saved else (TrainingCurve(), 0.0)
         resumed_from, started = len(curve) or None, clock.now()
-        pending: list[torch.Tensor] = []
+        pending: list[Pending] = []
+        shown = time.monotonic()
         for done, indices in enumerate(every[len(curve) :], start=len(curve) + 1):
-            step_started = clock.now()
-            pending.append(engine.step(batches.local(indices), len(indices)))
-            clock.steps.append(batches.measured(indices, clock.now() - step_started))
-            last, due, alone = done == len(every), checkpoints.due(done), world.size == 1
-            if last or due or done % EXCHANGE_EVERY_STEPS == 0 or (alone and asked_to_stop()):
+            began = clock.mark()
+            result = engine.step(batches.local(indices), len(indices))
+            pending.append(Pending(indices, result, began, clock.mark()))
+            is_last, is_due = done == len(every), checkpoints.due(done)
+            if world.size > 1:
+                exchange = done % EXCHANGE_EVERY_STEPS == 0
+            else:
+                exchange = time.monotonic() - shown >= SHOW_EVERY_SECONDS or asked_to_stop()
+            if is_last or is_due or exchange:
                 losses, accuracies, stop = _exchange(world, pending, asked_to_stop())
+                clock.steps += [
+                    batches.measured(step.indices, clock.between(step.began, step.ended)) for step in pending
+                ]
                 pending.clear()
                 curve.losses += losses
                 curve.accuracies += accuracies
                 _stop_if_diverged(curve, since=len(curve) - len(losses))
                 world.note(f"training step {done}")
                 on_progress(done, len(every), losses[-1], fmean(accuracies))
-                if stop or (due and not last):
+                shown = time.monotonic()
+                if stop or (is_due and not is_last):
                     checkpoints.save(engine, world, curve, earlier_seconds + clock.now() - started)
                 if stop:
                     raise KeyboardInterrupt
@@ -68,10 +93,11 @@ def train(
     return curve, resumed_from
 
 
-def _exchange(world: World, pending: list[torch.Tensor], asked_to_stop: bool) -> tuple[list[float], list[float], bool]:
+def _exchange(world: World, pending: list[Pending], asked_to_stop: bool) -> tuple[list[float], list[float], bool]:
     """Losses and accuracies of the pending steps over all ranks, and whether any rank was asked to stop."""
     asked = torch.tensor([[float(asked_to_stop), 0.0]], device=world.device)
-    *steps, (wishes, _) = world.sum(torch.cat([torch.stack(pending), asked]).double()).tolist()
+    results = torch.cat([torch.stack([step.result for step in pending]), asked])
+    *steps, (wishes, _) = world.sum(results.double()).tolist()
     return [loss for loss, _ in steps], [accuracy for _, accuracy in steps], wishes > 0
 
 

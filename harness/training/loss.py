@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.training.engines.protocol import MicroBatch
+from harness.training.micro_batch import MicroBatch
 
 
 def loss_sum(logits: Tensor, micro_batch: MicroBatch) -> Tensor:

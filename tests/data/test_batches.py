@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import Input
-from harness.data.batching import batches_by_length, batches_in_order, gather_rows, global_batches, micro_batches
+from harness.data.batching import batches_by_length, batches_in_order, global_batches, micro_batches, token_indices
 from harness.data.encoding import encode_split
 from harness.data.tokenizer import END_OF_TEXT, load_tokenizer
 
@@ -114,5 +114,5 @@ def test_gathered_rows_are_the_rows(rows: list[list[int]], data: st.DataObject) 
     flat, lengths = np.concatenate(rows), np.array([len(row) for row in rows])
     starts = np.cumsum(lengths) - lengths
     chosen = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1)))
-    gathered = gather_rows(flat, starts[chosen], lengths[chosen])
+    gathered = flat[token_indices(starts[chosen], lengths[chosen])]
     assert gathered.tolist() == [value for number in chosen for value in rows[number]]

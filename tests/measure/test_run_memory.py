@@ -13,7 +13,7 @@ from torch import nn
 
 from harness import kernels
 from harness.distributed.process_group import World
-from harness.features.features import Stored
+from harness.features.features import Features
 from harness.measure.memory import anonymous_bytes, keep_freed_memory
 from harness.model.gpt2 import SHAPES, GPT2Block
 from harness.model.packing import PackedBatch
@@ -73,12 +73,12 @@ def _growth_in_evaluation() -> int:
     keep_freed_memory()
     random = np.random.default_rng(0)
     lengths = np.sort(random.normal(32, 6, 40_000).astype(int).clip(8, 60))
-    store = np.ones((4000, SHAPES["gpt2"].hidden), np.float32)
+    store = torch.ones(4000, SHAPES["gpt2"].hidden)
     starts = random.integers(0, len(store) - 60, len(lengths))
     scorer, world = _TopBlock(), World(0, 1, CPU)
-    predict(scorer, Stored(store, starts[::10], lengths[::10], CPU), world, batch_size=2)
+    predict(scorer, Features(store, starts[::10], lengths[::10], CPU), world, batch_size=2)
     before = anonymous_bytes()
-    predict(scorer, Stored(store, starts, lengths, CPU), world, batch_size=2)
+    predict(scorer, Features(store, starts, lengths, CPU), world, batch_size=2)
     return anonymous_bytes() - before
 
 

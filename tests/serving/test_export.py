@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World
-from harness.features.features import Computed
+from harness.features.features import Features
 from harness.serving.classifier import Classifier
 from harness.serving.export import library_tokenizer
 from harness.training.evaluation import predict
@@ -50,7 +50,7 @@ def _library_logits(folder: Path, texts: list[str]) -> np.ndarray:
 
 def _own_logits(tmp_path: Path, texts: list[str]) -> np.ndarray:
     classifier = Classifier.load(tmp_path / "results" / "classifier", tmp_path / "cache", "fp32")
-    examples = Computed(classifier.prefix, classifier.encode(texts), classifier.device)
+    examples = Features.computed(classifier.prefix, classifier.encode(texts), classifier.device)
     return predict(classifier, examples, World(0, 1, classifier.device))
 
 

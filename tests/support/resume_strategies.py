@@ -18,7 +18,7 @@ from harness.data.dataset import load_dataset
 from harness.data.encoding import Examples, encode_split
 from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World, connect, disconnect, leave
-from harness.features.features import Computed, Features
+from harness.features.features import Features
 from harness.features.loader import PrefixLoader
 from harness.model.gpt2 import SHAPES
 from harness.model.split import split
@@ -64,7 +64,7 @@ def _prepared(name: str, world: World, seed: int) -> tuple[Features, Examples, E
     config = EngineConfig(name="deepspeed", zero_stage=int(sys.argv[1]), processes=world.size)
     engine = DeepSpeedEngine(world, "fp32", config, fused=True)
     engine.prepare(suffix, OptimizerConfig(learning_rate=1e-3))
-    return Computed(prefix, examples, world.device), examples, engine
+    return Features.computed(prefix, examples, world.device), examples, engine
 
 
 def _steps(engine: Engine, features: Features, examples: Examples, world: World, steps: range) -> np.ndarray:

@@ -18,7 +18,7 @@ from harness.data.downloads import assets_folder
 from harness.data.encoding import Examples, encode_split, longest_row
 from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World
-from harness.features.features import Computed, Features
+from harness.features.features import Features
 from harness.features.loader import PrefixLoader
 from harness.features.store import FeatureStore
 from harness.measure.clock import Clock
@@ -89,7 +89,7 @@ def _stored(folder: Path, prefix: Prefix, examples: Examples) -> Features:
 
 def _computed(prefix: Prefix, examples: Examples, width: int | None, plain: bool) -> Features:
     PrefixLoader(prefix, None, CPU, "fp32", plain).load()
-    return Computed(prefix, examples, CPU, width)
+    return Features.computed(prefix, examples, CPU, width)
 
 
 def _engine(suffix: Suffix, plain: bool) -> DDPEngine:

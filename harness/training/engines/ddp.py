@@ -14,9 +14,10 @@ from harness.distributed.process_group import World
 from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Suffix
+from harness.training.engines.captured import CapturedSteps, CUDAGraphs
 from harness.training.engines.optimizer import adamw, copied, load_whole_state, trained_parameters, whole_state
-from harness.training.engines.protocol import MicroBatch
 from harness.training.loss import loss_sum, part_of_step
+from harness.training.micro_batch import MicroBatch
 
 
 class DDPEngine:
@@ -33,20 +34,42 @@ class DDPEngine:
         self._named = trained_parameters(suffix)
         self._clip_norm = optimizer.clip_norm
         self._optimizer = adamw(self._named, optimizer, self.fused)
+        reason = self._not_capturable()
+        self._steps = CapturedSteps(self._step, self.world.device, None if reason else CUDAGraphs(), reason)
+
+    @property
+    def not_captured(self) -> str | None:
+        return self._steps.reason
+
+    def _not_capturable(self) -> str | None:
+        if self.world.device.type != "cuda":
+            return "a CPU has no graphs"
+        if self.world.size > 1:
+            return "several ranks"
+        return None if self.fused else "the plain path"
 
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
         self._suffix.train()
+        return self._steps(micro_batches, global_count)
+
+    def _step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
+        try:
+            return self._forward_backward_update(micro_batches, global_count)
+        finally:  # also where a capture fails half way
+            self._optimizer.zero_grad(set_to_none=True)
+
+    def _forward_backward_update(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
+        """The micro-batches are on the device. It reads nothing back, so that it can be captured."""
         parts = []
         for number, micro_batch in enumerate(micro_batches, start=1):
             with self._no_exchange() if number < len(micro_batches) else nullcontext():
-                logits = self._suffix(micro_batch.features, micro_batch.batch)
+                logits = self._suffix(*micro_batch.inputs())
                 loss = loss_sum(logits, micro_batch) / global_count
                 (loss * self.world.size).backward()  # the wrapper divides the sum over ranks by their number
             parts.append(part_of_step(loss, logits, micro_batch, global_count))
         if self._clip_norm:
             nn.utils.clip_grad_norm_(self._named.values(), self._clip_norm)
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
         return torch.stack(parts).sum(dim=0)
 
     def _no_exchange(self) -> AbstractContextManager[None]:
@@ -68,4 +91,4 @@ class DDPEngine:
         load_whole_state(self._named, self._optimizer, state)
 
     def close(self) -> None:
-        del self._suffix, self._optimizer, self._named
+        del self._steps, self._suffix, self._optimizer, self._named

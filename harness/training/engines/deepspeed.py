@@ -23,14 +23,16 @@ from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Suffix
 from harness.training.engines.optimizer import MOMENTS, adamw, copied, load_whole_state, trained_parameters, whole_state
-from harness.training.engines.protocol import MicroBatch
 from harness.training.loss import loss_sum, part_of_step
+from harness.training.micro_batch import MicroBatch
 
 # DeepSpeed's own bucket of half a billion elements would hold several copies of a model of this size.
 LARGEST_BUCKET = 50_000_000
 
 
 class DeepSpeedEngine:
+    not_captured = "DeepSpeed reads values back in its steps"
+
     def __init__(self, world: World, precision: Precision, config: EngineConfig, fused: bool) -> None:
         self.world = world
         self.precision: Precision = precision
@@ -55,7 +57,8 @@ class DeepSpeedEngine:
         self._engine.train()
         parts = []
         for micro_batch in micro_batches:
-            logits = self._engine(micro_batch.features, micro_batch.batch)
+            micro_batch = micro_batch.to(self.world.device)
+            logits = self._engine(*micro_batch.inputs())
             loss = loss_sum(logits, micro_batch) / global_count
             # The engine divides the sum over ranks by their number.
             self._engine.backward(loss * self.world.size, scale_wrt_gas=False)

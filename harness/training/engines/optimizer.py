@@ -17,7 +17,11 @@ def trained_parameters(suffix: nn.Module) -> dict[str, nn.Parameter]:
 def adamw(named: dict[str, nn.Parameter], config: OptimizerConfig, fused: bool) -> torch.optim.AdamW:
     assert config.learning_rate is not None, "a plan resolves it"
     return torch.optim.AdamW(
-        list(named.values()), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused or None
+        list(named.values()),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=fused or None,
+        capturable=fused and all(parameter.is_cuda for parameter in named.values()),
     )
 
 

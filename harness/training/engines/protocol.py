@@ -7,7 +7,6 @@ master weights and ranks live here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -15,22 +14,15 @@ from torch import Tensor
 from harness.config.schema import OptimizerConfig
 from harness.model.packing import PackedBatch
 from harness.model.split import Suffix
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """What the suffix is fed with, with labels [rows] int64 and weights [rows].
-
-    A weight is 0 for a row that only fills the batch of a rank that has none left, else 1.
-    """
-
-    features: Tensor
-    batch: PackedBatch
-    labels: Tensor
-    weights: Tensor
+from harness.training.micro_batch import MicroBatch
 
 
 class Engine(Protocol):
+    """not_captured: why steps run as they are, kernel by kernel; None where they are captured as graphs."""
+
+    @property
+    def not_captured(self) -> str | None: ...
+
     def prepare(self, suffix: Suffix, optimizer: OptimizerConfig) -> None:
         """Take over the suffix: place it, wrap it, make the optimizer of its trained parameters."""
         ...
@@ -38,8 +30,8 @@ class Engine(Protocol):
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
         """One optimizer step; returns this rank's part of [loss, accuracy], both before the update.
 
-        The loss is the weighted sum of the cross-entropies of all ranks' rows over `global_count`, however the
-        global batch is cut into ranks and micro-batches.
+        The micro-batches are on the host. The loss is the weighted sum of the cross-entropies of all ranks' rows over
+        `global_count`, however the global batch is cut into ranks and micro-batches.
         """
         ...
 
