@@ -10,13 +10,16 @@ import torch
 from torch import nn
 
 from harness.config.schema import Precision
-from harness.kernels import onednn
+from harness.kernels import onednn, varlen_attention
 from harness.kernels.cpu_attention import CPUAttention
 from harness.kernels.few_rows import few_rows
+from harness.kernels.fused_block import fused
+from harness.kernels.fused_lora import fused_lora
 from harness.kernels.one_query import OneQueryBlock, ReadingBlock
 from harness.kernels.one_query_hub import OneQueryHubBlock
 from harness.kernels.packed_linear import packed
 from harness.kernels.replacing import is_as_built, replace_below, restore_below
+from harness.kernels.varlen_attention import VarlenAttention
 from harness.model.attention import DotProductAttention
 from harness.model.backbone import Block
 from harness.model.gpt2 import GPT2Block, SelfAttention
@@ -31,6 +34,9 @@ def optimize(part: Part, device: torch.device, precision: Precision) -> None:
     """Replace modules of a prefix that has its parameters, or of a suffix, by faster ones for `device`."""
     read_in_top_block(part)
     if device.type != "cpu":
+        if varlen_attention.is_available(device):
+            attend_by_lengths(part)
+        fuse(part)
         return
     attend_row_by_row(part)
     if precision == "bf16" and onednn.is_available():
@@ -73,6 +79,16 @@ def _attends_as_built(block: nn.Module) -> bool:
 
 def attend_row_by_row(part: Part) -> None:
     replace_below(part, lambda module: CPUAttention.of(module) if is_as_built(module, DotProductAttention) else None)
+
+
+def attend_by_lengths(part: Part) -> None:
+    replace_below(part, lambda module: VarlenAttention.of(module) if is_as_built(module, DotProductAttention) else None)
+
+
+def fuse(part: Part) -> None:
+    """What saves launches."""
+    replace_below(part, fused_lora)
+    replace_below(part, fused)
 
 
 def pack_matrices(prefix: Prefix) -> None:

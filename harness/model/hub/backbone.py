@@ -145,7 +145,8 @@ class Rotary:
         if key not in self._known:
             with torch.no_grad():
                 arguments = (kind,) if self._by_kind else ()
-                self._known[key] = self._make(hidden, batch.positions()[None], *arguments)
+                # Its tables move to the device once: a step must not wait for a copy.
+                self._known[key] = self._make.to(hidden.device)(hidden, batch.positions()[None], *arguments)
         return self._known[key]
 
 
