@@ -58,7 +58,7 @@ def test_fused_layers_in_bfloat16_differ_by_its_rounding(name: str, trained: str
     """Against float32, as far as the plain layers do, at most half as far again. trained: the end of the names of what
     is trained, where that is not all; the rest is stored in bfloat16."""
     suffix = _suffix(strategies.load(name).strategy)
-    for path, parameter in suffix.named_parameters():
+    for path, parameter in suffix.stages.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and path.endswith(trained))
     exact = _gradients(suffix.bfloat16().float())
     store_frozen(suffix, "bf16")
