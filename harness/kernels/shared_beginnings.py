@@ -53,6 +53,12 @@ class SharedBeginnings(PackedBatch):
     def unpack(self, flat: Tensor) -> Tensor:
         return flat.index_select(0, self.sources)
 
+    def spread(self, flat: Tensor) -> Tensor:
+        return self.unpack(flat)
+
+    def gathered(self, spread: Tensor) -> Tensor:
+        return self.pack(spread)
+
     def positions(self) -> Tensor:
         return self.pack(super().positions())
 

@@ -46,7 +46,7 @@ class VarlenAttention(Kernel, DotProductAttention):
             return super().forward(query, key, value, heads, batch, window, scale)
         if scale is not None and "scale" not in _ARGUMENTS:
             query, scale = query * (scale * head**0.5), None
-        query, key, value = (part.unflatten(-1, (-1, head)) for part in (query, key, value))
+        query, key, value = (batch.spread(part).unflatten(-1, (-1, head)) for part in (query, key, value))
         groups = heads // key.shape[1]
         if groups > 1 and "enable_gqa" not in _ARGUMENTS:
             key, value, groups = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1), 1
@@ -55,7 +55,7 @@ class VarlenAttention(Kernel, DotProductAttention):
         options |= {"enable_gqa": True} if groups > 1 else {}
         bounds, width = batch.boundaries, batch.width
         mixed: Any = varlen_attn(query, key, value, bounds, bounds, width, width, **options)
-        return mixed.flatten(1)
+        return batch.gathered(mixed.flatten(1))
 
     def _visible(self, window: int | None) -> dict[str, Any]:
         """How far each token sees to the left and to the right, as `varlen_attn` takes it; -1: to the end."""

@@ -110,6 +110,14 @@ class PackedBatch:
         """The same with a copy of every token for each row that holds it (see kernels/shared_beginnings.py)."""
         return flat, self
 
+    def spread(self, flat: Tensor) -> Tensor:
+        """The same without the new batch: rows as `boundaries` says."""
+        return flat
+
+    def gathered(self, spread: Tensor) -> Tensor:
+        """The inverse of `spread`."""
+        return spread
+
     def positions(self) -> Tensor:
         """The position of each token in its row, [tokens]; 0 for filler."""
         if self.slots is None:

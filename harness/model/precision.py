@@ -62,4 +62,6 @@ class InPrecision(nn.Module):
 
 
 def compute_context(precision: Precision, device: torch.device) -> AbstractContextManager:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    # A captured step must not use what another one has cast.
+    cache = device.type != "cuda"
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=cache)
