@@ -10,7 +10,7 @@ import pytest
 from benchmarks.ablation import WITHOUT
 from benchmarks.processes import PRECISION, ours
 from benchmarks.test_speed import FULL, ROUNDS, real_messages
-from harness.kernels import onednn
+from harness.kernels.cpu import onednn
 
 # The row that gains most, and its epochs in the short mode.
 ROWS = {

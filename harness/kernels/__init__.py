@@ -10,16 +10,17 @@ import torch
 from torch import nn
 
 from harness.config.schema import Precision
-from harness.kernels import onednn, varlen_attention
-from harness.kernels.cpu_attention import CPUAttention
-from harness.kernels.few_rows import few_rows
-from harness.kernels.fused_block import fused
-from harness.kernels.fused_lora import fused_lora
+from harness.kernels.cpu import onednn
+from harness.kernels.cpu.attention import CPUAttention
+from harness.kernels.cpu.few_rows import few_rows
+from harness.kernels.cpu.packed_linear import packed
+from harness.kernels.gpu import varlen_attention
+from harness.kernels.gpu.fused_block import fused
+from harness.kernels.gpu.fused_lora import fused_lora
+from harness.kernels.gpu.varlen_attention import VarlenAttention
 from harness.kernels.one_query import OneQueryBlock, ReadingBlock
 from harness.kernels.one_query_hub import OneQueryHubBlock
-from harness.kernels.packed_linear import packed
 from harness.kernels.replacing import is_as_built, replace_below, restore_below
-from harness.kernels.varlen_attention import VarlenAttention
 from harness.model.attention import DotProductAttention
 from harness.model.backbone import Block
 from harness.model.gpt2 import GPT2Block, SelfAttention

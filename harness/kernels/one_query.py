@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.kernels.cpu_attention import widened
+from harness.kernels.cpu.attention import widened
 from harness.kernels.replacing import Kernel, is_as_built
 from harness.model.attention import DotProductAttention, by_head, visible
 from harness.model.backbone import Block

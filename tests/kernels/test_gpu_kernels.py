@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import strategies
 from harness import kernels
 from harness.config.strategy import Strategy
-from harness.kernels.fused_block import FusedBlock
-from harness.kernels.fused_lora import FusedLoRAAttention
+from harness.kernels.gpu.fused_block import FusedBlock
+from harness.kernels.gpu.fused_lora import FusedLoRAAttention
 from harness.model.lora import LoRALinear
 from harness.model.packing import BatchShape, PackedBatch
 from harness.model.precision import store_frozen

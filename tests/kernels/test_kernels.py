@@ -12,11 +12,11 @@ from torch import Tensor, nn
 import strategies
 from harness import kernels
 from harness.config.strategy import Strategy
-from harness.kernels import onednn
-from harness.kernels.cpu_attention import CPUAttention
-from harness.kernels.few_rows import FEW_ROWS, FewRowsLinear, few_rows
+from harness.kernels.cpu import onednn
+from harness.kernels.cpu.attention import CPUAttention
+from harness.kernels.cpu.few_rows import FEW_ROWS, FewRowsLinear, few_rows
+from harness.kernels.cpu.packed_linear import PackedLinear, PackedMLP, packed
 from harness.kernels.one_query import KeylessAttention, OneQueryAttention, OneQueryBlock, ReadingBlock
-from harness.kernels.packed_linear import PackedLinear, PackedMLP, packed
 from harness.kernels.replacing import Kernel, replace_below, restore_below
 from harness.model.attention import DotProductAttention
 from harness.model.gpt2 import MLP

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.batching import tokens_at_once
-from harness.kernels.onednn import linear
+from harness.kernels.cpu.onednn import linear
 from harness.kernels.replacing import Kernel, is_as_built, only_multiplies
 from harness.model.gpt2 import MLP
 

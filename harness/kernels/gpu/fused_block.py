@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.kernels.gpu.together import cast_together, copy_together
 from harness.kernels.replacing import Kernel, is_as_built
-from harness.kernels.together import cast_together, copy_together
 from harness.model.gpt2 import MLP, GPT2Block, SelfAttention
 from harness.model.packing import PackedBatch
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.kernels.onednn import linear
+from harness.kernels.cpu.onednn import linear
 from harness.kernels.replacing import Kernel, only_multiplies
 
 # Above so many rows the product gains more than the casts cost.

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.kernels.gpu.together import cast_together, copy_together
 from harness.kernels.replacing import Kernel, is_as_built
-from harness.kernels.together import cast_together, copy_together
 from harness.model.gpt2 import SelfAttention
 from harness.model.lora import LoRALinear
 from harness.model.packing import PackedBatch
