@@ -17,6 +17,7 @@ import strategies
 from harness import Strategy, kernels
 from harness.model.continuation import continue_greedily
 from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.meta import on_meta_device
 from harness.model.packing import PackedBatch
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import Checkpoint, RandomWeights, filled_backbone
@@ -114,6 +115,16 @@ def test_pytorch_initialisation_is_pytorchs_and_leaves_the_global_generator_alon
     assert torch.equal(torch.rand(3), expected)
     assert model.embeddings.token.weight.std().item() == pytest.approx(1.0, rel=0.02)
     assert model.blocks[0].mlp.expand.bias.abs().max() > 0
+
+
+def test_on_the_meta_device_nothing_is_drawn_and_elsewhere_all_is_as_ever() -> None:
+    torch.manual_seed(5)
+    expected = torch.nn.Linear(3, 4).weight
+    torch.manual_seed(5)
+    with on_meta_device():
+        model = GPT2(SHAPES["mini"])
+    assert all(parameter.is_meta and parameter.requires_grad for parameter in model.parameters())
+    assert torch.equal(torch.nn.Linear(3, 4).weight, expected)
 
 
 def _cut(strategy: Strategy, plain: bool = False, backbone: GPT2 | None = None) -> tuple[Prefix, Suffix]:
