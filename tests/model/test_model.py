@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -48,17 +49,15 @@ def random_backbone(name: str, init: str, seed: int) -> GPT2:
     return filled_backbone(name, RandomWeights(init, seed))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("prefixed", [True, False])
+@pytest.mark.parametrize(("dtype", "prefixed"), [(torch.float32, True), (torch.float16, False), (torch.bfloat16, True)])
 def test_logits_of_a_published_checkpoint_equal_transformers(
     peer: GPT2LMHeadModel, tmp_path: Path, dtype: torch.dtype, prefixed: bool
 ) -> None:
     """Ours on packed rows, theirs on the same rows padded on the right."""
     token_ids, rows = random_rows([17, 5, 11], 50257)
-    rounded = GPT2LMHeadModel(GPT2Config()).eval()
-    rounded.load_state_dict({key: value.to(dtype).float() for key, value in peer.state_dict().items()})
+    rounded = copy.deepcopy(peer).to(dtype)
     path = tmp_path / "model.safetensors"
-    _save_as_published(rounded.to(dtype), path, prefixed)
+    _save_as_published(rounded, path, prefixed)
     rounded.float()
 
     ours = filled_backbone("gpt2", Checkpoint(path))
