@@ -156,7 +156,7 @@ def test_frozen_features_of_the_pretrained_model_are_worth_something(correct: Ca
 
 
 def test_the_first_token_reads_nothing(correct: Callable) -> None:
-    first, (record,) = correct("first_token", "pretrained", training__epochs=2)
+    first, (record,) = correct("first_token", "pretrained")
     test = load_dataset(DataConfig(name="synthetic"), Path()).split["test"]
     majority = test["label"].value_counts(normalize=True).max()
     low, high = record.metrics.test.interval
