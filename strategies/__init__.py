@@ -65,7 +65,7 @@ def load(name: str, also_known: Sequence[str] = ()) -> Entry:
         )
     if name in plug_ins:
         return _entry(name, _import(name, plug_ins[name].load), origin=f"entry point {plug_ins[name].value}")
-    if name not in names():
+    if name not in _built_in():
         known = [*names(), *also_known]
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """ONE_AT_A_TIME first, as they take longest."""
     items.sort(key=lambda item: not item.nodeid.startswith(ONE_AT_A_TIME))
+
+
+def pytest_collection_finish() -> None:
+    """Every run collects garbage, among which objects of imported modules are not."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import torch
-from torch._C._autograd import DeviceType
+from torch._C._autograd import DeviceType, _KinetoEvent
 from torch.profiler import ProfilerActivity, profile
 
 from harness.results.record import Communication
@@ -36,17 +36,25 @@ def measure_communication(step: Callable[[], object], element_bytes: int, device
             step()
     backend = "nccl:" if device.type == "cuda" else "gloo:"
     exchanged: dict[str, int] = defaultdict(int)
-    microseconds = 0.0
-    for event in profiler.events() or []:
-        if event.name.startswith(backend):
-            exchanged[event.name.removeprefix(backend)] += sum(
+    nanoseconds = 0
+    for event in _events(profiler):
+        name = event.name()
+        if name.startswith(backend):
+            exchanged[name.removeprefix(backend)] += sum(
                 math.prod(shape) * _BYTES.get(kind, element_bytes)
-                for shape, kind in zip(event.input_shapes, event.input_dtypes, strict=True)
+                for shape, kind in zip(event.shapes(), event.dtypes(), strict=True)
             )
-        kernel = event.device_type == DeviceType.CUDA and event.name.startswith("ncclDevKernel")
-        if kernel or (device.type == "cpu" and event.name.startswith(backend)):
-            microseconds += event.time_range.elapsed_us()
+        kernel = event.device_type() == DeviceType.CUDA and name.startswith("ncclDevKernel")
+        if kernel or (device.type == "cpu" and name.startswith(backend)):
+            nanoseconds += event.duration_ns()
     return Communication(
         bytes_by_collective={name: count / PROFILED_STEPS for name, count in exchanged.items()},
-        milliseconds_per_step=microseconds / 1000 / PROFILED_STEPS,
+        milliseconds_per_step=nanoseconds / 1e6 / PROFILED_STEPS,
     )
+
+
+def _events(profiler: profile) -> list[_KinetoEvent]:
+    """As they were recorded: `profiler.events()` makes a tree of them, which takes several seconds with DeepSpeed."""
+    assert profiler.profiler is not None, "it has run"
+    assert profiler.profiler.kineto_results is not None, "it has ended"
+    return profiler.profiler.kineto_results.events()

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,11 @@ def describe(device: torch.device, code_sha256: str) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    installed = {dist.name.lower(): dist.version for dist in importlib.metadata.distributions() if dist.name}
-    return {name: installed[name] for name in _RECORDED_VERSIONS if name in installed}
+    versions = {}
+    for name in _RECORDED_VERSIONS:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def _processor_name() -> str:

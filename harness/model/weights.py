@@ -20,6 +20,7 @@ from harness.errors import UserError
 from harness.files import file_sha256, is_disk_error, unwritable
 from harness.model.backbone import Backbone
 from harness.model.gpt2 import GPT2, SHAPES, Embeddings, GPT2Block
+from harness.model.meta import on_meta_device
 
 Init = Literal["gpt2", "pytorch"]
 Leaf = nn.Linear | nn.LayerNorm | nn.Embedding
@@ -115,7 +116,7 @@ def weights_of(config: ModelConfig, path: Path | None) -> Weights:
 
 def empty_backbone(name: str) -> GPT2:
     """A GPT-2 of size `name` on the meta device, for `Weights.fill`."""
-    with torch.device("meta"):
+    with on_meta_device():
         return GPT2(SHAPES[name])
 
 

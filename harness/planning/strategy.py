@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from pydantic import BaseModel
 
 import strategies
 from harness.config.schema import RunConfig
 from harness.config.strategy import Adapter, AttentionKind, Input, PadTo, Readout, Strategy
 from harness.errors import UserError
+from harness.model.meta import on_meta_device
 from harness.model.models import Model
 from harness.model.split import Prefix, Suffix, split
 from harness.results.record import StrategySource
@@ -108,5 +108,5 @@ def trainable_parameters(strategy: Strategy, model: Model, classes: int) -> int:
 
 def split_without_tensors(strategy: Strategy, model: Model, classes: int) -> tuple[Prefix, Suffix]:
     """The cut, with parameters that have shapes only."""
-    with torch.device("meta"):
+    with on_meta_device():
         return split(model.empty(), strategy, classes)

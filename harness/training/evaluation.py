@@ -8,7 +8,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from scipy.special import log_softmax
-from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor
 
 from harness.data.batching import batches_by_length, batches_in_order, tokens_at_once
@@ -54,6 +53,8 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 def measure(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metrics:
     """Metrics of logits [examples, classes] or log-probabilities."""
+    from sklearn.metrics import f1_score  # takes 2 s, which a command that measures nothing does without
+
     predicted, likelihoods = logits.argmax(axis=1), probabilities(logits)
     correct = int((predicted == labels).sum())
     every = range(len(classes))
@@ -73,6 +74,8 @@ def measure(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metri
 
 def _roc_auc(likelihoods: np.ndarray, labels: np.ndarray) -> float | None:
     """Of the second of two classes, else the mean over the classes that occur; None where only one does."""
+    from sklearn.metrics import roc_auc_score  # here for the same reason
+
     occurring = np.unique(labels)
     if len(occurring) < 2:
         return None

@@ -15,11 +15,16 @@ from harness.gate import reference as gate_reference
 from tests.support.gate_suite import use_suite
 
 
-def test_the_command_updates_compares_alarms_and_refuses(
-    run_cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def small_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_suite(monkeypatch, tmp_path, 400, 2, ["head_only"])
     monkeypatch.setattr(gate, "COST_PROCESSES", 1)
+
+
+@pytest.mark.usefixtures("small_suite")
+def test_the_command_updates_compares_and_alarms(
+    run_cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run_cli("gate")[0] == 2, "no reference"
     assert run_cli("gate", "--update", "")[0] == 2
     assert run_cli("gate", "--update", "a test")[0] == 0
@@ -37,7 +42,13 @@ def test_the_command_updates_compares_alarms_and_refuses(
     assert json.loads((tmp_path / "results" / "gate.json").read_text())["alarm"] is True
     assert "| parameters | head_only | 257 | 258 |" in (tmp_path / "results" / "gate.md").read_text()
 
-    path.write_text(content.replace('"epochs": 20', '"epochs": 7'))
+
+@pytest.mark.long
+@pytest.mark.usefixtures("small_suite")
+def test_another_suite_than_the_references_is_refused(run_cli: Callable, tmp_path: Path) -> None:
+    assert run_cli("gate", "--update", "a test")[0] == 0
+    path = tmp_path / "reference" / "reference.json"
+    path.write_text(path.read_text().replace('"epochs": 20', '"epochs": 7'))
     code, _, told = run_cli("gate")
     assert (code, "training.epochs: reference 7; now 20" in told) == (2, True)
 

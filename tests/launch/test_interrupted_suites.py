@@ -17,7 +17,7 @@ from tests.support.runs import ROOT, command, workers_of
 
 def _start_long_suite(folder: Path, *arguments: str) -> tuple[subprocess.Popen, Path]:
     """Two long runs; returns once the first has started to train."""
-    data = ["--model", "mini", "--data", "synthetic", "--set", "data.size=3000", "--epochs", "50"]
+    data = ["--model", "mini", "--data", "synthetic", "--set", "data.size=600", "--epochs", "250"]
     process = subprocess.Popen(
         command(folder, "run", "--strategy", "full", "--seeds", "0,1", *data, *arguments),
         stdout=subprocess.PIPE,

@@ -119,7 +119,7 @@ def test_the_fast_path_gives_what_the_plain_one_gives(
     """Stored features, the top block read at one token and rows without padding change nothing, for any strategy."""
     model = f"hf:{save_small(tmp_path / family, family)}"
     options = {"model__name": model, "data__name": str(messages), "strategy": STRATEGIES, "precision": "fp32"}
-    options |= {"training__epochs": 2, "optimizer__learning_rate": 1e-3}
+    options |= {"training__epochs": 1, "optimizer__learning_rate": 1e-3}
     fast = run_here("fast", **options)
     plain = run_here("plain", plain=True, **options)
     assert [record.status for record in [*fast, *plain]] == ["ok"] * 2 * len(STRATEGIES)

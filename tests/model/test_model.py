@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -17,6 +18,7 @@ import strategies
 from harness import Strategy, kernels
 from harness.model.continuation import continue_greedily
 from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.meta import on_meta_device
 from harness.model.packing import PackedBatch
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import Checkpoint, RandomWeights, filled_backbone
@@ -47,17 +49,15 @@ def random_backbone(name: str, init: str, seed: int) -> GPT2:
     return filled_backbone(name, RandomWeights(init, seed))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("prefixed", [True, False])
+@pytest.mark.parametrize(("dtype", "prefixed"), [(torch.float32, True), (torch.float16, False), (torch.bfloat16, True)])
 def test_logits_of_a_published_checkpoint_equal_transformers(
     peer: GPT2LMHeadModel, tmp_path: Path, dtype: torch.dtype, prefixed: bool
 ) -> None:
     """Ours on packed rows, theirs on the same rows padded on the right."""
     token_ids, rows = random_rows([17, 5, 11], 50257)
-    rounded = GPT2LMHeadModel(GPT2Config()).eval()
-    rounded.load_state_dict({key: value.to(dtype).float() for key, value in peer.state_dict().items()})
+    rounded = copy.deepcopy(peer).to(dtype)
     path = tmp_path / "model.safetensors"
-    _save_as_published(rounded.to(dtype), path, prefixed)
+    _save_as_published(rounded, path, prefixed)
     rounded.float()
 
     ours = filled_backbone("gpt2", Checkpoint(path))
@@ -114,6 +114,16 @@ def test_pytorch_initialisation_is_pytorchs_and_leaves_the_global_generator_alon
     assert torch.equal(torch.rand(3), expected)
     assert model.embeddings.token.weight.std().item() == pytest.approx(1.0, rel=0.02)
     assert model.blocks[0].mlp.expand.bias.abs().max() > 0
+
+
+def test_on_the_meta_device_nothing_is_drawn_and_elsewhere_all_is_as_ever() -> None:
+    torch.manual_seed(5)
+    expected = torch.nn.Linear(3, 4).weight
+    torch.manual_seed(5)
+    with on_meta_device():
+        model = GPT2(SHAPES["mini"])
+    assert all(parameter.is_meta and parameter.requires_grad for parameter in model.parameters())
+    assert torch.equal(torch.nn.Linear(3, 4).weight, expected)
 
 
 def _cut(strategy: Strategy, plain: bool = False, backbone: GPT2 | None = None) -> tuple[Prefix, Suffix]:

@@ -13,7 +13,7 @@ from tests.support.runs import (
     predicted_by,
 )
 
-SIZE = 250
+SIZE = 100
 
 
 # Cut as lora and as last_block, which are quicker.

@@ -27,6 +27,7 @@ from harness.model.hub.backbone import (
     family_of,
     is_language_model,
 )
+from harness.model.meta import on_meta_device
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -65,7 +66,7 @@ class HubModel:
 
     def empty(self) -> HubBackbone:
         """On the meta device, for `HubWeights.fill`."""
-        with torch.device("meta"):
+        with on_meta_device():
             return HubBackbone(_built(self.config))
 
     def weights(self, config: ModelConfig, path: Path | None) -> HubWeights:
@@ -113,7 +114,7 @@ def _read_config(path: Path) -> PretrainedConfig:
         for name, value in config.to_dict().items():
             if "drop" in name and isinstance(value, float):
                 setattr(config, name, 0.0)
-        with torch.device("meta"):
+        with on_meta_device():
             HubBackbone(_built(config))
     except UserError:
         raise
@@ -170,7 +171,7 @@ def check_weights(hub_model: HubModel) -> None:
             f"MODEL=hf:{path}: it has no model.safetensors, and pickles, which can run code, are not read; save it "
             "with transformers' save_pretrained, or use WEIGHTS=random."
         )
-    with torch.device("meta"):
+    with on_meta_device():
         model = _as_saved(hub_model.config)
     expected, prefix = model.state_dict(), f"{model.base_model_prefix}."
     for file in files:
@@ -227,7 +228,7 @@ def _with_linear_layers(model: PreTrainedModel) -> PreTrainedModel:
     for module in model.modules():
         for name, child in list(module.named_children()):
             if isinstance(child, Conv1D):
-                with torch.device("meta"):
+                with on_meta_device():
                     linear = nn.Linear(child.weight.shape[0], child.weight.shape[1])
                 linear.weight = nn.Parameter(child.weight.detach().t().contiguous())
                 linear.bias = child.bias
