@@ -15,7 +15,7 @@ import strategies
 from harness import kernels
 from harness.config.schema import DataConfig, EngineConfig, OptimizerConfig, TrainingConfig
 from harness.data.dataset import load_dataset
-from harness.data.encoding import Examples, encode_split
+from harness.data.encoding import encode_split
 from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World, connect, disconnect, leave
 from harness.features.features import Features
@@ -27,22 +27,21 @@ from harness.training.batches import TrainingBatches
 from harness.training.engines.deepspeed import DeepSpeedEngine
 from harness.training.engines.protocol import Engine
 
-SAVED_AFTER, STEPS, BATCH = 3, 6, 8
+SAVED_AFTER, STEPS = 3, 6
 DATA, CACHE = DataConfig(name="synthetic", size=80), Path("never written")
 
 
 def main() -> None:
     world = connect(120)
     for name in strategies.built_in_names():
-        features, examples, engine = _prepared(name, world, seed=0)
-        first = _steps(engine, features, examples, world, range(SAVED_AFTER))
+        batches, engine = _prepared(name, world, seed=0, few_shapes=False)
+        first = _steps(engine, batches, range(SAVED_AFTER))
         saved = world.gather(engine.save())[0]
-        undisturbed = _steps(engine, features, examples, world, range(SAVED_AFTER, STEPS))
+        undisturbed = _steps(engine, batches, range(SAVED_AFTER, STEPS))
         engine.close()
-        features, examples, other = _prepared(name, world, seed=1)
-        warm_up = TrainingBatches(features, examples, TrainingConfig(), 0, world).local(np.arange(BATCH))
-        other.load(saved, warm_up)
-        resumed = _steps(other, features, examples, world, range(SAVED_AFTER, STEPS))
+        batches, other = _prepared(name, world, seed=1, few_shapes=True)
+        other.load(saved, batches.local(batches.of_epoch(0)[0]))
+        resumed = _steps(other, batches, range(SAVED_AFTER, STEPS))
         other.close()
         values = sum(key.startswith("value/") for key in saved)
         if world.rank == 0:
@@ -50,8 +49,8 @@ def main() -> None:
     disconnect()
 
 
-def _prepared(name: str, world: World, seed: int) -> tuple[Features, Examples, Engine]:
-    """seed: of the head and the adapters, which `load` must replace."""
+def _prepared(name: str, world: World, seed: int, few_shapes: bool) -> tuple[TrainingBatches, Engine]:
+    """seed: of the head and the adapters, which `load` must replace. few_shapes: fill batches as on a GPU."""
     strategy = strategies.load(name).strategy
     data = load_dataset(DATA, CACHE)
     tokenizer = load_tokenizer("mini", CACHE, None)
@@ -64,15 +63,16 @@ def _prepared(name: str, world: World, seed: int) -> tuple[Features, Examples, E
     config = EngineConfig(name="deepspeed", zero_stage=int(sys.argv[1]), processes=world.size)
     engine = DeepSpeedEngine(world, "fp32", config, fused=True)
     engine.prepare(suffix, OptimizerConfig(learning_rate=1e-3))
-    return Features.computed(prefix, examples, world.device), examples, engine
+    features = Features.computed(prefix, examples, world.device)
+    return TrainingBatches(features, examples, TrainingConfig(), 0, world, few_shapes), engine
 
 
-def _steps(engine: Engine, features: Features, examples: Examples, world: World, steps: range) -> np.ndarray:
+def _steps(engine: Engine, batches: TrainingBatches, steps: range) -> np.ndarray:
     losses = []
     for step in steps:
-        batch = np.arange(step * BATCH, (step + 1) * BATCH)
-        loss, _ = engine.step(TrainingBatches(features, examples, TrainingConfig(), 0, world).local(batch), BATCH)
-        losses.append(world.sum(loss.double()).item())
+        indices = batches.of_epoch(0)[step]
+        loss, _ = engine.step(batches.local(indices), len(indices))
+        losses.append(batches.world.sum(loss.double()).item())
     return np.array(losses)
 
 

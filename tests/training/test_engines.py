@@ -115,7 +115,7 @@ def test_every_strategy_goes_on_from_what_was_saved(stage: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     told = dict(re.findall(r"RESUMED (\w+): .*, (\S+)\n", done.stdout))
     assert list(told) == built_in_names()
-    assert all(float(difference) < 1e-6 for difference in told.values()), told
+    assert all(float(difference) < 1e-5 for difference in told.values()), told
 
 
 @pytest.mark.long

@@ -47,16 +47,25 @@ def _cut(strategy: Strategy, precision: Precision, backbone: Backbone | None = N
     return prefix, suffix
 
 
-def _losses(name: str, examples: Examples, training: TrainingConfig, few_shapes: bool, padded: bool) -> list[float]:
+def _losses(
+    name: str, examples: Examples, training: TrainingConfig, few_shapes: bool, padded: bool = False, ranks: int = 1
+) -> list[float]:
+    """ranks: whose micro-batches one engine takes in turn, which sums the same gradients as a group of them."""
     prefix, suffix = _cut(strategies.load(name).strategy, "fp64")
     for part in (prefix, suffix) if not padded else ():
         kernels.optimize(part, CPU, "fp64")
     width = int(examples.lengths.max()) if padded else None
     features = Features.computed(prefix, examples, CPU, width)
-    batches = TrainingBatches(features, examples, training, 0, WORLD, few_shapes)
+    of_ranks = [
+        TrainingBatches(features, examples, training, 0, World(rank, ranks, CPU), few_shapes) for rank in range(ranks)
+    ]
     engine = DDPEngine(WORLD, "fp64", fused=True)
     engine.prepare(suffix, OptimizerConfig(learning_rate=1e-4))
-    return [engine.step(batches.local(indices), len(indices))[0].item() for indices in batches.of_all_epochs()]
+    losses = []
+    for indices in of_ranks[0].of_all_epochs():
+        micro_batches = [one for batches in of_ranks for one in batches.local(indices)]
+        losses.append(engine.step(micro_batches, len(indices))[0].item())
+    return losses
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -66,9 +75,9 @@ def test_losses_do_not_depend_on_filler_or_padding(name: str) -> None:
     training = TrainingConfig(epochs=2, micro_batch_size=3, drop_last=False)
     plain = _losses(name, examples, training, few_shapes=False, padded=True)
     assert len(plain) == 6
-    for few_shapes in (False, True):
-        losses = _losses(name, examples, training, few_shapes, padded=False)
-        assert losses == pytest.approx(plain, abs=1e-12), few_shapes
+    for few_shapes, ranks in [(False, 1), (True, 1), (True, 2)]:
+        losses = _losses(name, examples, training, few_shapes, ranks=ranks)
+        assert losses == pytest.approx(plain, abs=1e-12), (few_shapes, ranks)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
