@@ -23,6 +23,7 @@ from harness.distributed.process_group import device_of, single_process
 from harness.errors import UserError
 from harness.features.features import Features
 from harness.features.loader import PrefixLoader
+from harness.features.token_budget import TokenBudget
 from harness.files import file_sha256
 from harness.model.assembly import assemble
 from harness.model.packing import PackedBatch
@@ -63,6 +64,7 @@ class Classifier:
     suffix: Suffix
     scorer: nn.Module
     device: torch.device
+    precision: Precision
 
     @classmethod
     def load(cls, folder: Path, cache: Path, precision: Precision | None = None) -> Classifier:
@@ -86,12 +88,14 @@ class Classifier:
         kernels.optimize(suffix, device, precision)
         scorer = InPrecision(suffix, precision, device).eval()
         tokenizer = workspace.tokenizer(resolved.name)
-        return cls(about, strategy, tokenizer, model.context, prefix, suffix, scorer, device)
+        return cls(about, strategy, tokenizer, model.context, prefix, suffix, scorer, device, precision)
 
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Raises UserError where there is no text, for one that is empty, or one that has no token of the model."""
         examples = self.encode(texts)
-        logits = predict(self, Features.computed(self.prefix, examples, self.device), single_process())
+        world, features = single_process(), Features.computed(self.prefix, examples, self.device)
+        budget = TokenBudget.of(world, self.suffix.width, self.precision)
+        logits = predict(self, features, world, budget=budget)
         labels = [self.about.classes[choice] for choice in logits.argmax(axis=1)]
         return Predictions(labels, probabilities(logits), examples.cut_texts)
 
