@@ -25,7 +25,7 @@ from harness.model.backbone import Backbone
 from harness.model.packing import PackedBatch
 from harness.model.split import Prefix, PrefixFacts
 
-USES = ("data", "model", "precision")
+USES = ("data", "model", "precision", "deterministic", "tf32")
 
 
 @dataclass(frozen=True)

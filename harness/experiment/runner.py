@@ -21,6 +21,7 @@ from harness.experiment.records import Ending, Measurements, record_of
 from harness.experiment.run import run
 from harness.measure import environment
 from harness.measure.memory import is_out_of_memory, kernel_kills, return_freed_memory
+from harness.model.device_settings import apply_settings
 from harness.planning.plan import Plan, PlannedRun
 from harness.planning.workspace import Workspace
 from harness.progress.observer import Observer
@@ -107,6 +108,7 @@ class Runner:
         return record
 
     def _run(self, planned: PlannedRun, checkpoints: Checkpoints, context: Context, outcome: Outcome) -> None:
+        apply_settings(planned.config.deterministic, planned.config.tf32)
         if planned.strategy is None:
             run_baseline(planned, context, outcome)
             return

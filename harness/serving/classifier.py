@@ -26,6 +26,7 @@ from harness.features.loader import PrefixLoader
 from harness.features.token_budget import TokenBudget
 from harness.files import file_sha256
 from harness.model.assembly import assemble
+from harness.model.device_settings import apply_settings
 from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Prefix, Suffix
@@ -84,6 +85,7 @@ class Classifier:
         for name, parameter in trained.items():
             parameter.data = tensors[name]
         device, precision = device_of(0), precision or about.config.precision
+        apply_settings(about.config.deterministic, about.config.tf32)
         PrefixLoader(prefix, fill, device, precision).load().eval()
         kernels.optimize(suffix, device, precision)
         scorer = InPrecision(suffix, precision, device).eval()
