@@ -9,7 +9,14 @@ from harness.config.strategy import Input
 from harness.data.dataset import Dataset
 from harness.data.encoding import Examples, encode_split, longest_row
 from harness.experiment.context import Context
-from harness.experiment.facts import all_metrics, data_facts, measured_communication, prefix_facts, recipe_of
+from harness.experiment.facts import (
+    all_metrics,
+    data_facts,
+    measured_communication,
+    prefix_facts,
+    recipe_of,
+    step_graphs,
+)
 from harness.features.loader import PrefixLoader
 from harness.features.store import FeatureStore, OpenedFeatures, computed
 from harness.features.token_budget import TokenBudget
@@ -48,6 +55,7 @@ def run(
         outcome.curve, outcome.resumed_from_step = train(
             engine, batches, checkpoints, context.clock, context.observer.progress
         )
+        outcome.graphs = step_graphs(engine, world.device)
 
     with context.phase("evaluate"):
         model.prefix.eval()
