@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from harness.config.options import OPTIONS, Option, option_named
 from harness.errors import UserError
-from harness.launch.threads import set_wait_policy
+from harness.launch.libraries import set_variables
 
 app = typer.Typer(
     help="Which part of a pretrained decoder to fine-tune for classification, which token to read, what it costs.",
@@ -182,7 +182,7 @@ def export(
 
 def main() -> None:
     """The console script `ftbench`: exit code 2 and one line for wrong input."""
-    set_wait_policy()  # before any command imports PyTorch
+    set_variables()  # before any command imports PyTorch
     try:
         app()
     except UserError as error:

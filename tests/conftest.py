@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from harness import cli, commands
 from harness.config.suite import load_suite
+from harness.launch.libraries import CUBLAS_WORKSPACE
 from harness.results.record import Record
 from harness.results.store import Store
 from tests.support.runs import (
@@ -43,6 +45,11 @@ class _Scheduling(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return "one at a time" if nodeid.startswith(ONE_AT_A_TIME) else super()._split_scope(nodeid)
+
+
+def pytest_configure() -> None:
+    """As the command does: tests that run in this process may multiply on a GPU, deterministically."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
 
 
 @pytest.hookimpl(optionalhook=True)

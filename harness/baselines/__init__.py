@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Task:
-    """What a baseline may learn from and work with."""
+    """What a baseline may learn from and work with. warn: is told what a reader of the progress should know."""
 
     train: Part
     classes: list[str]
@@ -43,6 +43,7 @@ class Task:
     weights: Weights
     tokenizer: Tokenizer
     device: torch.device
+    warn: Callable[[str], None] = lambda text: None
 
     def counts(self, indices: np.ndarray | slice = slice(None)) -> np.ndarray:
         """How many training texts each class has, [classes], among those of `indices`."""

@@ -15,15 +15,17 @@ from scipy.special import softmax
 from torch import Tensor
 
 from harness.baselines import Fitted, Part, Task
-from harness.data.batching import batches_by_length, tokens_at_once
+from harness.data.batching import batches_by_length
+from harness.distributed.process_group import World
 from harness.errors import UserError
 from harness.features.features import features_of
 from harness.features.loader import PrefixLoader
+from harness.features.token_budget import TokenBudget
 from harness.model.backbone import Backbone
 from harness.model.packing import PackedBatch
 from harness.model.split import Prefix, PrefixFacts
 
-USES = ("data", "model", "precision")
+USES = ("data", "model", "precision", "deterministic", "tf32")
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,15 @@ class LanguageModel:
     backbone: Backbone
     stages: Prefix
     device: torch.device
+    budget: TokenBudget
 
     @classmethod
     def of(cls, task: Task) -> LanguageModel:
         backbone = task.model.empty().requires_grad_(False)
         stages = Prefix(backbone.stages(), PrefixFacts(boundary="output", reads=None, cacheable=False, causal=True))
         PrefixLoader(stages, lambda stage: task.weights.fill(backbone, [stage]), task.device, task.precision).load()
-        return cls(backbone, stages, task.device)
+        alone = World(0, 1, task.device)
+        return cls(backbone, stages, task.device, TokenBudget.of(alone, backbone.hidden, task.precision, task.warn))
 
     def likelihoods(self, prompts: list[list[int]], answers: list[tuple[int, ...]]) -> np.ndarray:
         """Log-probabilities [prompts, answers] that a prompt is continued by each answer.
@@ -84,20 +88,26 @@ class LanguageModel:
             found[:, alike] = self._of_last_tokens(rows, torch.tensor([answers[number] for number in alike]))
         return found
 
-    @torch.no_grad()
     def _of_last_tokens(self, rows: list[list[int]], answers: Tensor) -> np.ndarray:
         """answers: [answers, tokens], which end one token after the rows do -> log-probabilities [rows, answers]."""
-        lengths, steps = np.array([len(row) for row in rows]), answers.shape[1]
+        lengths = np.array([len(row) for row in rows])
         found = np.empty((len(rows), len(answers)))
-        for indices in batches_by_length(lengths, tokens_at_once(self.device.type)):
-            ids = torch.from_numpy(np.concatenate([rows[index] for index in indices])).to(self.device)
-            batch = PackedBatch.packed(lengths[indices]).to(self.device)
-            hidden, packed = features_of(self.stages, batch.pack(ids), batch)
-            read_at = (packed.starts + packed.lengths)[:, None] - torch.arange(steps, 0, -1, device=self.device)
-            next_token = self.backbone.next_token_logits(hidden[read_at]).log_softmax(-1)
-            of_answers = next_token[:, torch.arange(steps), answers].sum(-1)
+        batches = batches_by_length(lengths, self.budget.tokens)
+        computed = self.budget.in_parts(batches, lambda indices: self._of_batch([rows[i] for i in indices], answers))
+        for indices, of_answers in computed:
             found[indices] = of_answers.double().cpu().numpy()
         return found
+
+    @torch.no_grad()
+    def _of_batch(self, rows: list[list[int]], answers: Tensor) -> Tensor:
+        """The same of the rows of one batch, on the device."""
+        steps = answers.shape[1]
+        batch = PackedBatch.packed(np.array([len(row) for row in rows])).to(self.device)
+        ids = torch.from_numpy(np.concatenate(rows)).to(self.device)
+        hidden, packed = features_of(self.stages, batch.pack(ids), batch)
+        read_at = (packed.starts + packed.lengths)[:, None] - torch.arange(steps, 0, -1, device=self.device)
+        next_token = self.backbone.next_token_logits(hidden[read_at]).log_softmax(-1)
+        return next_token[:, torch.arange(steps), answers].sum(-1)
 
 
 def fit(task: Task) -> Fitted:

@@ -140,6 +140,8 @@ class RunConfig(Part):
     readout, attention, pad_to: None: as the strategy declares.
     plain: the reference path: rows padded to the longest text, float32, all layers computed at all positions in each
         step, PyTorch's default AdamW.
+    deterministic: only algorithms that give the same bits each time, at the cost of speed; a CPU's do anyway.
+    tf32: float32 products of a GPU in TF32, with ten bits of mantissa.
     """
 
     strategy: str = "last_block"
@@ -156,3 +158,5 @@ class RunConfig(Part):
     features: FeaturesConfig = FeaturesConfig()
     precision: Precision = "auto"
     plain: bool = False
+    deterministic: bool = False
+    tf32: bool = False

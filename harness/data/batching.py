@@ -50,8 +50,8 @@ def batches_in_order(count: int, batch_size: int) -> list[np.ndarray]:
 def tokens_at_once(device: str) -> int:
     """How many tokens a pass without gradients computes at once on a device of this type, such as "cpu".
 
-    On a CPU as many as keep matrix products near their peak, on a GPU as many as keep it busy between
-    launches. docs/performance.md has the measurements.
+    On a CPU as many as keep matrix products near their peak, on a GPU as many as keep it busy between launches; fewer
+    where its memory is short (`features/token_budget.py`). docs/performance.md has the measurements.
     """
     return 2_048 if device == "cpu" else 16_384
 

@@ -30,7 +30,8 @@ def run_baseline(planned: PlannedRun, context: Context, outcome: Outcome) -> Non
 
     with context.phase("train"):
         weights = model.weights(planned.model.config, planned.model.weights_path)
-        task = Task(parts["train"], classes, config.precision, model, weights, tokenizer, context.world.device)
+        device, warn = context.world.device, context.observer.warning
+        task = Task(parts["train"], classes, config.precision, model, weights, tokenizer, device, warn)
         fitted = baseline.fit(task)
     outcome.parameters, outcome.trainable_parameters = fitted.parameters, fitted.trained
 

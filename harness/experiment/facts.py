@@ -1,8 +1,9 @@
-"""What the record of a run says of its data, its prefix and its metrics."""
+"""What the record of a run says of its data, its prefix, its steps and its metrics."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from harness.config.schema import Precision
 from harness.data.dataset import Dataset
@@ -14,7 +15,7 @@ from harness.measure.communication import measure_communication
 from harness.model.split import Prefix
 from harness.planning.plan import PlannedRun
 from harness.planning.strategy import ResolvedStrategy
-from harness.results.record import AllMetrics, Communication, DataFacts, Metrics, PrefixFacts
+from harness.results.record import AllMetrics, Communication, DataFacts, Metrics, PrefixFacts, StepGraphs
 from harness.training.batches import TrainingBatches
 from harness.training.engines.protocol import Engine
 from harness.training.evaluation import measure
@@ -51,6 +52,14 @@ def prefix_facts(prefix: Prefix, report: FeatureReport, world: World) -> PrefixF
         reused_tokens=report.reused_tokens,
         not_stored=report.not_stored,
     )
+
+
+def step_graphs(engine: Engine, device: torch.device) -> StepGraphs | None:
+    """How the training steps so far ran; None on a CPU, which has no graphs."""
+    if device.type != "cuda":
+        return None
+    reason = engine.not_captured or (None if engine.graphs else "no shape of batch occurred twice")
+    return StepGraphs(captured=engine.graphs, not_captured=reason)
 
 
 def measured_communication(engine: Engine, batches: TrainingBatches, precision: Precision) -> Communication | None:

@@ -97,6 +97,7 @@ def record_of(
         prefix=outcome.prefix,
         resumed_from_step=outcome.resumed_from_step,
         sweep_around=planned.sweep_around,
+        graphs=outcome.graphs,
         communication=outcome.communication,
         throughput=measurements.throughput,
         step_milliseconds=measurements.step_milliseconds,

@@ -9,9 +9,17 @@ from harness.config.strategy import Input
 from harness.data.dataset import Dataset
 from harness.data.encoding import Examples, encode_split, longest_row
 from harness.experiment.context import Context
-from harness.experiment.facts import all_metrics, data_facts, measured_communication, prefix_facts, recipe_of
+from harness.experiment.facts import (
+    all_metrics,
+    data_facts,
+    measured_communication,
+    prefix_facts,
+    recipe_of,
+    step_graphs,
+)
 from harness.features.loader import PrefixLoader
 from harness.features.store import FeatureStore, OpenedFeatures, computed
+from harness.features.token_budget import TokenBudget
 from harness.kernels.occurring_tokens import FullTable, train_occurring_tokens
 from harness.model.assembly import assemble
 from harness.model.split import Prefix, Suffix, parameter_counts
@@ -47,11 +55,13 @@ def run(
         outcome.curve, outcome.resumed_from_step = train(
             engine, batches, checkpoints, context.clock, context.observer.progress
         )
+        outcome.graphs = step_graphs(engine, world.device)
 
     with context.phase("evaluate"):
         model.prefix.eval()
         batch_size = config.training.batch_size if config.plain else None
-        logits = {name: predict(engine, part, world, batch_size) for name, part in features.items()}
+        budget = TokenBudget.of(world, model.suffix.width, config.precision, context.observer.warning)
+        logits = {name: predict(engine, part, world, batch_size, budget) for name, part in features.items()}
 
     if planned.save:
         tensors = engine.values()
@@ -114,7 +124,7 @@ def open_features(
     folder = shared.cache / "features" / ("" if world.local_size == world.size else f"machine-{world.machine}")
     limit_bytes = int(config.features.limit_gigabytes * 1e9)
     code, known = shared.features_code_sha256(), shared.known_tensors
-    store = FeatureStore(folder, limit_bytes, world, code, known)
+    store = FeatureStore(folder, limit_bytes, world, code, known, context.observer.warning)
     recipe = None if strategy.builds else recipe_of(planned, strategy, model.prefix)
     third_party = strategy.source.sha256 if strategy.builds else ""
     return store.open(model.loader, examples, model.suffix.width, recipe, third_party)

@@ -20,7 +20,8 @@ from harness.experiment.oom_records import provided_for
 from harness.experiment.records import Ending, Measurements, record_of
 from harness.experiment.run import run
 from harness.measure import environment
-from harness.measure.memory import kernel_kills, return_freed_memory
+from harness.measure.memory import is_out_of_memory, kernel_kills, return_freed_memory
+from harness.model.device_settings import apply_settings
 from harness.planning.plan import Plan, PlannedRun
 from harness.planning.workspace import Workspace
 from harness.progress.observer import Observer
@@ -94,13 +95,10 @@ class Runner:
             if self.world.size > 1:
                 raise  # the launcher knows whether somebody asked for it or it starts the group anew
             ending = Ending("interrupted", "interrupted")
-        except (torch.OutOfMemoryError, MemoryError) as problem:
-            ending = Ending("oom", _reason(problem))
         except Exception as problem:
             if self.world.size > 1 and is_loss_of_a_rank(problem):
                 return self._lost(planned, context, outcome, problem)
-            is_oom = isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
-            ending = Ending("oom" if is_oom else "failed", _reason(problem))
+            ending = Ending("oom" if is_out_of_memory(problem) else "failed", _reason(problem))
         measurements = Measurements.of(context, all_ranks=ending.status in ("ok", "diverged"))
         record = record_of(planned, ending, group.size, self.environment, outcome, measurements)
         if self.world.rank == 0 or ending.status in ("failed", "oom"):
@@ -110,6 +108,7 @@ class Runner:
         return record
 
     def _run(self, planned: PlannedRun, checkpoints: Checkpoints, context: Context, outcome: Outcome) -> None:
+        apply_settings(planned.config.deterministic, planned.config.tf32)
         if planned.strategy is None:
             run_baseline(planned, context, outcome)
             return

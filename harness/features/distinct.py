@@ -27,7 +27,7 @@ class DistinctRows:
     indices: dict[str, np.ndarray]
     token_lengths: np.ndarray
     feature_lengths: np.ndarray
-    chunks: list[slice]
+    chunks: list[range]
     shared: np.ndarray
 
     @classmethod
@@ -48,7 +48,7 @@ class DistinctRows:
             shared[1:] = [_common_tokens(*pair) for pair in pairwise(rows)]
         starts = _chunk_starts(lengths, shared, tokens)
         shared[starts] = 0
-        chunks = [slice(start, end) for start, end in pairwise([*starts, len(rows)])]
+        chunks = [range(start, end) for start, end in pairwise([*starts, len(rows)])]
         feature_lengths = np.ones_like(lengths) if prefix.reads else lengths
         return cls(rows, indices, lengths, feature_lengths, chunks, shared)
 

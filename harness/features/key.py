@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.config.schema import Precision
+from harness.model.device_settings import settings_in_force
 from harness.model.split import Prefix
 
 
@@ -19,6 +20,7 @@ class FeatureKeys:
     """The keys of a prefix on the rows of a data set.
 
     modules: of each stage, what its modules are and how they attend, as they are without kernels.
+    device: its type, and the settings that change what it computes.
     code: hashes of the code of a third party that built the prefix, else empty, and of the harness.
     """
 
@@ -27,7 +29,7 @@ class FeatureKeys:
     modules: tuple[Any, ...]
     rows_sha256: str
     precision: Precision
-    device_type: str
+    device: tuple[str, ...]
     code: tuple[str, str]
 
     @classmethod
@@ -47,7 +49,7 @@ class FeatureKeys:
             modules=modules,
             rows_sha256=rows_sha256,
             precision=precision,
-            device_type=device.type,
+            device=(device.type, *settings_in_force(device)),
             code=code,
         )
 
@@ -60,7 +62,7 @@ class FeatureKeys:
             self.modules[:stages],
             self.rows_sha256,
             self.precision,
-            self.device_type,
+            self.device,
             self.code,
             torch.__version__,
         )

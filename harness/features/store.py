@@ -9,6 +9,7 @@ longer one continues from them.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,6 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from harness.config.schema import Precision
-from harness.data.batching import tokens_at_once
 from harness.data.encoding import Examples
 from harness.distributed.process_group import World
 from harness.features.disk import make_room, publish, reserve
@@ -28,6 +28,7 @@ from harness.features.features import Features, features_of
 from harness.features.key import FeatureKeys, hash_stages
 from harness.features.loader import PrefixLoader
 from harness.features.residence import resident
+from harness.features.token_budget import TokenBudget
 from harness.kernels.shared_beginnings import SharedBeginnings
 from harness.model.backbone import Block
 from harness.model.split import Prefix
@@ -57,6 +58,8 @@ class FeatureStore:
 
     known_tensors: hashes of the tensors of prefixes that this process has loaded, by what identifies them before they
     are loaded: a second run need not load them.
+
+    warn: is told where memory runs out and chunks are computed in parts.
     """
 
     folder: Path
@@ -64,6 +67,7 @@ class FeatureStore:
     world: World
     harness_code: str = ""
     known_tensors: dict[str, list[str]] = field(default_factory=dict)
+    warn: Callable[[str], None] = lambda text: None
 
     def open(
         self, loader: PrefixLoader, examples: dict[str, Examples], hidden: int, recipe: str | None, code: str = ""
@@ -79,7 +83,8 @@ class FeatureStore:
             return computed(loader, examples, None)
         if reason := _not_storable(prefix):
             return computed(loader, examples, reason)
-        rows = DistinctRows.of(examples, prefix.facts, tokens_at_once(self.world.device.type))
+        budget = TokenBudget.of(self.world, hidden, loader.precision, self.warn)
+        rows = DistinctRows.of(examples, prefix.facts, budget.tokens)
         file = FeatureFile.of(self.folder, loader, rows, hidden, (code, self.harness_code))
         if file.size > self.limit_bytes:
             limit = f"{file.size / 1e9:.1f} GB is over the limit of {self.limit_bytes / 1e9:g} GB"
@@ -87,7 +92,7 @@ class FeatureStore:
         tensors = self.known_tensors.get(recipe) if recipe else None
         if tensors is None:
             tensors = hash_stages(loader.load())
-        filled = self._fill(file, loader, tensors)
+        filled = self._fill(file, loader, tensors, budget)
         if isinstance(filled, str):
             return computed(loader, examples, filled)
         store, report = filled
@@ -101,7 +106,7 @@ class FeatureStore:
         }, report
 
     def _fill(
-        self, file: FeatureFile, loader: PrefixLoader, tensors: list[str]
+        self, file: FeatureFile, loader: PrefixLoader, tensors: list[str], budget: TokenBudget
     ) -> tuple[np.ndarray, FeatureReport] | str:
         """Make sure that the complete file is there; returns its content, or the reason why it can't be there."""
         path = file.path(len(loader.prefix.stages), tensors)
@@ -116,7 +121,7 @@ class FeatureStore:
             _, is_complete = found[self.world.rank - self.world.local_rank]
             if not (problem or is_complete):
                 done, inputs = file.shorter(loader.load(), tensors)
-                problem = self._compute(partial, loader.prefix, file, done, inputs)
+                problem = self._compute(partial, loader.prefix, file, done, inputs, budget)
                 if hash_stages(loader.prefix) != tensors:
                     problem = "the prefix changed while it computed: it has a state"
             problem = self.world.first(problem)
@@ -152,7 +157,15 @@ class FeatureStore:
             return _unwritable(self.folder, error)
         return None
 
-    def _compute(self, partial: Path, prefix: Prefix, file: FeatureFile, done: int, inputs: np.ndarray) -> str | None:
+    def _compute(
+        self,
+        partial: Path,
+        prefix: Prefix,
+        file: FeatureFile,
+        done: int,
+        inputs: np.ndarray,
+        budget: TokenBudget,
+    ) -> str | None:
         """Write this rank's slice of the chunks; returns what went wrong.
 
         inputs: the output of the lowest `done` stages for the rows, one after the other.
@@ -160,27 +173,29 @@ class FeatureStore:
         # The same chunks at any number of ranks, so that the bits don't depend on it.
         local = file.rows.chunks[self.world.local_rank :: self.world.local_size]
         if local:  # a prefix that draws random numbers shows at one row
-            row = slice(local[0].start, local[0].start + 1)
+            row = local[0][:1]
             if not torch.equal(*(self._features(prefix, file.rows, row, done, inputs) for _ in range(2))):
                 return "the prefix is not deterministic"
         with partial.open("r+b") as output:
-            for chunk in local:
-                features = self._features(prefix, file.rows, chunk, done, inputs)
+            parts = budget.in_parts(local, lambda rows: self._features(prefix, file.rows, rows, done, inputs))
+            for rows, features in parts:
                 try:
                     content = features.cpu().numpy().astype(file.dtype, copy=False)
-                    output.seek(int(file.rows.feature_starts[chunk.start]) * content[0].nbytes)
+                    output.seek(int(file.rows.feature_starts[rows.start]) * content[0].nbytes)
                     output.write(content.data)
                 except OSError as error:
                     return _unwritable(partial.parent, error)
         return None
 
-    def _features(self, prefix: Prefix, rows: DistinctRows, chunk: slice, done: int, inputs: np.ndarray) -> Tensor:
-        lengths = rows.token_lengths[chunk]
+    def _features(self, prefix: Prefix, rows: DistinctRows, chunk: range, done: int, inputs: np.ndarray) -> Tensor:
+        """Of a chunk, or of a part of one: its first row is computed in full."""
+        lengths, shared = rows.token_lengths[chunk], rows.shared[chunk]
+        shared[0] = 0
         start = int(rows.token_starts[chunk.start])
         of_chunk = inputs[start : start + int(lengths.sum())]
         # A copy, since the inputs are not to be written to.
         tokens = torch.from_numpy(np.array(of_chunk, dtype=None if done else np.int64)).to(self.world.device)
-        batch = SharedBeginnings.of(lengths, rows.shared[chunk]).to(self.world.device)
+        batch = SharedBeginnings.of(lengths, shared).to(self.world.device)
         features, of_rows = features_of(prefix, batch.pack(tokens), batch, done)
         return of_rows.unpack(features)
 

@@ -22,7 +22,7 @@ from harness.distributed.process_group import device_of
 from harness.distributed.signals import StopSignals
 from harness.experiment.records import Ending, record_of
 from harness.experiment.runner import why_lost
-from harness.launch.threads import wait_policy
+from harness.launch.libraries import variables
 from harness.launch.worker import work
 from harness.measure.environment import cores, describe
 from harness.measure.memory import kernel_kills
@@ -182,7 +182,7 @@ def _environment_of_ranks(engine: EngineConfig) -> dict[str, str]:
     # Level 6: the profiler, which measures communication, prints nothing.
     defaults = {"OMP_NUM_THREADS": str(threads), "KINETO_LOG_LEVEL": "6", "FTBENCH_ASSETS": ""}
     chosen = {name: os.environ.get(name, default) for name, default in defaults.items()}
-    return {name: value for name, value in chosen.items() if value} | wait_policy()
+    return {name: value for name, value in chosen.items() if value} | variables()
 
 
 def _pending(plan: Plan, store: Store) -> list[PlannedRun]:

@@ -46,6 +46,20 @@ def held_bytes(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else anonymous_bytes()
 
 
+def free_bytes(device: torch.device) -> int:
+    """What is free on the device; on a CPU what the system can give without swapping."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether memory ran out; on a CPU PyTorch raises a plain RuntimeError then."""
+    if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
+
+
 def kernel_kills() -> int:
     """How many processes of this machine the kernel has killed, out of memory, since it started; 0 where the
     system does not say. A killed rank can't report it: whoever notices that it is gone compares two counts."""

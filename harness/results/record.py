@@ -110,6 +110,16 @@ class StepTimes(Part):
     p95: float | None
 
 
+class StepGraphs(Part):
+    """Training steps of the first rank as captured CUDA graphs (`harness/training/engines/captured.py`).
+
+    captured: how many, one for each shape of batch that occurred twice; 0 where steps ran kernel by kernel.
+    """
+
+    captured: int
+    not_captured: str | None = Field(description="why steps ran kernel by kernel; null where they were captured")
+
+
 class Communication(Part):
     """One training step of the first rank, measured by itself (`harness/measure/communication.py`)."""
 
@@ -190,6 +200,7 @@ class Record(Part):
     )
     throughput: Throughput | None = None
     step_milliseconds: StepTimes | None = None
+    graphs: StepGraphs | None = Field(default=None, description="null on a CPU")
     communication: Communication | None = Field(default=None, description="null for a single rank")
     seconds: Seconds
     memory: Memory | None = None

@@ -23,8 +23,10 @@ from harness.distributed.process_group import device_of, single_process
 from harness.errors import UserError
 from harness.features.features import Features
 from harness.features.loader import PrefixLoader
+from harness.features.token_budget import TokenBudget
 from harness.files import file_sha256
 from harness.model.assembly import assemble
+from harness.model.device_settings import apply_settings
 from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Prefix, Suffix
@@ -63,6 +65,7 @@ class Classifier:
     suffix: Suffix
     scorer: nn.Module
     device: torch.device
+    precision: Precision
 
     @classmethod
     def load(cls, folder: Path, cache: Path, precision: Precision | None = None) -> Classifier:
@@ -82,16 +85,19 @@ class Classifier:
         for name, parameter in trained.items():
             parameter.data = tensors[name]
         device, precision = device_of(0), precision or about.config.precision
+        apply_settings(about.config.deterministic, about.config.tf32)
         PrefixLoader(prefix, fill, device, precision).load().eval()
         kernels.optimize(suffix, device, precision)
         scorer = InPrecision(suffix, precision, device).eval()
         tokenizer = workspace.tokenizer(resolved.name)
-        return cls(about, strategy, tokenizer, model.context, prefix, suffix, scorer, device)
+        return cls(about, strategy, tokenizer, model.context, prefix, suffix, scorer, device, precision)
 
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Raises UserError where there is no text, for one that is empty, or one that has no token of the model."""
         examples = self.encode(texts)
-        logits = predict(self, Features.computed(self.prefix, examples, self.device), single_process())
+        world, features = single_process(), Features.computed(self.prefix, examples, self.device)
+        budget = TokenBudget.of(world, self.suffix.width, self.precision)
+        logits = predict(self, features, world, budget=budget)
         labels = [self.about.classes[choice] for choice in logits.argmax(axis=1)]
         return Predictions(labels, probabilities(logits), examples.cut_texts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from harness.data.batching import batches_by_length, batches_in_order, tokens_at_once
 from harness.distributed.process_group import World
 from harness.features.features import Features
+from harness.features.token_budget import TokenBudget
 from harness.model.packing import PackedBatch
 from harness.results.record import Metrics
 from harness.statistics import expected_calibration_error, wilson_interval
@@ -26,21 +27,30 @@ class Scorer(Protocol):
         ...
 
 
-def predict(scorer: Scorer, features: Features, world: World, batch_size: int | None = None) -> np.ndarray:
+def predict(
+    scorer: Scorer,
+    features: Features,
+    world: World,
+    batch_size: int | None = None,
+    budget: TokenBudget | None = None,
+) -> np.ndarray:
     """Logits [examples, classes] float64, in the order of the examples, on every rank.
 
     The batches are the same at any number of ranks, so that their bits don't depend on it: by length, or of
-    `batch_size` in the order of the examples.
+    `batch_size` in the order of the examples. One for which memory runs out is computed in parts.
+    budget: None: as many tokens as the type of the device takes.
     """
-    count = len(features.lengths)
-    if batch_size:
-        batches = batches_in_order(count, batch_size)
-    else:
-        batches = batches_by_length(features.lengths, tokens_at_once(world.device.type))
+    budget = budget or TokenBudget(tokens_at_once(world.device.type), world.device)
+    lengths, count = features.lengths, len(features.lengths)
+    batches = batches_in_order(count, batch_size) if batch_size else batches_by_length(lengths, budget.tokens)
     # Every rank runs equally many batches: sharded engines exchange parameters in each forward pass.
     rounds = -(-len(batches) // world.size)
     local = [batches[(round_ * world.size + world.rank) % len(batches)] for round_ in range(rounds)]
-    local_logits = _logits(scorer, features, local)
+    if world.size > 1:  # a rank that cut its batches would call the scorer more often than others
+        parts = ((indices, scorer.logits(*features.batch(indices))) for indices in local)
+    else:
+        parts = budget.in_parts(local, lambda indices: scorer.logits(*features.batch(indices)))
+    local_logits = _in_one_array(parts, sum(map(len, local)))
     logits = np.empty((count, local_logits.shape[1]))
     for indices, found in world.gather((np.concatenate(local), local_logits)):
         logits[indices] = found
@@ -83,18 +93,17 @@ def _roc_auc(likelihoods: np.ndarray, labels: np.ndarray) -> float | None:
     return float(np.mean([roc_auc_score(labels == column, likelihoods[:, column]) for column in columns]))
 
 
-def _logits(scorer: Scorer, features: Features, batches: Sequence[np.ndarray]) -> np.ndarray:
-    """Logits of the examples of `batches`, one after the other: [examples, classes] float64.
+def _in_one_array(parts: Iterable[tuple[np.ndarray, Tensor]], count: int) -> np.ndarray:
+    """The logits of all parts, one after the other: [count, classes] float64.
 
-    They go into one array: many small ones, held between the large tensors of each batch, would fragment the
-    allocator's memory by gigabytes (results/reference/speed_2_cores_avx512_bf16.md).
+    Many small ones, held between the large tensors of each batch, would fragment the allocator's memory by gigabytes
+    (results/reference/speed_2_cores_avx512_bf16.md).
     """
     filled: Tensor | None = None
     start = 0
-    for indices in batches:
-        found = scorer.logits(*features.batch(indices))
+    for indices, found in parts:
         if filled is None:
-            filled = found.new_empty((sum(map(len, batches)), found.shape[1]), dtype=torch.float64)
+            filled = found.new_empty((count, found.shape[1]), dtype=torch.float64)
         filled[start : start + len(indices)] = found
         start += len(indices)
     assert filled is not None, "there are no batches"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.distributed.signals import HANDLED, StopSignals
-from harness.launch.threads import SPIN_COUNT, set_wait_policy, wait_policy
+from harness.launch.libraries import CUBLAS_WORKSPACE, SPIN_COUNT, set_variables, variables
 from tests.support.runs import ROOT
 
 POLICIES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -50,15 +50,23 @@ def test_while_postponed_a_signal_is_only_noted(stop_signals: StopSignals) -> No
 def test_threads_sleep_soon_unless_the_user_says_how_they_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in POLICIES:
         monkeypatch.delenv(name, raising=False)
-    assert wait_policy() == {"GOMP_SPINCOUNT": str(SPIN_COUNT)}
+    assert variables()["GOMP_SPINCOUNT"] == str(SPIN_COUNT)
     for name, value in (("OMP_WAIT_POLICY", "active"), ("GOMP_SPINCOUNT", "5")):
         with monkeypatch.context() as user:
             user.setenv(name, value)
-            set_wait_policy()
+            set_variables()
             assert {name: os.environ[name] for name in POLICIES if name in os.environ} == {name: value}
-            assert wait_policy() == {name: value}
+            assert {name: value for name, value in variables().items() if name in POLICIES} == {name: value}
 
 
-def test_the_command_loads_no_pytorch_before_it_has_set_how_threads_wait() -> None:
-    code = "import sys, harness.cli, harness.launch.threads; sys.exit('torch' in sys.modules)"
+def test_products_of_a_gpu_have_a_fixed_workspace_unless_the_user_sets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    assert variables()["CUBLAS_WORKSPACE_CONFIG"] == CUBLAS_WORKSPACE
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    set_variables()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+
+def test_the_command_loads_no_pytorch_before_it_has_set_what_its_libraries_read() -> None:
+    code = "import sys, harness.cli, harness.launch.libraries; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

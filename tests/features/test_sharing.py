@@ -47,7 +47,7 @@ def test_chunks_hold_each_distinct_row_once(rows: list[list[int]], tokens: int, 
         own = distinct.token_lengths[chunk] - distinct.shared[chunk]
         assert distinct.shared[chunk.start] == 0
         assert len(own) == 1 or own.sum() <= tokens
-        found += distinct.rows[chunk]
+        found += [distinct.rows[number] for number in chunk]
         computed += own.sum()
     assert sorted(map(_tokens, found)) == sorted(map(list, {tuple(row) for row in rows}))
     assert distinct.computed_tokens == computed

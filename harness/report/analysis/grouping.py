@@ -15,6 +15,8 @@ from harness.results.suites import SavedSuite
 AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
 # Settings that affect how a run is done, but nothing that a table shows.
 NO_CONDITIONS = {"training": ("checkpoint_steps",), "engine": ("timeout_seconds", "restarts")}
+# Settings that older records of strategies lack, and how they ran.
+ADDED = {"deterministic": False, "tf32": False}
 # Joins the names of rows that are the same runs.
 SAME = " = "
 
@@ -105,7 +107,8 @@ def _position(record: Record, known: list[str]) -> tuple[bool, int]:
 
 
 def _conditions(record: Record) -> dict[str, object]:
-    rest: dict[str, object] = {key: value for key, value in record.config.items() if key not in (*AXES, "features")}
+    config = record.config if record.strategy_source.is_baseline else ADDED | record.config
+    rest: dict[str, object] = {key: value for key, value in config.items() if key not in (*AXES, "features")}
     for part, keys in NO_CONDITIONS.items():
         if part in rest:
             rest[part] = {key: value for key, value in record.config[part].items() if key not in keys}

@@ -9,6 +9,7 @@ from harness.report.analysis.baselines import LENGTH_RULE, no_better_than_length
 from harness.report.analysis.comparison import Entry
 from harness.report.analysis.grouping import Group
 from harness.report.table.columns import reused, several_seeds
+from harness.report.table.device_notes import device_notes, settings_of
 from harness.report.table.evidence_notes import evidence_notes
 from harness.report.table.rows import MARK
 from harness.results.names import engine_name, rate_of, row_name
@@ -45,7 +46,7 @@ def _heading_parts(record: Record) -> list[str]:
     config, data = record.config, record.data
     sizes = f" ({data.sizes['train']:,} / {data.sizes['validation']:,} / {data.sizes['test']:,})" if data else ""
     if record.strategy_source.is_baseline:  # others of the table may depend on other conditions
-        return ["baselines", f"{data.name if data else config['data']['name']}{sizes}"]
+        return ["baselines", f"{data.name if data else config['data']['name']}{sizes}", record.environment["device"]]
     training = config["training"]
     rate = record.sweep_around or rate_of(record)
     weights = record.model.weights if record.model.weights in ("random", "pretrained") else "own"
@@ -55,6 +56,7 @@ def _heading_parts(record: Record) -> list[str]:
         f"{training['epochs']} epochs, batch {training['batch_size']}, lr {rate:g}",
         f"{record.precision}, {engine_name(record)} x {record.engine.world_size}, {record.environment['device']}",
         *(["plain path"] if config["plain"] else []),
+        *settings_of(record),
     ]
 
 
@@ -64,6 +66,7 @@ def notes(entries: list[Entry]) -> list[str]:
     chosen = [(what, why) for record in records for what, why in record.choices.items() if why.startswith("auto")]
     lines = [f"{what} chosen by {why}." for what, why in chosen]
     lines += evidence_notes(entries)
+    lines += device_notes(entries)
     lines += _data_notes([record.data for record in records if record.data])
     if several_seeds(entries):
         lines.append("loss and accuracy are means over seeds, speed, memory and time medians.")

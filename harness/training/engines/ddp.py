@@ -41,6 +41,10 @@ class DDPEngine:
     def not_captured(self) -> str | None:
         return self._steps.reason
 
+    @property
+    def graphs(self) -> int:
+        return self._steps.captured
+
     def _not_capturable(self) -> str | None:
         if self.world.device.type != "cuda":
             return "a CPU has no graphs"

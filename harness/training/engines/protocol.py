@@ -18,10 +18,16 @@ from harness.training.micro_batch import MicroBatch
 
 
 class Engine(Protocol):
-    """not_captured: why steps run as they are, kernel by kernel; None where they are captured as graphs."""
+    """not_captured: why steps run as they are, kernel by kernel; None where they are captured as graphs.
+
+    graphs: how many were captured so far.
+    """
 
     @property
     def not_captured(self) -> str | None: ...
+
+    @property
+    def graphs(self) -> int: ...
 
     def prepare(self, suffix: Suffix, optimizer: OptimizerConfig) -> None:
         """Take over the suffix: place it, wrap it, make the optimizer of its trained parameters."""

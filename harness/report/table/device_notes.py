@@ -1,0 +1,38 @@
+"""Notes on what the runs of a table ran on, and how a GPU did their training steps."""
+
+from __future__ import annotations
+
+from harness.report.analysis.comparison import Entry
+from harness.results.record import Record
+
+
+def device_notes(entries: list[Entry]) -> list[str]:
+    by_device: dict[str, list[str]] = {}
+    captured: list[str] = []
+    not_captured: dict[str, list[str]] = {}
+    for entry in entries:
+        for record in entry.records:
+            by_device.setdefault(record.environment["device"], []).append(entry.name)
+            if graphs := record.graphs:
+                names = captured if graphs.not_captured is None else not_captured.setdefault(graphs.not_captured, [])
+                names.append(entry.name)
+    lines = []
+    if len(by_device) > 1:
+        lines.append("; ".join(f"on {device}: {_once(names)}" for device, names in by_device.items()) + ".")
+    if captured:
+        lines.append(f"training steps ran as captured CUDA graphs: {_once(captured)}.")
+    lines += [
+        f"training steps ran kernel by kernel, not captured: {_once(names)} ({reason})."
+        for reason, names in not_captured.items()
+    ]
+    return lines
+
+
+def settings_of(record: Record) -> list[str]:
+    """The settings of a GPU that are on, in words; records of older versions have none."""
+    words = {"deterministic": "deterministic algorithms", "tf32": "TF32"}
+    return [text for key, text in words.items() if record.config.get(key)]
+
+
+def _once(names: list[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
