@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from harness import cli, kernels
-from harness.experiment import run
+from harness.experiment import cut_model
 from harness.features import distinct
 
 
@@ -20,7 +20,7 @@ WITHOUT: dict[str, Callable[[], None]] = {
     "attention": lambda: setattr(kernels, "attend_row_by_row", _nothing),
     "packed_linear": lambda: setattr(kernels, "pack_matrices", _nothing),
     "few_rows": lambda: setattr(kernels, "multiply_few_rows_in_float32", _nothing),
-    "occurring_tokens": lambda: setattr(run, "train_occurring_tokens", _nothing),
+    "occurring_tokens": lambda: setattr(cut_model, "train_occurring_tokens", _nothing),
     "shared_beginnings": lambda: setattr(distinct, "_common_tokens", lambda *_: 0),
 }
 

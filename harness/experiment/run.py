@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from harness import kernels
 from harness.config.strategy import Input
 from harness.data.dataset import Dataset
 from harness.data.encoding import Examples, encode_split, longest_row
 from harness.experiment.context import Context
+from harness.experiment.cut_model import CutModel, build_model
 from harness.experiment.facts import (
     all_metrics,
     data_facts,
@@ -17,12 +15,8 @@ from harness.experiment.facts import (
     recipe_of,
     step_graphs,
 )
-from harness.features.loader import PrefixLoader
 from harness.features.store import FeatureStore, OpenedFeatures, computed
 from harness.features.token_budget import TokenBudget
-from harness.kernels.occurring_tokens import FullTable, train_occurring_tokens
-from harness.model.assembly import assemble
-from harness.model.split import Prefix, Suffix, parameter_counts
 from harness.planning.plan import PlannedRun
 from harness.planning.strategy import ResolvedStrategy
 from harness.results.outcome import Outcome, Predictions, Trained
@@ -77,41 +71,10 @@ def run(
     outcome.test = Predictions(test.index, test.labels, probabilities(logits["test"]), dataset.source.classes)
 
 
-@dataclass(frozen=True)
-class CutModel:
-    """A model as the strategy cuts it. loader: of the prefix. parameters: all, and those that are trained.
-
-    full_table: of the token embedding, where only the rows of occurring tokens are trained and all are to be saved.
-    """
-
-    prefix: Prefix
-    suffix: Suffix
-    loader: PrefixLoader
-    parameters: tuple[int, int]
-    full_table: FullTable | None
-
-
 def load_data(planned: PlannedRun, strategy: ResolvedStrategy, context: Context) -> tuple[Dataset, dict[str, Examples]]:
     dataset, model = planned.dataset(context.workspace), context.workspace.model(planned.model.name)
     tokenizer, input_rule = context.workspace.tokenizer(planned.model.name), Input(strategy.pad_to)
     return dataset, encode_split(dataset.split, tokenizer, dataset.source.classes, input_rule, model.context)
-
-
-def build_model(
-    planned: PlannedRun, strategy: ResolvedStrategy, examples: dict[str, Examples], classes: int, context: Context
-) -> CutModel:
-    config, device = planned.config, context.world.device
-    strategy.check_code()
-    model = context.workspace.model(planned.model.name)
-    weights = model.weights(planned.model.config, planned.model.weights_path)
-    prefix, suffix, fill = assemble(strategy.strategy(), model, weights, classes, config.seed)
-    parameters, full_table = parameter_counts(prefix, suffix), None
-    if not config.plain:
-        kernels.optimize(suffix, device, config.precision)
-        # A third party's `build` may count on the complete embedding.
-        full_table = None if strategy.builds else train_occurring_tokens(suffix, examples)
-    loader = PrefixLoader(prefix, fill, device, config.precision, config.plain)
-    return CutModel(prefix, suffix, loader, parameters, full_table if planned.save else None)
 
 
 def open_features(

@@ -76,7 +76,7 @@ def test_their_losses_are_the_same(run_here: Callable, tmp_path: Path) -> None:
     (record,) = run_here(**options)
     losses = (tmp_path / "results" / "runs" / record.run_id / "losses.csv").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.experiment.run.train_occurring_tokens", lambda suffix, examples: None)
+        patch.setattr("harness.experiment.cut_model.train_occurring_tokens", lambda suffix, examples: None)
         (again,) = run_here(results="whole", **options)
     assert (tmp_path / "whole" / "runs" / again.run_id / "losses.csv").read_bytes() == losses
     assert np.isfinite(record.metrics.test.loss)
