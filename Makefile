@@ -67,7 +67,7 @@ GPU_SETUP := $(if $(filter file,$(origin PYTHON)),setup)
 GPU_PYTHON = PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(if $(GPU_SETUP),$(BIN)/python,$(PYTHON))
 
 test-gpu: $(GPU_SETUP)
-	@$(GPU_PYTHON) -m pytest tests/gpu -m gpu -vv -rs -p no:benchmark
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(GPU_PYTHON) -m pytest tests/gpu -m gpu -vv -rs -p no:benchmark
 
 perf-gpu: $(GPU_SETUP)
 	@$(GPU_PYTHON) -m benchmarks.gpu --results $(or $(RESULTS),results) $(if $(MODEL),--model $(MODEL))

@@ -41,7 +41,7 @@ def texts(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["last_block", "full", "lora"])
+@pytest.mark.parametrize("name", ["last_block", "full"])
 @pytest.mark.parametrize("model", FAMILIES, indirect=True)
 def test_losses_are_those_of_the_cpu(runs: Runs, device: torch.device, model: str, texts: Path, name: str) -> None:
     options = {"model.name": model, "data.name": str(texts)}
