@@ -133,7 +133,7 @@ def of_harness(job: Job, texts: Texts, model: str) -> Result:
         result.note = "float32, padded to the longest text"
     else:
         rate = record.throughput.examples_per_second if record.throughput else None
-        result.flops = rate and rate * _flops_of_a_text(record, model, steps.lengths)
+        result.flops = (rate and rate * _flops_of_a_text(record, model, steps.lengths)) or None
         result.note = f"not captured: {steps.not_captured}" if steps.not_captured else "captured"
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ from rich.console import Console
 
 from harness import commands
 from harness.config.suite import load_suite
+from harness.experiment import run
 from harness.results.record import Record
 from harness.results.store import Store
+from harness.training.batches import TrainingBatches
 from harness.training.engines import captured
 from harness.training.engines.ddp import DDPEngine
 from tests.support.runs import losses_of
@@ -92,7 +95,8 @@ class Captures:
 
 @contextmanager
 def watched_captures(device: torch.device) -> Iterator[Captures]:
-    """What was captured inside. On a CPU, which has no graphs, a replay runs the step again."""
+    """What was captured inside. On a CPU, which has no graphs, a replay runs the step again, on batches of few shapes
+    as a GPU's are."""
     found, capture, give_up = Captures(), captured.CUDAGraphs.__call__, captured.CapturedSteps._give_up
 
     def counted(graphs: captured.CUDAGraphs, body: captured.Body) -> captured.Body:
@@ -108,4 +112,5 @@ def watched_captures(device: torch.device) -> Iterator[Captures]:
         patch.setattr(captured.CapturedSteps, "_give_up", noted)
         if device.type != "cuda":
             patch.setattr(DDPEngine, "_not_capturable", lambda engine: None)
+            patch.setattr(run, "TrainingBatches", functools.partial(TrainingBatches, few_shapes=True))
         yield found
