@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup bench report gate gate-update test test-all perf mini lint
+.PHONY: help setup bench report gate gate-update test test-all test-gpu perf perf-gpu mini lint
 
 help:
 	@echo "make setup                      create .venv and install the pinned dependencies"
@@ -15,6 +15,8 @@ help:
 	@echo "make gate                       fail on a real regression against results/reference/gate (under 5 minutes)"
 	@echo "                                make gate-update REASON=\"why\" writes a new reference"
 	@echo "make perf                       speed against the plain path and the Hugging Face Trainer, side by side"
+	@echo "make test-gpu                   what only a GPU can show (under 3 minutes); PYTHON=python3: with an installed Python"
+	@echo "make perf-gpu                   speed on a GPU, beside the plain path and the Trainer (under 4 minutes); PYTHON too"
 	@echo "make mini                       pretrain the embedded mini model again (about 10 minutes on one core)"
 	@echo "make lint                       style, types and layers"
 
@@ -59,6 +61,16 @@ perf: setup
 	@FTBENCH_PERF_FULL=$(FULL) $(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-quiet \
 		--benchmark-json=$(or $(RESULTS),results)/perf.json
 	@$(BIN)/python -m benchmarks.report $(or $(RESULTS),results)/perf.json
+
+# On a GPU: with the Python that PYTHON= names, as it is installed there, else with the virtual environment's.
+GPU_SETUP := $(if $(filter file,$(origin PYTHON)),setup)
+GPU_PYTHON = PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(if $(GPU_SETUP),$(BIN)/python,$(PYTHON))
+
+test-gpu: $(GPU_SETUP)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(GPU_PYTHON) -m pytest tests/gpu -m gpu -vv -rs -p no:benchmark
+
+perf-gpu: $(GPU_SETUP)
+	@$(GPU_PYTHON) -m benchmarks.gpu --results $(or $(RESULTS),results) $(if $(MODEL),--model $(MODEL))
 
 # Its file is committed; this writes it again.
 mini: setup

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path
 
-from harness.config.schema import DataConfig, TrainingConfig
+from harness.config.schema import DataConfig, Precision, TrainingConfig
 from harness.config.strategy import Input
 from harness.data.batching import global_batches
 from harness.data.dataset import load_dataset
@@ -25,12 +25,19 @@ from harness.data.hub import is_hub
 from harness.data.tokenizer import load_tokenizer
 from harness.model.gpt2 import SHAPES
 from harness.model.precision import choose
-from harness.results.record import Record
+from harness.results.record import Record, Seconds
 from harness.results.store import Store
 
 ROOT = Path(__file__).parents[1]
 CACHE = user_cache_path("ftbench", appauthor=False)
-PRECISION, _ = choose("auto", "gpt2", torch.cuda.is_available())
+
+
+def precision_of(model: str) -> Precision:
+    """What `auto` stands for on this machine."""
+    return choose("auto", model, torch.cuda.is_available())[0]
+
+
+PRECISION = precision_of("gpt2")
 
 
 @dataclass(frozen=True)
@@ -72,9 +79,14 @@ def ours(
 
 
 def plain_seconds(strategy: str, data: str, epochs: int) -> float:
-    """The plain path is timed over one epoch, and its training seconds multiplied: it does the same in each."""
-    seconds = ours(strategy, data, epochs=1, settings="plain=true").record.seconds
-    return seconds.total + (epochs - 1) * seconds.train
+    """The plain path is timed over one epoch: it does the same in each."""
+    return seconds_of_epochs(ours(strategy, data, epochs=1, settings="plain=true").record.seconds, 1, epochs)
+
+
+def seconds_of_epochs(seconds: Seconds, measured: int, epochs: int) -> float:
+    """Of a run of `epochs`, from one of `measured`: its training seconds multiplied."""
+    assert seconds.train is not None, "a run that ended well has trained"
+    return seconds.total + (epochs / measured - 1) * seconds.train
 
 
 def trainer_seconds(strategy: str, data: str, epochs: int, model: str = "gpt2") -> float:

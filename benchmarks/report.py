@@ -18,6 +18,8 @@ PEERS = {
     "single": "single calls",
     "library": "single calls of transformers",
 }
+# Columns of words.
+TEXTS = ("strategy", "against", "phase", "value", "observer", "side", "note")
 
 
 def main(path: Path) -> None:
@@ -29,12 +31,12 @@ def main(path: Path) -> None:
     tables += [_ablation(kernels)] if (kernels := [info for info in infos if "kernel" in info]) else []
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(*tables, *_ceilings(infos), sep="\n")
-    console.print(f"Wrote {path} and {_write_markdown(path.with_suffix('.md'), tables, _ceilings(infos))}.")
+    console.print(f"Wrote {path} and {write_markdown(path.with_suffix('.md'), tables, _ceilings(infos))}.")
 
 
-def _write_markdown(path: Path, tables: list[Table], lines: list[str]) -> Path:
+def write_markdown(path: Path, tables: list[Table], lines: list[str], width: int = 200) -> Path:
     with path.open("w", encoding="utf-8") as file:
-        console = Console(file=file, width=200)
+        console = Console(file=file, width=width)
         for table in tables:
             title, table.title, table.box = table.title, None, box.MARKDOWN
             console.print(f"**{title}**\n", table, markup=False)
@@ -55,7 +57,7 @@ def _ceilings(infos: list[dict[str, Any]]) -> list[str]:
 
 
 def _ablation(infos: list[dict[str, Any]]) -> Table:
-    table = _table("What each kernel saves: seconds of a row", "kernel", "row", "without", "with", "saved")
+    table = table_of("What each kernel saves: seconds of a row", "kernel", "row", "without", "with", "saved")
     for info in infos:
         seconds, without = info["seconds"], info["without"]
         saved = f"{1 - seconds / without:.0%}"
@@ -64,7 +66,7 @@ def _ablation(infos: list[dict[str, Any]]) -> Table:
 
 
 def _speed(infos: list[dict[str, Any]], processor: str) -> Table:
-    table = _table(
+    table = table_of(
         f"Seconds from the data to the final evaluation ({processor})",
         *("strategy", "against", "rounds", "theirs", "ours", "times faster", "spread"),
     )
@@ -81,7 +83,7 @@ def _speed(infos: list[dict[str, Any]], processor: str) -> Table:
 
 
 def _phases(infos: list[dict[str, Any]]) -> Table:
-    table = _table(
+    table = table_of(
         "Model FLOPs utilisation: products needed per second, over the ceiling measured beside the run",
         *("strategy", "phase", "seconds", "TFLOP/s", "ceiling", "utilisation"),
     )
@@ -97,7 +99,7 @@ def _growth(info: dict[str, Any]) -> Table:
     phases = ("features", "train", "evaluate")
     marginal = any("marginal" in row for row in info["rows"])
     titles = ["value", *(f"{phase} s" for phase in (*phases, "total")), "memory MB"]
-    table = _table(f"Growth with {info['grows']}", *titles, *([f"{phase} ms/token" for phase in phases] * marginal))
+    table = table_of(f"Growth with {info['grows']}", *titles, *([f"{phase} ms/token" for phase in phases] * marginal))
     for row in info["rows"]:
         cells = [row["value"], *(f"{row[phase]:.2f}" for phase in (*phases, "total")), f"{row['memory_megabytes']:.0f}"]
         # Seconds for a thousand tokens more are milliseconds for one.
@@ -107,19 +109,17 @@ def _growth(info: dict[str, Any]) -> Table:
 
 
 def _observers(info: dict[str, Any]) -> Table:
-    table = _table(f"What telling of a run costs ({info['run']})", *("observer", "more seconds", "more CPU seconds"))
+    table = table_of(f"What telling of a run costs ({info['run']})", *("observer", "more seconds", "more CPU seconds"))
     for name, costs in info["observers"].items():
         table.add_row(name, f"{costs['seconds']:+.2%}", f"{costs['processor']:+.2%}")
     table.add_row("live, by itself", "", f"{info['own_share']:+.2%}")
     return table
 
 
-def _table(title: str, *columns: str) -> Table:
+def table_of(title: str, *columns: str) -> Table:
     table = Table(title=title)
     for column in columns:
-        table.add_column(
-            column, justify="left" if column in ("strategy", "against", "phase", "value", "observer") else "right"
-        )
+        table.add_column(column, justify="left" if column in TEXTS else "right")
     return table
 
 
