@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.kernels import varlen_attention
-from harness.kernels.varlen_attention import VarlenAttention
+from harness.kernels.gpu import varlen_attention
+from harness.kernels.gpu.varlen_attention import VarlenAttention
 from harness.model.attention import DotProductAttention
 from harness.model.packing import BatchShape, PackedBatch
 
