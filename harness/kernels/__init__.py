@@ -14,10 +14,8 @@ from harness.kernels.cpu import onednn
 from harness.kernels.cpu.attention import CPUAttention
 from harness.kernels.cpu.few_rows import few_rows
 from harness.kernels.cpu.packed_linear import packed
-from harness.kernels.gpu import varlen_attention
 from harness.kernels.gpu.fused_block import fused
 from harness.kernels.gpu.fused_lora import fused_lora
-from harness.kernels.gpu.varlen_attention import VarlenAttention
 from harness.kernels.one_query import OneQueryBlock, ReadingBlock
 from harness.kernels.one_query_hub import OneQueryHubBlock
 from harness.kernels.replacing import is_as_built, replace_below, restore_below
@@ -35,7 +33,7 @@ def optimize(part: Part, device: torch.device, precision: Precision) -> None:
     """Replace modules of a prefix that has its parameters, or of a suffix, by faster ones for `device`."""
     read_in_top_block(part)
     if device.type != "cpu":
-        if varlen_attention.is_available(device):
+        if has_attention_by_lengths(device):
             attend_by_lengths(part)
         fuse(part)
         return
@@ -82,7 +80,14 @@ def attend_row_by_row(part: Part) -> None:
     replace_below(part, lambda module: CPUAttention.of(module) if is_as_built(module, DotProductAttention) else None)
 
 
+def has_attention_by_lengths(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def attend_by_lengths(part: Part) -> None:
+    # Here, as it brings PyTorch's compiler, which takes 2 s.
+    from harness.kernels.gpu.varlen_attention import VarlenAttention
+
     replace_below(part, lambda module: VarlenAttention.of(module) if is_as_built(module, DotProductAttention) else None)
 
 

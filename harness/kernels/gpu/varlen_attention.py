@@ -23,10 +23,6 @@ _ARGUMENTS = frozenset(inspect.signature(varlen_attn).parameters)
 _DTYPES, _HEAD_MULTIPLE, _LARGEST_HEAD = (torch.bfloat16, torch.float16), 8, 256
 
 
-def is_available(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
 class VarlenAttention(Kernel, DotProductAttention):
     replaces = DotProductAttention
 
