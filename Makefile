@@ -42,9 +42,10 @@ bench: setup
 report: setup
 	@$(BIN)/ftbench report $(REPORT_OPTIONS)
 
-# Two workers; `tests/conftest.py` says which tests stay together. `pytest` alone does one test after another.
+# Two workers, one thread each; `tests/conftest.py` says which tests stay together. `pytest` alone does one test after
+# another.
 test: setup
-	@$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -p no:benchmark
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -p no:benchmark
 
 test-all: setup
 	@$(BIN)/python -m pytest -m ""

@@ -155,6 +155,7 @@ def test_frozen_features_of_the_pretrained_model_are_worth_something(correct: Ca
     assert _gain(pretrained, random)[0] >= 0.10
 
 
+@pytest.mark.long
 def test_the_first_token_reads_nothing(correct: Callable) -> None:
     first, (record,) = correct("first_token", "pretrained")
     test = load_dataset(DataConfig(name="synthetic"), Path()).split["test"]

@@ -64,6 +64,7 @@ def test_the_library_gives_the_same_logits(run_here: Callable, export: Callable,
     assert config.id2label == {0: "ham", 1: "spam"}
 
 
+@pytest.mark.long
 def test_gpt2_and_three_classes(run_here: Callable, export: Callable, tmp_path: Path, assets: Path) -> None:
     rows = [f"{kind} {number} {'x' * (number % 7)},{kind}" for number in range(12) for kind in ("a", "b", "c")]
     (tmp_path / "three.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
