@@ -73,9 +73,9 @@ def _losses(
 def test_losses_do_not_depend_on_filler_or_padding(name: str) -> None:
     """Micro-batches of three of eight, an odd last batch."""
     examples = _examples([1, 40, *np.random.default_rng(1).integers(1, 20, 17).tolist()])
-    training = TrainingConfig(epochs=2, micro_batch_size=3, drop_last=False)
+    training = TrainingConfig(epochs=1, micro_batch_size=3, drop_last=False)
     plain = _losses(name, examples, training, few_shapes=False, padded=True)
-    assert len(plain) == 6
+    assert len(plain) == 3
     for few_shapes, ranks in [(False, 1), (True, 1), (True, 2)]:
         losses = _losses(name, examples, training, few_shapes, ranks=ranks)
         assert losses == pytest.approx(plain, abs=1e-12), (few_shapes, ranks)
@@ -120,8 +120,10 @@ def _optimize_for_gpu(part: Part, precision: Precision) -> None:
     kernels.fuse(part)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [*((name, "bf16") for name in BUILT_IN), *((name, "fp32") for name in ("head_only", "last_block", "full", "lora"))],
+)
 def test_a_step_never_waits_for_the_host(name: str, precision: Precision) -> None:
     parts = _cut(strategies.load(name).strategy, precision)
     assert operations_of_step(*parts, precision, lambda part: _optimize_for_gpu(part, precision), clip_norm=1.0)
