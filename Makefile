@@ -43,9 +43,9 @@ report: setup
 	@$(BIN)/ftbench report $(REPORT_OPTIONS)
 
 # Two workers, one thread each; `tests/conftest.py` says which tests stay together. `pytest` alone does one test after
-# another.
+# another. Bytecode is kept, whatever the environment says: every process would compile it again.
 test: setup
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -p no:benchmark
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -p no:benchmark
 
 test-all: setup
 	@$(BIN)/python -m pytest -m ""

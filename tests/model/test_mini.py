@@ -149,6 +149,7 @@ def _gain(better: np.ndarray, worse: np.ndarray) -> tuple[float, float]:
     return tuple(ttest_1samp(better - worse, 0).confidence_interval())
 
 
+@pytest.mark.long
 def test_frozen_features_of_the_pretrained_model_are_worth_something(correct: Callable) -> None:
     pretrained, _ = correct("head_only", "pretrained")
     random, _ = correct("head_only", "random")
