@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from harness import kernels
@@ -16,6 +15,7 @@ from harness.kernels.gpu import varlen_attention
 from harness.kernels.gpu.varlen_attention import VarlenAttention
 from harness.model.attention import DotProductAttention
 from harness.model.packing import BatchShape, PackedBatch
+from tests.support.attention_by_rows import attention_by_rows
 
 pytestmark = pytest.mark.gpu
 
@@ -28,39 +28,12 @@ LENGTHS = {
 }
 
 
-def _by_rows(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bounds: Tensor,
-    _: Tensor,
-    longest: int,
-    __: int,
-    *,
-    scale: float | None = None,
-    window_size: tuple[int, int] = (-1, -1),
-    enable_gqa: bool = False,
-) -> Tensor:
-    """What PyTorch's kernel computes, in plain operations: for the rehearsal on a CPU."""
-    rows = []
-    for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        assert end - start <= longest
-        places = torch.arange(end - start)
-        ahead = places[None] - places[:, None]
-        left, right = (reach if reach >= 0 else longest for reach in window_size)
-        parts = (part[start:end].transpose(0, 1)[None] for part in (query, key, value))
-        seen = (ahead <= right) & (-ahead <= left)
-        mixed = F.scaled_dot_product_attention(*parts, attn_mask=seen, scale=scale, enable_gqa=enable_gqa)
-        rows.append(mixed[0].transpose(0, 1))
-    return torch.cat(rows)
-
-
 @pytest.fixture(autouse=True)
 def kernel(device: torch.device) -> Iterator[None]:
     """Whatever attends here is the kernel, not the rectangle that it falls back on."""
     with pytest.MonkeyPatch.context() as patch:
         if device.type == "cpu":
-            patch.setattr(varlen_attention, "varlen_attn", _by_rows)
+            patch.setattr(varlen_attention, "varlen_attn", attention_by_rows)
         elif not kernels.has_attention_by_lengths(device):
             pytest.skip("this card is older than Ampere, which attention by cumulative lengths needs")
         yield

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -27,18 +25,9 @@ def model(tmp_path: Path, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    """Of the small models' words: the class is whether the last one is "yes"."""
-    from tests.support.hub_models import WORDS
+    from tests.support.hub_models import write_texts
 
-    random = np.random.default_rng(7)
-    path = tmp_path / "texts.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for number in range(80):
-            words = list(random.choice(WORDS[:-1], random.integers(1, 40)))
-            writer.writerow([" ".join(words + ["yes"] * (number % 2)), "ab"[number % 2]])
-    return path
+    return write_texts(tmp_path / "texts.csv", shortest=1, longest=39)
 
 
 @pytest.mark.parametrize("name", ["last_block", "full"])

@@ -4,14 +4,12 @@ the real one gives the same is for `make test-gpu`."""
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from harness.kernels.gpu import varlen_attention
@@ -19,6 +17,7 @@ from harness.kernels.gpu.varlen_attention import VarlenAttention
 from harness.kernels.shared_beginnings import SharedBeginnings
 from harness.model.attention import DotProductAttention
 from harness.model.packing import BatchShape, PackedBatch
+from tests.support.attention_by_rows import attention_by_rows
 
 LENGTHS = np.array([3, 21, 1, 9])
 BATCHES = {
@@ -26,35 +25,6 @@ BATCHES = {
     "full": PackedBatch.packed(np.array([8, 8])),
     "shared": SharedBeginnings.of(LENGTHS, np.array([0, 2, 0, 1])),
 }
-
-
-def _row_by_row(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_seq_q: Tensor,
-    cu_seq_k: Tensor,
-    max_q: int,
-    max_k: int,
-    *,
-    scale: float | None = None,
-    window_size: tuple[int, int] = (-1, -1),
-    enable_gqa: bool = False,
-) -> Tensor:
-    """PyTorch's signature from 2.12 on; what no row holds is not written."""
-    mixed = torch.full_like(query, torch.nan)
-    bounds = cu_seq_q.tolist()
-    assert bounds == cu_seq_k.tolist()
-    for start, end in itertools.pairwise(bounds):
-        assert end - start <= max_q == max_k
-        at = torch.arange(end - start)
-        behind = at[:, None] - at
-        left, right = (reach if reach >= 0 else end - start for reach in window_size)
-        parts = (part[start:end].transpose(0, 1)[None] for part in (query, key, value))
-        seen = (behind <= left) & (behind >= -right)
-        of_row = F.scaled_dot_product_attention(*parts, attn_mask=seen, scale=scale, enable_gqa=enable_gqa)
-        mixed[start:end] = of_row[0].transpose(0, 1)
-    return mixed
 
 
 def _of_2_11(
@@ -68,10 +38,10 @@ def _of_2_11(
     is_causal: bool = False,
 ) -> Tensor:
     window = (-1, 0 if is_causal else -1)
-    return _row_by_row(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size=window)
+    return attention_by_rows(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size=window)
 
 
-@pytest.mark.parametrize("version", [_row_by_row, _of_2_11])
+@pytest.mark.parametrize("version", [attention_by_rows, _of_2_11])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("heads_of_keys", "window", "scale"), [(4, None, None), (2, None, 0.3), (4, 4, None)])
 @pytest.mark.parametrize("name", BATCHES)

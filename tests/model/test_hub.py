@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from harness.model.hub.backbone import FAMILIES, HubBackbone
 from harness.model.hub.loading import HubModel
 from harness.model.packing import PackedBatch
 from harness.results.store import Store
-from tests.support.hub_models import WORDS, save_small, small_model
+from tests.support.hub_models import save_small, small_model, write_texts
 from tests.support.runs import losses_of, predicted_by
 
 LENGTHS = np.array([3, 17, 1, 9, 17])
@@ -94,16 +93,7 @@ def test_no_token_sees_those_of_other_rows_or_those_it_may_not_see(tmp_path: Pat
 
 @pytest.fixture
 def messages(tmp_path: Path) -> Path:
-    """Texts of the small models' words: the class is told by whether the last word is "yes"."""
-    random = np.random.default_rng(7)
-    path = tmp_path / "messages.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for number in range(80):
-            words = list(random.choice(WORDS[:-1], random.integers(2, 20)))
-            writer.writerow([" ".join(words + ["yes"] * (number % 2)), "ab"[number % 2]])
-    return path
+    return write_texts(tmp_path / "messages.csv", shortest=2, longest=19)
 
 
 IN_SHORT = ("llama",)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -54,6 +56,18 @@ def save_tokenizer(folder: Path, encoder: bool) -> None:
         )
     names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+
+
+def write_texts(path: Path, shortest: int, longest: int) -> Path:
+    """80 texts of so many words: the class is told by whether the last word is "yes"."""
+    random = np.random.default_rng(7)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for number in range(80):
+            words = list(random.choice(WORDS[:-1], random.integers(shortest, longest + 1)))
+            writer.writerow([" ".join(words + ["yes"] * (number % 2)), "ab"[number % 2]])
+    return path
 
 
 def save_small(folder: Path, family: str) -> Path:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.kernels.gpu.together import cast_together, copy_together
+from harness.kernels.gpu.together import are_hooked, cast_together, copy_together, product_type
 from harness.kernels.replacing import Kernel, is_as_built
 from harness.model.gpt2 import MLP, GPT2Block, SelfAttention
 from harness.model.packing import PackedBatch
@@ -21,9 +21,9 @@ class FusedBlock(Kernel, GPT2Block):
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         layers = _layers(self)
-        if any(layer._forward_pre_hooks for layer in layers):  # of DeepSpeed's ZeRO 3, which bring the matrices
+        if are_hooked(layers):
             return super().forward(hidden, batch)
-        dtype = _product_type(layers[0].weight)
+        dtype = product_type(layers[0].weight)
         qkv, qkv_bias, output, output_bias, expand, expand_bias, contract, contract_bias = _in_type(dtype, layers)
         normalized = self.attention_norm(hidden).to(dtype)
         query, key, value = F.linear(normalized, qkv, qkv_bias).chunk(3, dim=-1)
@@ -45,11 +45,6 @@ def fused(module: nn.Module) -> nn.Module | None:
 def _layers(block: GPT2Block) -> list[nn.Linear]:
     attention, mlp = block.attention, block.mlp
     return [attention.query, attention.key, attention.value, attention.output, mlp.expand, mlp.contract]
-
-
-def _product_type(weight: Tensor) -> torch.dtype:
-    kind = weight.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def _in_type(dtype: torch.dtype, layers: list[nn.Linear]) -> tuple[Tensor, ...]:

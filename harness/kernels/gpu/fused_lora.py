@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.kernels.gpu.together import cast_together, copy_together
+from harness.kernels.gpu.together import are_hooked, cast_together, copy_together, product_type
 from harness.kernels.replacing import Kernel, is_as_built
 from harness.model.gpt2 import SelfAttention
 from harness.model.lora import LoRALinear
@@ -23,7 +23,7 @@ class FusedLoRALinear(Kernel, LoRALinear):
     replaces = LoRALinear
 
     def forward(self, input: Tensor) -> Tensor:
-        if not _is_free([self]):
+        if are_hooked([self]):
             return super().forward(input)
         return adapted(input.flatten(0, -2), [self]).view(*input.shape[:-1], self.out_features)
 
@@ -38,7 +38,7 @@ class FusedLoRAAttention(Kernel, SelfAttention):
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         layers = [self.query, self.key, self.value]
-        if not _is_free(layers):
+        if are_hooked(layers):
             return super().forward(hidden, batch)
         query, key, value = adapted(hidden, layers).chunk(3, dim=-1)
         return self.output(self.attend(query, key, value, self.heads, batch))
@@ -60,16 +60,10 @@ def adapted(inputs: Tensor, layers: Sequence[LoRALinear]) -> Tensor:
     weight, bias = layers[0].weight, layers[0].bias
     if len(layers) > 1:
         weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
-    kind = inputs.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    dtype = product_type(weight)
     downs, ups = [layer.down for layer in layers], [layer.up for layer in layers]
-    with torch.autocast(kind, enabled=False):
+    with torch.autocast(weight.device.type, enabled=False):
         return _Adapted.apply(inputs.to(dtype), weight.to(dtype), bias.to(dtype), layers[0].alpha, *downs, *ups)
-
-
-def _is_free(layers: Sequence[nn.Module]) -> bool:
-    """Whether no hook has to bring the matrices, as DeepSpeed's ZeRO 3 does."""
-    return not any(layer._forward_pre_hooks for layer in layers)
 
 
 class _Adapted(torch.autograd.Function):
