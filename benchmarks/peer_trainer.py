@@ -36,7 +36,7 @@ from benchmarks.padding_free import Flat, Flatten
 from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
 from harness.data.downloads import assets_folder
-from harness.data.hub import is_hub, locate
+from harness.data.model_files.hub import is_hub, locate
 from harness.data.tokenizer import Tokenizer, load_tokenizer
 from harness.measure.clock import WARM_UP_STEPS
 from harness.model.gpt2 import SHAPES

@@ -21,7 +21,7 @@ from harness.data.batching import global_batches
 from harness.data.dataset import load_dataset
 from harness.data.downloads import assets_folder
 from harness.data.encoding import Examples, encode_split
-from harness.data.hub import is_hub
+from harness.data.model_files.hub import is_hub
 from harness.data.tokenizer import load_tokenizer
 from harness.model.gpt2 import SHAPES
 from harness.model.precision import choose

@@ -11,9 +11,9 @@ import tiktoken
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks, load_tiktoken_bpe
 
 from harness.data.downloads import Remote, fetch
-from harness.data.hub import is_hub, locate
 from harness.data.libraries import import_transformers, one_line
-from harness.data.model_folder import has_tokenizer
+from harness.data.model_files.hub import is_hub, locate
+from harness.data.model_files.model_folder import has_tokenizer
 from harness.errors import UserError
 
 if TYPE_CHECKING:

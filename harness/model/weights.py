@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from harness.config.schema import ModelConfig
-from harness.data.hub import check_reachable
 from harness.data.libraries import import_huggingface_hub
+from harness.data.model_files.hub import check_reachable
 from harness.errors import UserError
 from harness.files import file_sha256, is_disk_error, unwritable
 from harness.model.backbone import Backbone

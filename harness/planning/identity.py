@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.schema import RunConfig
-from harness.data.hub import PREFIX
+from harness.data.model_files.hub import PREFIX
 
 
 def identity_of(used: dict[str, Any], *hashes: str | None) -> str:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from harness.config.schema import DataConfig, EngineConfig, ModelConfig
 from harness.data.downloads import NotAvailable, assets_folder
-from harness.data.hub import is_hub
+from harness.data.model_files.hub import is_hub
 from harness.data.sources import FILE_TYPES
 from harness.errors import UserError
 from harness.files import file_sha256

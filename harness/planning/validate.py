@@ -6,7 +6,7 @@ import torch
 
 from harness.config.schema import RunConfig, TrainingConfig
 from harness.config.strategy import PadTo
-from harness.data.hub import is_hub
+from harness.data.model_files.hub import is_hub
 from harness.errors import UserError
 from harness.planning.resolve import NotHere
 from harness.planning.workspace import Workspace

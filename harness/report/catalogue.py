@@ -13,7 +13,7 @@ import strategies
 from harness import baselines
 from harness.config.schema import ModelConfig
 from harness.config.strategy import AttentionKind, Strategy
-from harness.data.hub import is_hub
+from harness.data.model_files.hub import is_hub
 from harness.errors import UserError
 from harness.model.continuation import GPT2_PROOF, MINI_PROOF, continue_greedily
 from harness.model.gpt2 import SHAPES

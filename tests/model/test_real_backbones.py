@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from harness.config.schema import ModelConfig
-from harness.data.hub import locate
+from harness.data.model_files.hub import locate
 from harness.data.tokenizer import load_tokenizer
 from harness.model.hub.loading import HubModel
 from harness.model.packing import PackedBatch

@@ -15,7 +15,7 @@ from torch import nn
 from harness.config.schema import ModelConfig
 from harness.config.strategy import AttentionKind
 from harness.data.libraries import import_transformers, one_line
-from harness.data.model_folder import missing_shards, read_config, weight_files
+from harness.data.model_files.model_folder import missing_shards, read_config, weight_files
 from harness.errors import UserError
 from harness.model.backbone import Backbone
 from harness.model.hub.backbone import (

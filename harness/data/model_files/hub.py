@@ -8,9 +8,9 @@ from pathlib import Path
 import requests
 
 from harness.data.downloads import TIMEOUT_SECONDS, NotAvailable, assets_folder
-from harness.data.gguf import converted
 from harness.data.libraries import import_huggingface_hub
-from harness.data.model_folder import CONFIG, WEIGHTS_INDEX, is_complete
+from harness.data.model_files.gguf import converted
+from harness.data.model_files.model_folder import CONFIG, WEIGHTS_INDEX, is_complete
 from harness.errors import UserError
 from harness.files import is_disk_error, unwritable
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from harness.data.libraries import import_transformers, one_line
-from harness.data.model_folder import WEIGHTS
+from harness.data.model_files.model_folder import WEIGHTS
 from harness.errors import UserError
 from harness.files import file_sha256, is_disk_error, unwritable
 
