@@ -23,7 +23,7 @@ from harness.model.precision import choose
 from harness.planning.identity import identity_of, only, run_id_of
 from harness.planning.resolve import CanNotAnswer, NotHere, ResolvedModel, resolve_data, resolve_engine, resolve_model
 from harness.planning.strategy import ResolvedStrategy, resolve_strategy
-from harness.planning.validate import check_batch, check_padding, check_precision, check_ranks
+from harness.planning.validate import check_batch, check_padding, check_precision, check_ranks, check_row_length
 from harness.planning.workspace import Workspace
 from harness.results.record import BASELINE, StrategySource
 from harness.results.suites import SavedRow
@@ -38,6 +38,7 @@ class PlannedRun(BaseModel):
     title: for people, the row's name or the strategy. name, source: of the strategy or baseline. identity: hash of all
     that determines the result. used: what of `config` it depends on, all of it for a strategy; choices likewise.
     model: without the checkpoint for a baseline that does not depend on it. data_sha256: of the data set's content.
+    data_notes: what was found out and chosen of it.
     strategy, frozen_stages (of its prefix): None for a baseline. too_large: it ran out of memory before. save: its
     trained parameters are written beside its record. sweep_around: the common learning rate of the sweep that it is a
     point of.
@@ -53,6 +54,7 @@ class PlannedRun(BaseModel):
     choices: dict[str, str]
     model: ResolvedModel
     data_sha256: str
+    data_notes: list[str] = []
     strategy: ResolvedStrategy | None
     frozen_stages: int | None
     too_large: bool = False
@@ -170,6 +172,7 @@ class _Planner:
         asked(("hosts", engine), lambda: check_hosts(engine, self.hosts))
         dataset = self.workspace.dataset(data)
         check_batch(config.training, len(dataset.split["train"]))
+        check_row_length(data.max_tokens, model.name, self.workspace)
         choices = model.choices | {"data": why_data, "precision": why_precision}
         if config.strategy in baselines.NAMES:
             return self._baseline(title or config.strategy, config, model, dataset, choices)
@@ -204,6 +207,7 @@ class _Planner:
             choices=choices,
             model=model,
             data_sha256=dataset.source.sha256,
+            data_notes=dataset.notes,
             strategy=strategy,
             frozen_stages=frozen,
         )
@@ -239,6 +243,7 @@ class _Planner:
             choices={what: why for what, why in choices.items() if depends_on[what]},
             model=model,
             data_sha256=dataset.source.sha256,
+            data_notes=dataset.notes,
             strategy=None,
             frozen_stages=None,
         )

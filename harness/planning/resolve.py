@@ -10,7 +10,9 @@ from pydantic import BaseModel
 from harness.config.schema import DataConfig, EngineConfig, ModelConfig
 from harness.data.downloads import NotAvailable, assets_folder
 from harness.data.model_files.hub import is_hub
-from harness.data.sources import FILE_TYPES
+from harness.data.reading.content import EXPECTED, is_data_path
+from harness.data.reading.hub_datasets import is_hub_dataset
+from harness.data.sources import SMS_SPAM_NAME, SYNTHETIC_NAME
 from harness.errors import UserError
 from harness.files import file_sha256
 from harness.model.hub.loading import HubModel, check_weights
@@ -148,26 +150,26 @@ def _resolve_weights(name: str, given: str, workspace: Workspace) -> tuple[str, 
 
 
 def resolve_data(config: DataConfig, workspace: Workspace) -> tuple[DataConfig, str]:
+    """The configuration with what was found out of the data, and why its name was chosen."""
     name, reason = config.name, "as asked"
     if name == "auto":
-        name, reason = "sms_spam", "auto: at hand"
+        name, reason = SMS_SPAM_NAME, "auto: at hand"
         try:
             workspace.dataset(config.model_copy(update={"name": name}))
         except NotAvailable as error:
-            name, reason = "synthetic", f"auto: {error}"
-    elif name not in ("synthetic", "sms_spam") and not name.lower().endswith(FILE_TYPES):
+            name, reason = SYNTHETIC_NAME, f"auto: {error}"
+    elif name not in (SYNTHETIC_NAME, SMS_SPAM_NAME) and not is_hub_dataset(name) and not is_data_path(name):
         raise UserError(
-            f"DATA={name!r}: expected auto, synthetic, sms_spam or a path that ends in {', '.join(FILE_TYPES)}."
+            f"DATA={name!r}: expected auto, synthetic, sms_spam, hf: and a data set of the hub, or {EXPECTED}."
         )
-    resolved = config.model_copy(update={"name": name})
     try:
-        workspace.dataset(resolved)
+        dataset = workspace.dataset(config.model_copy(update={"name": name}))
     except NotAvailable as error:
         raise UserError(
             f"DATA={name}: {error}. Connect to the network once, set FTBENCH_ASSETS to a folder that has it, "
             "or use DATA=synthetic."
         ) from error
-    return resolved, reason
+    return dataset.config, reason
 
 
 def resolve_engine(config: EngineConfig, precision: str) -> EngineConfig:

@@ -28,6 +28,9 @@ def print_plan(console: Console, plan: Plan, finished: Sequence[str]) -> None:
         chosen = {(_choice(run.config, what), run.choices[what]): None for run in plan.runs if what in run.choices}
         for value, reason in chosen:
             console.print(f"{what:>9}  [bold]{escape(value)}[/]  [dim]({escape(reason)})[/]", highlight=False)
+        if what == "data":
+            for note in dict.fromkeys(note for run in plan.runs for note in run.data_notes):
+                console.print(f"{'':>9}  [dim]{escape(note)}[/]", highlight=False)
     for reason in dict.fromkeys(row.skipped for row in plan.rows if row.skipped):
         names = ", ".join(row.name for row in plan.rows if row.skipped == reason)
         console.print(f"[yellow]skipped: {escape(names)}[/] [dim]({escape(reason)})[/]", highlight=False)

@@ -73,6 +73,7 @@ class DataFacts(Part):
     test_in_train: int = Field(description="test texts that stand in the training set verbatim")
     test_near_train: int = Field(description="the same when digits and punctuation are ignored")
     cut_texts: int = Field(description="texts longer than a row may be, cut")
+    notes: list[str] = Field(default=[], description="what was found out and chosen of data of one's own")
 
 
 class EngineFacts(Part):

@@ -10,19 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import Input
 from harness.data.batching import batches_by_length, batches_in_order, global_batches, micro_batches, token_indices
-from harness.data.encoding import encode_split
+from harness.data.encoding import RowRule, encode_split
 from harness.data.tokenizer import END_OF_TEXT, load_tokenizer
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 
 
-def encode(texts: list[str], rule: Input, context: int) -> dict:
+def encode(texts: list[str], rule: RowRule) -> dict:
     part = pd.DataFrame({"label": ["a", "b"] * len(texts), "text": [text for text in texts for _ in "ab"]})
     part.index = range(100, 100 + len(part))
     tokenizer = load_tokenizer("mini", Path(), None)
-    return encode_split({"train": part, "test": part[::-1]}, tokenizer, ["a", "b"], rule, context)
+    return encode_split({"train": part, "test": part[::-1]}, tokenizer, ["a", "b"], rule)
 
 
 @given(st.lists(st.text("abc de.!\n", min_size=1, max_size=40), min_size=1, max_size=5), st.integers(1, 12))
@@ -31,7 +30,7 @@ def encode(texts: list[str], rule: Input, context: int) -> dict:
 def test_rows_hold_the_texts_own_tokens(pad_to: int | str | None, texts: list[str], context: int) -> None:
     tokenizer = load_tokenizer("mini", Path(), None)
     pad_to = min(pad_to, context) if isinstance(pad_to, int) else pad_to
-    examples = encode(texts, Input(pad_to), context)["train"]
+    examples = encode(texts, RowRule(context, pad_to=pad_to))["train"]
     ids = [tokenizer.encode_ordinary(text) for text in texts for _ in "ab"]
     limit = {None: context, "longest": min(context, max(map(len, ids)))}.get(pad_to, pad_to)
     assert examples.real_lengths.tolist() == [min(len(row), limit) for row in ids]
@@ -45,7 +44,7 @@ def test_rows_hold_the_texts_own_tokens(pad_to: int | str | None, texts: list[st
 
 
 def test_the_end_of_text_mark_in_a_text_is_plain_text() -> None:
-    examples = encode([f"no {END_OF_TEXT} here"], Input(), 256)["train"]
+    examples = encode([f"no {END_OF_TEXT} here"], RowRule(256))["train"]
     assert examples.pad_token not in examples.token_ids
 
 

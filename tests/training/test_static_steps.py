@@ -98,7 +98,7 @@ def test_gradients_are_finite_from_one_token_to_the_full_context(name: str) -> N
 
 def test_an_epoch_of_real_messages_has_few_shapes_and_little_filler(assets: Path, tmp_path: Path) -> None:
     texts = load_dataset(DataConfig(name="sms_spam", balance=False), tmp_path).split["train"]["text"].tolist()
-    lengths = np.array([len(ids) for ids in load_tokenizer("gpt2", tmp_path, assets).encode_rows(texts, True)])
+    lengths = np.array([len(ids) for ids in load_tokenizer("gpt2", tmp_path, assets).encode(texts)])
     for batch_size, most_shapes, most_filler in [(8, 12, 0.2), (64, 8, 0.1), (512, 8, 0.1)]:
         batches = [lengths[part] for part in global_batches(len(lengths), batch_size, 0, 0, drop_last=True)]
         buckets = Buckets.of(batches)
