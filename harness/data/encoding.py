@@ -113,7 +113,7 @@ def encode_split(
     encoded = {name: _encoded(part, tokenizer, pair) for name, part in split.items()}
     limit, pad_to = rule.most_tokens, rule.pad_to
     if pad_to == "longest":
-        pad_to = min(int(sum(texts.lengths for texts in encoded["train"]).max()) + len(template), limit)
+        pad_to = min(int(np.sum([texts.lengths for texts in encoded["train"]], axis=0).max()) + len(template), limit)
     if pad_to:
         assert tokenizer.pad_token is not None, "a plan that pads is refused where the tokenizer has no pad token"
         limit = min(limit, pad_to)

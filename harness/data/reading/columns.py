@@ -93,7 +93,7 @@ def _pair_in(columns: list[str]) -> tuple[str, ...] | None:
     return tuple(plain[name] for name in found[0]) if len(found) == 1 else None
 
 
-def _one(table: Table, names: list[str], standard: str, option: str) -> str:
+def _one(table: Table, names: Sequence[str], standard: str, option: str) -> str:
     """The column with the standard name, else the only one with a known name."""
     found = [column for column in table.columns if _plain(column) in names]
     exact = [column for column in found if _plain(column) == standard]

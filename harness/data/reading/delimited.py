@@ -92,13 +92,13 @@ def _delimiter(text: TextFile, kind: str, is_header: IsHeader) -> str:
 def _rows(name: str, text: TextFile, delimiter: str, quoting: Quoting) -> tuple[Rows, Quoting]:
     """Quotation marks quote nothing where every line has as many values without them, and with them rows are lost."""
     if quoting == "none" or not _has_quotes(text):
-        return list(_read(name, text, delimiter, csv.QUOTE_NONE)), "none" if quoting == "none" else "minimal"
-    unquoted = [] if quoting == "minimal" else list(_read(name, text, delimiter, csv.QUOTE_NONE))
+        return list(_read(name, text, delimiter, quotes=False)), "none" if quoting == "none" else "minimal"
+    unquoted = [] if quoting == "minimal" else list(_read(name, text, delimiter, quotes=False))
     widths = {len(values) for _, values in unquoted}
     if len(widths) != 1 or max(widths) < 2:  # no table without them
-        return list(_read(name, text, delimiter, csv.QUOTE_MINIMAL)), "minimal"
+        return list(_read(name, text, delimiter, quotes=True)), "minimal"
     try:
-        quoted = list(_read(name, text, delimiter, csv.QUOTE_MINIMAL))
+        quoted = list(_read(name, text, delimiter, quotes=True))
     except UserError:
         return unquoted, "none"
     loses_rows = len(quoted) < len(unquoted) and _fewest_values(unquoted) <= _fewest_values(quoted)
@@ -106,14 +106,17 @@ def _rows(name: str, text: TextFile, delimiter: str, quoting: Quoting) -> tuple[
 
 
 def _fewest_values(rows: Rows) -> float:
-    """Different values of the column with the fewest, as labels are; infinite where rows differ in length. Lines that are
-    parts of a quoted text would bring more."""
+    """Different values of the column with the fewest, as labels are; infinite where rows differ in length.
+
+    Lines that are parts of a quoted text would bring more.
+    """
     if len({len(values) for _, values in rows}) != 1:
         return float("inf")
     return min(len(set(column)) for column in zip(*(values for _, values in rows), strict=True))
 
 
-def _read(name: str, text: TextFile, delimiter: str, quoting: int) -> Iterator[tuple[int, list[str]]]:
+def _read(name: str, text: TextFile, delimiter: str, quotes: bool) -> Iterator[tuple[int, list[str]]]:
+    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     reader = csv.reader(text.open(), delimiter=delimiter, quoting=quoting, strict=True)
     while True:
         line = reader.line_num + 1

@@ -93,7 +93,7 @@ def _read(file: DataFile, content: bytes, config: DataConfig) -> tuple[Table, di
 def combine(config: DataConfig, tables: Mapping[str | None, list[Table]]) -> OwnData:
     """The texts of all tables, which are of one part each, or of none; without their sha256."""
     empty = next((table for part in tables.values() for table in part if not len(table)), None)
-    if empty:
+    if empty is not None:
         raise UserError(f"data file {empty.name!r} is empty: expected rows with a text and a label.")
     first = next(iter(tables.get("train") or next(iter(tables.values()))))
     columns = find_columns(first, config)
@@ -152,8 +152,8 @@ def _labels(table: Table, column: str, tests: pd.Series) -> pd.Series:
 def _check_has(table: Table, column: str) -> None:
     if column not in table.columns:
         raise UserError(
-            f"data file {table.name!r} has no column {column!r}, as the other parts have, only {table.samples()}: rename "
-            "its columns."
+            f"data file {table.name!r} has no column {column!r}, as the other parts have, only {table.samples()}: "
+            "rename its columns."
         )
 
 
