@@ -33,3 +33,8 @@ REPORT_OPTIONS = \
 
 GATE_OPTIONS = \
 	$(call option,RESULTS,results)
+
+DATA_OPTIONS = \
+	$(call option,MODEL,model) \
+	$(call option,SET,set) \
+	$(call option,CACHE,cache)

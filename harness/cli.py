@@ -121,6 +121,23 @@ def gate(
     raise typer.Exit(run_gate(console, results) if update is None else update_reference(console, results, update))
 
 
+@app.command()
+def data(
+    data: Annotated[str, typer.Argument(help=option_named("data").help.replace("`", ""))] = "auto",
+    model: Model = "auto",
+    assignments: Annotated[list[str] | None, _declared(option_named("set"))] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
+    cache: Cache = CACHE,
+) -> None:
+    """What is in a data set, before any run: columns, classes, lengths, repeats, what trivial baselines reach."""
+    from harness.config.suite import load_suite, split_assignments
+    from harness.report.data_screen import print_data
+
+    changes = {"data.name": data, "model.name": model}
+    (config,) = load_suite(None, changes, split_assignments(assignments or [])).runs()
+    print_data(console, config, cache, as_json)
+
+
 @app.command("list")
 def list_strategies(
     model: Annotated[str, typer.Option(help="the size whose parameters are counted")] = "gpt2",

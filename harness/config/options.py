@@ -52,6 +52,7 @@ OPTIONS = (
         "`auto`, `mini`, `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, or `hf:` with a hub id, folder or GGUF file",
         key="model.name",
         see="[other backbones](backbones.md)",
+        targets=("bench", "data"),
     ),
     Option(
         "weights",
@@ -60,7 +61,7 @@ OPTIONS = (
     ),
     Option(
         "data",
-        "`auto`, `synthetic`, `sms_spam`, or a path to a csv, tsv or jsonl file",
+        "`auto`, `synthetic`, `sms_spam`, `hf:` and a data set of the hub, or a path to a file, a folder or an archive",
         key="data.name",
         see="[your own data](data.md)",
     ),
@@ -110,6 +111,7 @@ OPTIONS = (
         "spaces between them",
         type=list[str],
         default_text="none",
+        targets=("bench", "data"),
     ),
     Option(
         "results",
@@ -124,7 +126,7 @@ OPTIONS = (
         type=Path,
         default=user_cache_path("ftbench", appauthor=False),
         default_text="the user's cache folder",
-        targets=("bench", "report"),
+        targets=("bench", "report", "data"),
     ),
     Option(
         "force",

@@ -6,8 +6,6 @@ import logging
 import os
 from types import ModuleType
 
-import torch
-
 from harness.data.downloads import TIMEOUT_SECONDS
 from harness.errors import UserError
 
@@ -24,6 +22,8 @@ def import_huggingface_hub() -> ModuleType:
 
 def import_transformers() -> ModuleType:
     """Raises UserError where `transformers` is not installed."""
+    import torch  # here, as a command that only reads texts does without it
+
     # transformers imports deepspeed where that is installed, which otherwise probes for a device and logs about it.
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)

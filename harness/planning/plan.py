@@ -20,8 +20,9 @@ from harness.data.dataset import Dataset
 from harness.distributed.hosts import check_hosts
 from harness.errors import UserError
 from harness.model.precision import choose
+from harness.planning.data import resolve_data
 from harness.planning.identity import identity_of, only, run_id_of
-from harness.planning.resolve import CanNotAnswer, NotHere, ResolvedModel, resolve_data, resolve_engine, resolve_model
+from harness.planning.resolve import CanNotAnswer, NotHere, ResolvedModel, resolve_engine, resolve_model
 from harness.planning.strategy import ResolvedStrategy, resolve_strategy
 from harness.planning.validate import check_batch, check_padding, check_precision, check_ranks, check_row_length
 from harness.planning.workspace import Workspace
@@ -157,11 +158,13 @@ class _Planner:
         )
         if isinstance(model, NotHere):
             raise model
-        data, why_data = asked(("resolved data", config.data), lambda: resolve_data(config.data, self.workspace))
+        dataset, why_data = asked(
+            ("resolved data", config.data), lambda: resolve_data(config.data, self.workspace.dataset)
+        )
         wanted = "fp32" if config.plain and config.precision == "auto" else config.precision
         precision, why_precision = choose(wanted, model.name, torch.cuda.is_available())
         engine = resolve_engine(config.engine, precision)
-        resolved = {"model": model.config, "data": data, "precision": precision, "engine": engine}
+        resolved = {"model": model.config, "data": dataset.config, "precision": precision, "engine": engine}
         resolved["optimizer"] = config.optimizer
         if config.optimizer.learning_rate is None:
             rate = MINI_LEARNING_RATE if model.name == "mini" else TEXTBOOK_LEARNING_RATE
@@ -170,9 +173,8 @@ class _Planner:
         check_precision(precision, model.name, self.workspace)
         check_ranks(config)
         asked(("hosts", engine), lambda: check_hosts(engine, self.hosts))
-        dataset = self.workspace.dataset(data)
         check_batch(config.training, len(dataset.split["train"]))
-        check_row_length(data.max_tokens, model.name, self.workspace)
+        check_row_length(config.data.max_tokens, model.name, self.workspace)
         choices = model.choices | {"data": why_data, "precision": why_precision}
         if config.strategy in baselines.NAMES:
             return self._baseline(title or config.strategy, config, model, dataset, choices)

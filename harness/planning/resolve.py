@@ -7,12 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from harness.config.schema import DataConfig, EngineConfig, ModelConfig
+from harness.config.schema import EngineConfig, ModelConfig
 from harness.data.downloads import NotAvailable, assets_folder
 from harness.data.model_files.hub import is_hub
-from harness.data.reading.content import EXPECTED, is_data_path
-from harness.data.reading.hub_datasets import is_hub_dataset
-from harness.data.sources import SMS_SPAM_NAME, SYNTHETIC_NAME
 from harness.errors import UserError
 from harness.files import file_sha256
 from harness.model.hub.loading import HubModel, check_weights
@@ -147,29 +144,6 @@ def _resolve_weights(name: str, given: str, workspace: Workspace) -> tuple[str, 
             f"FTBENCH_ASSETS/models/{name}/model.safetensors, give its path as WEIGHTS, or use WEIGHTS=random.",
         )
     return "random", None, f"auto: {found}"
-
-
-def resolve_data(config: DataConfig, workspace: Workspace) -> tuple[DataConfig, str]:
-    """The configuration with what was found out of the data, and why its name was chosen."""
-    name, reason = config.name, "as asked"
-    if name == "auto":
-        name, reason = SMS_SPAM_NAME, "auto: at hand"
-        try:
-            workspace.dataset(config.model_copy(update={"name": name}))
-        except NotAvailable as error:
-            name, reason = SYNTHETIC_NAME, f"auto: {error}"
-    elif name not in (SYNTHETIC_NAME, SMS_SPAM_NAME) and not is_hub_dataset(name) and not is_data_path(name):
-        raise UserError(
-            f"DATA={name!r}: expected auto, synthetic, sms_spam, hf: and a data set of the hub, or {EXPECTED}."
-        )
-    try:
-        dataset = workspace.dataset(config.model_copy(update={"name": name}))
-    except NotAvailable as error:
-        raise UserError(
-            f"DATA={name}: {error}. Connect to the network once, set FTBENCH_ASSETS to a folder that has it, "
-            "or use DATA=synthetic."
-        ) from error
-    return dataset.config, reason
 
 
 def resolve_engine(config: EngineConfig, precision: str) -> EngineConfig:

@@ -20,7 +20,7 @@ from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World, connect, disconnect, leave
 from harness.features.features import Features
 from harness.features.loader import PrefixLoader
-from harness.model.gpt2 import SHAPES
+from harness.model.shapes import SHAPES
 from harness.model.split import split
 from harness.model.weights import RandomWeights, filled_backbone
 from harness.training.batches import TrainingBatches

@@ -22,7 +22,8 @@ from harness.features.features import Features
 from harness.features.loader import PrefixLoader
 from harness.features.store import FeatureStore
 from harness.measure.clock import Clock
-from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.gpt2 import GPT2
+from harness.model.shapes import SHAPES
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import RandomWeights, filled_backbone
 from harness.results.store import Store

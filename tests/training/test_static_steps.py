@@ -20,8 +20,9 @@ from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World
 from harness.features.features import Features
 from harness.model.backbone import Backbone
-from harness.model.gpt2 import GPT2, Shape
+from harness.model.gpt2 import GPT2
 from harness.model.hub.loading import HubModel
+from harness.model.shapes import Shape
 from harness.model.split import Part, Prefix, Suffix, split
 from harness.model.weights import RandomWeights, filled_backbone
 from harness.training.batches import TrainingBatches
