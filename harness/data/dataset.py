@@ -70,6 +70,6 @@ def _split(source: Source, config: DataConfig) -> tuple[Split, list[str]]:
     return split, notes
 
 
-def second_texts(part: pd.DataFrame) -> list[tuple[str, str]]:
-    """Of pairs: the two texts of each row."""
+def pairs_of(part: pd.DataFrame) -> list[tuple[str, str]]:
+    """The two texts of each row."""
     return [(text[: start - 1], text[start:]) for text, start in zip(part["text"], part["second_at"], strict=True)]

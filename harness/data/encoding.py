@@ -13,7 +13,7 @@ import pandas as pd
 from harness.config.schema import DataConfig
 from harness.config.strategy import PadTo
 from harness.data.batching import token_indices
-from harness.data.dataset import second_texts
+from harness.data.dataset import pairs_of
 from harness.data.tokenizer import BARE, Template, Tokenizer
 from harness.errors import UserError
 
@@ -110,7 +110,7 @@ def encode_split(
     """
     pair = any("second_at" in part for part in split.values())
     template = tokenizer.template(pair) if special_tokens else BARE
-    encoded = {name: _encoded(part, tokenizer, pair) for name, part in split.items()}
+    encoded = {name: _encoded(part, tokenizer, template, pair) for name, part in split.items()}
     limit, pad_to = rule.most_tokens, rule.pad_to
     if pad_to == "longest":
         pad_to = min(int(np.sum([texts.lengths for texts in encoded["train"]], axis=0).max()) + len(template), limit)
@@ -128,10 +128,12 @@ def encode_split(
     }
 
 
-def _encoded(part: pd.DataFrame, tokenizer: Tokenizer, pair: bool) -> list[TokenLists]:
+def _encoded(part: pd.DataFrame, tokenizer: Tokenizer, template: Template, pair: bool) -> list[TokenLists]:
     """The own tokens of the one text of each row, or of its two."""
-    texts = zip(*second_texts(part), strict=True) if pair else [part["text"].tolist()]
-    return [TokenLists.of(tokenizer, list(column)) for column in texts]
+    if not pair:
+        return [TokenLists.of(tokenizer, part["text"].tolist())]
+    first, second = (TokenLists.of(tokenizer, texts) for texts in zip(*pairs_of(part), strict=True))
+    return [first, TokenLists(second.ids + np.int32(template.second), second.offsets)]
 
 
 def _examples(
@@ -186,9 +188,9 @@ def _kept(lengths: np.ndarray, room: int) -> np.ndarray:
     """
     if len(lengths) == 1:
         return np.minimum(lengths, room)
-    first, second = lengths
-    of_second = np.minimum(second, np.maximum(room // 2, room - first))
-    return np.stack([np.minimum(first, room - of_second), of_second])
+    shorter = np.minimum(lengths.min(axis=0), room // 2)
+    longer = np.minimum(lengths.max(axis=0), room - shorter)
+    return np.where(lengths[0] <= lengths[1], [shorter, longer], [longer, shorter])
 
 
 def _pieces(

@@ -16,7 +16,7 @@ from tiktoken.load import data_gym_to_mergeable_bpe_ranks, load_tiktoken_bpe
 from harness.data.downloads import Remote, fetch
 from harness.data.libraries import import_transformers, one_line
 from harness.data.model_files.hub import is_hub, locate
-from harness.data.model_files.model_folder import has_tokenizer
+from harness.data.model_files.model_folder import has_tokenizer, read_config
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,13 +42,21 @@ _PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++
 _LONGEST_TEXT = 500_000
 
 
+# Added to the ids of a pair's second text, and of what ends it, for a model that embeds which text a token is of.
+SECOND_TEXT = 1 << 24
+
+
 @dataclass(frozen=True)
 class Template:
-    """The special tokens of a row: before a text, between the two of a pair, and after the last one."""
+    """The special tokens of a row: before a text, between the two of a pair, and after the last one.
+
+    second: what is added to the ids of a second text: SECOND_TEXT, or 0.
+    """
 
     beginning: list[int]
     middle: list[int]
     ending: list[int]
+    second: int = 0
 
     def __len__(self) -> int:
         return len(self.beginning) + len(self.middle) + len(self.ending)
@@ -111,8 +119,9 @@ def _clipped(text: str) -> str:
 class HubTokenizer:
     """A tokenizer of `transformers`, which knows the special tokens that begin and end a text ([CLS], [SEP], <s>)."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, has_token_types: bool) -> None:
+        """has_token_types: whether the model embeds which text of a pair a token is of."""
+        self._tokenizer, self._has_token_types = tokenizer, has_token_types
         self._templates = {pair: self._template(pair) for pair in (False, True)}
         self.size = max(tokenizer.get_vocab().values()) + 1
 
@@ -145,7 +154,9 @@ class HubTokenizer:
 
     def _template(self, pair: bool) -> Template:
         """What the library puts around the tokens of "a", or of "a" and "a"."""
-        encoded = self._tokenizer("a", "a" if pair else None, return_special_tokens_mask=True)
+        encoded = self._tokenizer(
+            "a", "a" if pair else None, return_special_tokens_mask=True, return_token_type_ids=True
+        )
         runs = [
             (is_special, [token for token, _ in run])
             for is_special, run in groupby(
@@ -155,8 +166,11 @@ class HubTokenizer:
         texts = [number for number, (is_special, _) in enumerate(runs) if not is_special]
         if not texts:  # the vocabulary lacks an "a"
             return Template(encoded["input_ids"], [], [])
-        special = [[token for is_special, ids in part if is_special for token in ids] for part in _around(runs, texts)]
-        return Template(*special)
+        beginning, middle, ending = (
+            [token for is_special, ids in part if is_special for token in ids] for part in _around(runs, texts)
+        )
+        second = SECOND_TEXT if self._has_token_types and pair and encoded["token_type_ids"][-1] else 0
+        return Template(beginning, middle, [token + second for token in ending], second)
 
 
 def _around(runs: list[Any], texts: list[int]) -> tuple[list[Any], list[Any], list[Any]]:
@@ -189,7 +203,8 @@ def hub_tokenizer(model: str, folder: Path) -> HubTokenizer:
             f"MODEL={model}: the folder has no tokenizer (tokenizer.json): download it again, or save one in it."
         )
     try:
-        return HubTokenizer(import_transformers().AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+        tokenizer = import_transformers().AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return HubTokenizer(tokenizer, has_token_types=read_config(folder).get("model_type") == "bert")
     except Exception as error:  # the library raises anything for a damaged file
         raise UserError(
             f"MODEL={model}: its tokenizer can't be used ({one_line(error)}): download it again, or choose another "
