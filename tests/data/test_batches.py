@@ -43,6 +43,29 @@ def test_rows_hold_the_texts_own_tokens(pad_to: int | str | None, texts: list[st
     assert examples.index.tolist() == list(range(100, 100 + 2 * len(texts)))
 
 
+@pytest.mark.parametrize(
+    ("cut", "kept"),
+    [("head", slice(0, 5)), ("tail", slice(-5, None)), ("middle", [0, 1, 2, -2, -1])],
+)
+def test_what_is_kept_of_a_long_text(cut: str, kept: slice | list[int]) -> None:
+    tokenizer = load_tokenizer("mini", Path(), None)
+    long = "please send the money today and then get the keys at noon"
+    examples = encode([long, "short"], RowRule(5, cut))["train"]
+    rows = [row.tolist() for row in np.split(examples.token_ids, examples.offsets[1:-1])]
+    ids = np.array(tokenizer.encode_ordinary(long))
+    assert rows[0] == ids[kept].tolist()
+    assert rows[-1] == tokenizer.encode_ordinary("short")
+    assert examples.cut_texts == 2
+
+
+def test_both_ends_of_a_text_that_is_too_long_to_look_at_are_seen() -> None:
+    long = "first " + "x" * 600_000 + " last"
+    rows = {cut: encode([long], RowRule(4, cut))["train"].token_ids[:4] for cut in ("head", "tail")}
+    tokenizer = load_tokenizer("mini", Path(), None)
+    assert tokenizer.decode(rows["head"].tolist()).startswith("first")
+    assert tokenizer.decode(rows["tail"].tolist()).endswith(" last")
+
+
 def test_the_end_of_text_mark_in_a_text_is_plain_text() -> None:
     examples = encode([f"no {END_OF_TEXT} here"], RowRule(256))["train"]
     assert examples.pad_token not in examples.token_ids

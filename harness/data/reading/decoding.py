@@ -74,8 +74,9 @@ def _legacy(name: str, content: bytes, error: UnicodeDecodeError) -> TextFile:
 
 
 def _checked(name: str, content: bytes, encoding: str, note: str | None = None) -> TextFile:
+    found = TextFile(content, encoding, note)
     try:
-        content.decode(encoding)
+        found.open().read()
     except (LookupError, ValueError, TypeError) as error:
         if isinstance(error, UnicodeError):
             raise UserError(
@@ -87,7 +88,7 @@ def _checked(name: str, content: bytes, encoding: str, note: str | None = None) 
             f"data.encoding={encoding!r}: there is no such text encoding; expected auto, utf-8, utf-16, cp1252, "
             "latin-1 or another that Python knows."
         ) from error
-    return TextFile(content, encoding, note)
+    return found
 
 
 def _line(content: bytes, position: int) -> int:

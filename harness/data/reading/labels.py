@@ -42,7 +42,8 @@ def check_classes(table: Table, label: str, labels: list[str], texts: list[str])
             f"data file {table.name!r}: {label!r} holds {len(kinds)} different numbers, such as {labels[0]!r}: that is "
             "a regression; make classes of them, or name a column with classes."
         )
-    if all(_is_tagging(one, text) for one, text in zip(labels, texts, strict=True)):
+    words = [len(text.split()) for text in texts]
+    if len(set(words)) > 1 and words == [len(one.split()) for one in labels]:
         raise UserError(
             f"data file {table.name!r}: {label!r} holds a label for each word of the text, such as "
             f"{shortened(labels[0])}; a classifier has one label a text."
@@ -74,8 +75,3 @@ def _is_number(label: str) -> bool:
 
 def _is_fraction(label: str) -> bool:
     return _is_number(label) and not float(label).is_integer()
-
-
-def _is_tagging(label: str, text: str) -> bool:
-    words = len(text.split())
-    return words > 1 and len(label.split()) == words
