@@ -124,8 +124,8 @@ def gate(
 @app.command()
 def data(
     data: Annotated[str, typer.Argument(help=option_named("data").help.replace("`", ""))] = "auto",
-    model: Model = "auto",
-    assignments: Annotated[list[str] | None, _declared(option_named("set"))] = None,
+    model: Annotated[str | None, _declared(option_named("model"))] = None,
+    set: Annotated[list[str] | None, _declared(option_named("set"))] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
     cache: Cache = CACHE,
 ) -> None:
@@ -134,7 +134,7 @@ def data(
     from harness.report.data_screen import print_data
 
     changes = {"data.name": data, "model.name": model}
-    (config,) = load_suite(None, changes, split_assignments(assignments or [])).runs()
+    (config,) = load_suite(None, changes, split_assignments(set or [])).runs()
     print_data(console, config, cache, as_json)
 
 

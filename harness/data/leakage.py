@@ -32,7 +32,10 @@ def warnings(texts: pd.DataFrame, split: Split) -> Iterator[str]:
     """What a reader of results must know of the texts."""
     count, rows = contradicting(texts)
     if count:
-        yield f"{count:,} texts stand in {rows:,} rows with different labels: no classifier can get all of these right"
+        yield (
+            f"contradictions: {count:,} (texts with several labels), in {rows:,} rows; no classifier gets all of them "
+            "right"
+        )
     counts = texts["label"].value_counts()
     rare = counts[counts < FEWEST]
     if len(rare):

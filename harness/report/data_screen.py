@@ -125,7 +125,7 @@ def _repeats(found: Survey) -> Iterator[str]:
     yield f"but for digits, case and punctuation, test in train: {repeats.near:,} ({_share(repeats.near, tests)})"
     yield f"[bold]Within parts[/], verbatim: {_counted(repeats.within)}"
     texts, rows = repeats.contradicting
-    yield f"[bold]Contradictions[/]: {texts:,} texts with several labels, in {rows:,} rows"
+    yield f"[bold]Contradictions[/]: {texts:,} (texts with several labels), in {rows:,} rows"
 
 
 def _counted(counts: dict[str, int]) -> str:

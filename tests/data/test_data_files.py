@@ -160,7 +160,7 @@ def test_a_class_with_one_text_is_named(tmp_path: Path, rows: list) -> None:
 
 def test_contradictions_are_counted(tmp_path: Path, rows: list) -> None:
     dataset = load(write(tmp_path, [*rows, (rows[0][0], "kind1"), (rows[0][0], "kind0")], Form()))
-    assert "1 texts stand in 3 rows with different labels" in "; ".join(dataset.notes)
+    assert "contradictions: 1 (texts with several labels), in 3 rows" in "; ".join(dataset.notes)
 
 
 # What is refused

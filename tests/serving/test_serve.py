@@ -277,3 +277,15 @@ def test_what_it_stands_on_must_be_the_same(run_here: Callable, predict: Callabl
 
 def test_baselines_alone_leave_nothing_to_keep(refused: Callable) -> None:
     assert "SAVE=1" in refused("--save", "--strategy", "tfidf,majority")
+
+
+def test_a_classifier_of_pairs_takes_two_texts(run_here: Callable, tmp_path: Path) -> None:
+    rows = [{"premise": f"send {n}", "hypothesis": f"get {n}", "label": "ab"[n % 2]} for n in range(30)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (record,) = run_here(strategy=["last_block"], save=True, data__name=str(tmp_path / "pairs.jsonl"))
+    frame = Store(tmp_path / "results").predictions(record.run_id)
+    classifier = Classifier.load(tmp_path / "results" / "classifier", tmp_path / "cache")
+    texts = [f"{rows[index]['premise']}\t{rows[index]['hypothesis']}" for index in frame["index"]]
+    assert classifier.predict(texts).labels == frame["predicted"].tolist()
+    with pytest.raises(UserError, match="trained on pairs; expected two texts with a tab between them"):
+        classifier.predict(["one text"])
