@@ -78,7 +78,7 @@ def near_duplicate_key(text: str) -> str:
 
 
 def _stratified(labels: pd.Series, sizes: Sizes) -> np.ndarray:
-    """The part of each text, 0 to 2: [texts]. Each class is cut by `sizes`, but for one text a part.
+    """The part of each text, 0 to 2: [texts]. Each class is cut by `sizes`, up to a text a part.
 
     What rounding gave a part too much in one class, it gets less of the next.
     """
@@ -102,14 +102,12 @@ def _apportioned(count: int, owed: np.ndarray) -> np.ndarray:
 
 
 def _at_least_one(counts: np.ndarray, sizes: Sizes) -> np.ndarray:
-    """A class with as many texts as parts has one in each; with fewer the training part comes first, then test."""
-    for name in ("train", "test", "validation"):
-        part = SPLITS.index(name)
-        if sizes[part] and not counts[part]:
-            largest = int(counts.argmax())
-            if counts[largest] > 1 or part == 0:
-                counts[largest] -= 1
-                counts[part] += 1
+    """A class with as many texts as there are parts has one in each; any has one in the training part."""
+    asked = [part for part, size in enumerate(sizes) if size]
+    for part in asked if counts.sum() >= len(asked) else asked[:1]:
+        if not counts[part]:
+            counts[counts.argmax()] -= 1
+            counts[part] += 1
     return counts
 
 

@@ -89,3 +89,9 @@ def test_the_embedded_data_keeps_its_split() -> None:
     assert dataset.config.split == "random"
     shuffled = dataset.source.texts.sample(frac=1, random_state=123)
     assert dataset.split["train"].index.tolist() == shuffled.index[:210].tolist()
+
+
+def test_many_classes_of_two_texts_fill_every_part() -> None:
+    split = cut(texts_of([2] * 40), "stratified", False, 0)
+    assert [len(part) for part in split.values()] == [56, 8, 16]
+    assert split["train"]["label"].nunique() == 40
