@@ -15,9 +15,9 @@ _NAMED = 5
 def seen_in_training(split: Split) -> tuple[list[bool], int]:
     """For each test text whether it is a training text verbatim; and how many test texts are near-duplicates of one,
     the verbatim ones included."""
-    train, test = split["train"]["text"], split["test"]["text"]
-    keys = set(train.map(near_duplicate_key))
-    return test.isin(set(train)).tolist(), sum(near_duplicate_key(text) in keys for text in test)
+    train, test = (split[name]["text"].tolist() for name in ("train", "test"))
+    texts, keys = set(train), set(map(near_duplicate_key, train))
+    return [text in texts for text in test], sum(near_duplicate_key(text) in keys for text in test)
 
 
 def contradicting(texts: pd.DataFrame) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -105,7 +104,7 @@ class BytePairs(tiktoken.Encoding):
         return self.encode_single_token(END_OF_TEXT)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self.encode_ordinary_batch(list(map(_clipped, texts)), num_threads=os.cpu_count() or 1)
+        return [self.encode_ordinary(_clipped(text)) for text in texts]
 
     def template(self, pair: bool) -> Template:
         return BARE

@@ -130,7 +130,7 @@ def _texts_of(table: Table, columns: Columns, may_be_hidden: bool) -> pd.DataFra
 
 def _joined(table: Table, columns: Columns) -> pd.DataFrame:
     values = [_filled(table, column, table.texts(column)) for column in columns.texts]
-    frame = pd.DataFrame({"text": [JOINT.join(row) for row in zip(*values, strict=True)]})
+    frame = pd.DataFrame({"text": [JOINT.join(row) for row in zip(*values, strict=True)]}, dtype=object)
     if columns.pair:
         frame["second_at"] = [len(text) + len(JOINT) for text in values[0]]
     return frame

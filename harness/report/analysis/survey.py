@@ -111,7 +111,8 @@ def _repeats(dataset: Dataset) -> Repeats:
 
 
 def _seen(split: Split, first: str, second: str) -> int:
-    return int(split[second]["text"].isin(set(split[first]["text"])).sum())
+    known = set(split[first]["text"].tolist())
+    return sum(text in known for text in split[second]["text"].tolist())
 
 
 def _trivial_accuracies(parts: dict[str, Part], classes: list[str]) -> dict[str, float]:
