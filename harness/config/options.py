@@ -86,6 +86,14 @@ OPTIONS = (
         targets=("bench", "report"),
     ),
     Option(
+        "metric",
+        "what decides, in verdicts and between learning rates and classifiers: `accuracy`, `macro_f1`, "
+        "`balanced_accuracy` or `mcc`",
+        key="metric",
+        default_text="`accuracy`",
+        see="[unbalanced classes](data.md#balance)",
+    ),
+    Option(
         "tune",
         "`lr`: each strategy also at its own best learning rate of a small grid, chosen on the validation texts",
         key="tune",
