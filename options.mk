@@ -29,6 +29,7 @@ BENCH_OPTIONS = \
 
 REPORT_OPTIONS = \
 	$(call option,REFERENCE,reference) \
+	$(call option,METRIC,metric) \
 	$(call option,RESULTS,results) \
 	$(call option,CACHE,cache)
 

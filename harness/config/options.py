@@ -92,6 +92,7 @@ OPTIONS = (
         key="metric",
         default_text="`accuracy`",
         see="[unbalanced classes](data.md#balance)",
+        targets=("bench", "report"),
     ),
     Option(
         "tune",
@@ -142,7 +143,7 @@ OPTIONS = (
     ),
     Option(
         "save",
-        "keep the best classifier, by validation accuracy, in `RESULTS/classifier`",
+        "keep the classifier that is best, by `METRIC`, on the validation texts, in `RESULTS/classifier`",
         type=bool,
         default=False,
         see="[using it](serving.md)",
