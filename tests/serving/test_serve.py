@@ -130,8 +130,8 @@ def test_the_metric_of_the_suite_chooses_the_classifier(
 
     monkeypatch.setattr(runner, "run", made_up)
     for metric, best in (("accuracy", "last_block"), ("macro_f1", "head_only")):
-        run_here(strategy=list(found), save=True, metric=metric, results=metric, **SMALL)
-        assert saved_classifier.read(tmp_path / metric / "classifier").strategy == best
+        run_here(strategy=list(found), save=True, metric=metric, **SMALL)
+        assert saved_classifier.read(tmp_path / "results" / "classifier").strategy == best
 
 
 def test_a_run_that_was_done_before_is_kept_too(run_here: Callable, tmp_path: Path) -> None:
