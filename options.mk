@@ -15,6 +15,7 @@ BENCH_OPTIONS = \
 	$(call option,HOSTFILE,hostfile) \
 	$(call option,SEEDS,seeds) \
 	$(call option,REFERENCE,reference) \
+	$(call option,METRIC,metric) \
 	$(call option,TUNE,tune) \
 	$(call option,EPOCHS,epochs) \
 	$(call option,PRECISION,precision) \
@@ -28,6 +29,7 @@ BENCH_OPTIONS = \
 
 REPORT_OPTIONS = \
 	$(call option,REFERENCE,reference) \
+	$(call option,METRIC,metric) \
 	$(call option,RESULTS,results) \
 	$(call option,CACHE,cache)
 

@@ -36,6 +36,7 @@ Cache = Annotated[Path, _declared(option_named("cache"))]
 Model = Annotated[str, _declared(option_named("model"))]
 Weights = Annotated[str, _declared(option_named("weights"))]
 Reference = Annotated[str | None, _declared(option_named("reference"))]
+Metric = Annotated[str | None, _declared(option_named("metric"))]
 Classifier = Annotated[Path, typer.Option(help="the folder of the saved classifier")]
 RESULTS: Path = option_named("results").default
 CACHE: Path = option_named("cache").default
@@ -87,6 +88,7 @@ def _strategy_names(given: str | None) -> list[str] | None:
 def table(
     results: Results = RESULTS,
     reference: Reference = None,
+    metric: Metric = None,
     sort: Annotated[str | None, typer.Option(help="the best of this column first, such as test or time")] = None,
     columns: Annotated[str | None, typer.Option(help="these, in this order, such as test,verdict,time")] = None,
     contains: Annotated[str, typer.Option("--filter", help="rows whose name contains this")] = "",
@@ -99,15 +101,17 @@ def table(
     from harness.report.table.comparison_table import View
 
     view = View(sort, tuple(columns.split(",")) if columns else None, contains)
-    commands.show_results(console, results, reference, view, form)
+    commands.show_results(console, results, reference, metric, view, form)
 
 
 @app.command()
-def report(results: Results = RESULTS, reference: Reference = None, cache: Cache = CACHE) -> None:
+def report(
+    results: Results = RESULTS, reference: Reference = None, metric: Metric = None, cache: Cache = CACHE
+) -> None:
     """Tables, plots and a page (report.html) of the records in a results folder, written."""
     from harness import commands
 
-    commands.make_report(console, results, cache, reference)
+    commands.make_report(console, results, cache, reference, metric)
 
 
 @app.command()

@@ -18,8 +18,6 @@ from statsmodels.stats.proportion import proportion_confint
 
 from harness.statistics import (
     Difference,
-    _multiplier,
-    _two_sided_p,
     accuracy_interval,
     expected_calibration_error,
     holm,
@@ -31,6 +29,7 @@ from harness.statistics import (
     verdict,
     wilson_interval,
 )
+from harness.statistics.quantiles import multiplier, two_sided_p
 
 SHAPES = st.tuples(st.integers(2, 5), st.integers(2, 30))
 TABLES = SHAPES.flatmap(lambda shape: arrays(bool, shape))
@@ -77,15 +76,15 @@ def test_one_seed_is_tested_by_mcnemar(pair: tuple[np.ndarray, np.ndarray]) -> N
 def test_p_is_students_where_seeds_are_all_and_normal_where_messages_are(degrees: int) -> None:
     ratios = np.array([0.3, 1.0, 2.5, 8.0, 20.0])
     everything = np.ones_like(ratios)
-    assert _two_sided_p(ratios, everything, degrees) == pytest.approx(2 * stats.t.sf(ratios, degrees), abs=1e-9)
-    assert _two_sided_p(ratios, 0 * everything, degrees) == pytest.approx(2 * stats.norm.sf(ratios), abs=1e-9)
+    assert two_sided_p(ratios, everything, degrees) == pytest.approx(2 * stats.t.sf(ratios, degrees), abs=1e-9)
+    assert two_sided_p(ratios, 0 * everything, degrees) == pytest.approx(2 * stats.norm.sf(ratios), abs=1e-9)
 
 
 @given(st.floats(0, 1), st.integers(1, 30), st.floats(1e-6, 0.9))
 @settings(deadline=None, max_examples=40)
 def test_the_end_of_an_interval_has_its_level_as_p(share: float, degrees: int, level: float) -> None:
-    end = _multiplier(np.float64(share), degrees, level)
-    assert _two_sided_p(end, np.float64(share), degrees) == pytest.approx(level, rel=1e-6)
+    end = multiplier(np.float64(share), degrees, level)
+    assert two_sided_p(end, np.float64(share), degrees) == pytest.approx(level, rel=1e-6)
     assert stats.norm.isf(level / 2) - 1e-9 <= end <= stats.t.isf(level / 2, degrees) + 1e-9
 
 
@@ -96,7 +95,7 @@ def test_an_interval_errs_as_often_as_it_says_whatever_the_shares(degrees: int, 
     true = np.concatenate([[0], np.geomspace(1e-3, 1e4, 50)])[:, None]
     probability = expit(np.linspace(-18, 18, 2_000))
     estimated = true * stats.chi2.ppf(probability, degrees) / degrees
-    half = _multiplier(estimated / (1 + estimated), degrees, level) * np.sqrt(1 + estimated)
+    half = multiplier(estimated / (1 + estimated), degrees, level) * np.sqrt(1 + estimated)
     errors = integrate.trapezoid(2 * stats.norm.sf(half / np.sqrt(1 + true)), probability, axis=1)
     assert least * level < errors.min() < errors.max() < 1.2 * level
 

@@ -87,6 +87,15 @@ OPTIONS = (
         targets=("bench", "report"),
     ),
     Option(
+        "metric",
+        "what decides, in verdicts and between learning rates and classifiers: `accuracy`, `macro_f1`, "
+        "`balanced_accuracy` or `mcc`",
+        key="metric",
+        default_text="`accuracy`",
+        see="[unbalanced classes](data.md#balance)",
+        targets=("bench", "report"),
+    ),
+    Option(
         "tune",
         "`lr`: each strategy also at its own best learning rate of a small grid, chosen on the validation texts",
         key="tune",
@@ -136,7 +145,7 @@ OPTIONS = (
     ),
     Option(
         "save",
-        "keep the best classifier, by validation accuracy, in `RESULTS/classifier`",
+        "keep the classifier that is best, by `METRIC`, on the validation texts, in `RESULTS/classifier`",
         type=bool,
         default=False,
         see="[using it](serving.md)",

@@ -158,6 +158,8 @@ class TrainingConfig(Part):
 
     micro_batch_size: rows of one forward pass on one rank; None: the rank's full slice of the batch.
     drop_last: leave out the incomplete batch at the end of an epoch.
+    class_weights: factors of the rows' losses; balanced: for each class in inverse proportion to its training texts.
+        The loss of a step stays the sum over its rows divided by their number.
     checkpoint_steps: steps between two checkpoints; None: one is written only where a run is interrupted.
     """
 
@@ -165,6 +167,7 @@ class TrainingConfig(Part):
     batch_size: Positive = 8
     micro_batch_size: Positive | None = None
     drop_last: bool = True
+    class_weights: Literal["none", "balanced"] = "none"
     checkpoint_steps: Positive | None = 500
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from harness.config.schema import Part, Percentage, Positive, RunConfig
 from harness.config.tree import as_list, differences, explain, get_key, merged, read_file, scalar, set_key
 from harness.errors import UserError
+from harness.metrics import MetricName, metric_named
 
 
 class Published(Part):
@@ -60,6 +61,7 @@ class SuiteConfig(Part):
     source: where its published figures are from.
     reference: the strategy or row that the others are compared with. None: last_block, or the first where it is absent.
     tune: "lr": each strategy also runs at its own best learning rate.
+    metric: what strategies are compared by, and what the best learning rate and classifier are chosen by.
     """
 
     rows: list[SuiteRow]
@@ -67,6 +69,7 @@ class SuiteConfig(Part):
     source: str | None = None
     reference: str | None = None
     tune: Literal["lr"] | None = None
+    metric: MetricName = "accuracy"
 
     def runs(self) -> list[RunConfig]:
         """The runs of all rows that are not skipped."""
@@ -88,10 +91,11 @@ def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str
     tune = changes.pop("tune", tree.pop("tune", None))
     if tune not in (None, "lr"):
         raise UserError(f"TUNE={tune!r}: expected lr, the learning rate.")
+    metric = metric_named(changes.pop("metric", tree.pop("metric", "accuracy")))
     suite = _suite_of_rows(file, tree, changes) if file and "rows" in tree else _suite_of_runs(tree, changes)
     if reference is not None:
         _check_reference(reference, suite)
-    return suite.model_copy(update={"reference": reference, "tune": tune})
+    return suite.model_copy(update={"reference": reference, "tune": tune, "metric": metric.name})
 
 
 def _check_reference(reference: str, suite: SuiteConfig) -> None:

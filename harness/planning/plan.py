@@ -19,6 +19,7 @@ from harness.config.suite import SuiteConfig
 from harness.data.dataset import Dataset
 from harness.distributed.hosts import check_hosts
 from harness.errors import UserError
+from harness.metrics import MetricName
 from harness.model.precision import choose
 from harness.planning.data import resolve_data
 from harness.planning.identity import identity_of, only, run_id_of
@@ -75,11 +76,13 @@ class PlannedRun(BaseModel):
 
 class Plan(BaseModel):
     """runs: as tables show them. rows: of the suite's file; none where it lists none. left_out: why baselines that this
-    model can't give are not among them. code_sha256: of the code that determines results. quiet: print no progress."""
+    model can't give are not among them. metric: what the best classifier is chosen by. code_sha256: of the code that
+    determines results. quiet: print no progress."""
 
     runs: list[PlannedRun]
     rows: list[SavedRow] = []
     left_out: list[str] = []
+    metric: MetricName = "accuracy"
     results: Path
     cache: Path
     hosts: Hosts = ONE_MACHINE
@@ -130,6 +133,7 @@ def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Host
         runs=planned_runs,
         rows=rows,
         left_out=list(left_out),
+        metric=suite.metric,
         results=results,
         cache=workspace.cache,
         hosts=hosts,

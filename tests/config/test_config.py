@@ -46,6 +46,16 @@ def test_assignments_win_over_options_and_options_over_the_file(tmp_path: Path) 
     assert suite.runs()[0].model.name == "mini"
 
 
+def test_the_metric_that_decides_is_the_options_else_the_files_else_accuracy(tmp_path: Path) -> None:
+    file = tmp_path / "one.yaml"
+    file.write_text("strategy: full\nmetric: macro_f1\n")
+    given = [(None, {}), (file, {}), (file, {"metric": None}), (file, {"metric": "mcc"})]
+    assert [load_suite(*one, []).metric for one in given] == ["accuracy", "macro_f1", "macro_f1", "mcc"]
+    file.write_text("metric: [mcc]\n")
+    with pytest.raises(UserError, match=r"METRIC=\['mcc'\]: expected one of accuracy, macro_f1"):
+        load_suite(file, {}, [])
+
+
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "empty.yaml"
     file.write_text("# nothing\n")

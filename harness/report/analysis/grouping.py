@@ -24,6 +24,7 @@ NO_CONDITIONS = {
 ADDED = {
     "deterministic": False,
     "tf32": False,
+    "training": {"class_weights": "none"},
     "data": {"subset": None, "revision": None, "split_sizes": [70, 10, 20], "max_tokens": None, "cut": "head"},
 }
 # Joins the names of rows that are the same runs.

@@ -55,6 +55,7 @@ def _heading_parts(record: Record) -> list[str]:
         f"{data.name if data else config['data']['name']}{sizes}",
         f"{training['epochs']} epochs, batch {training['batch_size']}, lr {rate:g}",
         f"{record.precision}, {engine_name(record)} x {record.engine.world_size}, {record.environment['device']}",
+        *(["balanced class weights"] if training.get("class_weights") == "balanced" else []),
         *(["plain path"] if config["plain"] else []),
         *settings_of(record),
     ]

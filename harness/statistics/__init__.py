@@ -1,0 +1,34 @@
+"""Intervals and tests for predictions of several seeds on the same messages; knows nothing of models."""
+
+from harness.statistics.accuracy import (
+    MOST_SEEDS,
+    accuracy_interval,
+    mcnemar,
+    mean_squares,
+    messages_needed,
+    paired_difference,
+    seeds_needed,
+)
+from harness.statistics.bootstrap import metric_difference, metric_interval
+from harness.statistics.one_run import expected_calibration_error, next_run_interval, wilson_interval
+from harness.statistics.verdicts import LEVEL, Difference, Verdict, holm, verdict
+
+__all__ = [
+    "LEVEL",
+    "MOST_SEEDS",
+    "Difference",
+    "Verdict",
+    "accuracy_interval",
+    "expected_calibration_error",
+    "holm",
+    "mcnemar",
+    "mean_squares",
+    "messages_needed",
+    "metric_difference",
+    "metric_interval",
+    "next_run_interval",
+    "paired_difference",
+    "seeds_needed",
+    "verdict",
+    "wilson_interval",
+]
