@@ -24,7 +24,7 @@ def run_baseline(planned: PlannedRun, context: Context, outcome: Outcome) -> Non
         rule = RowRule.of(config.data, model.context)
         examples = encode_split(dataset.split, tokenizer, classes, rule, special_tokens=False)
         parts = {name: Part(dataset.split[name]["text"].tolist(), part) for name, part in examples.items()}
-        outcome.data = data_facts(dataset, examples)
+        outcome.data = data_facts(planned, dataset, examples)
         if "model" not in planned.used:  # it reads full texts, not a model's tokens
             outcome.data = outcome.data.model_copy(update={"cut_texts": 0})
 

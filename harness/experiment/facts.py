@@ -21,7 +21,7 @@ from harness.training.engines.protocol import Engine
 from harness.training.evaluation import measure
 
 
-def data_facts(dataset: Dataset, examples: dict[str, Examples]) -> DataFacts:
+def data_facts(planned: PlannedRun, dataset: Dataset, examples: dict[str, Examples]) -> DataFacts:
     source = dataset.source
     return DataFacts(
         name=source.name,
@@ -32,7 +32,7 @@ def data_facts(dataset: Dataset, examples: dict[str, Examples]) -> DataFacts:
         test_in_train=sum(dataset.test_seen),
         test_near_train=dataset.test_near_train,
         cut_texts=sum(part.cut_texts for part in examples.values()),
-        notes=dataset.notes,
+        notes=planned.data_notes,  # a worker reads the data as planned, and finds nothing out
     )
 
 

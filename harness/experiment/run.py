@@ -34,7 +34,7 @@ def run(
 
     with context.phase("prepare"):
         dataset, examples = load_data(planned, strategy, context)
-        outcome.data = data_facts(dataset, examples)
+        outcome.data = data_facts(planned, dataset, examples)
         model = build_model(planned, strategy, examples, len(dataset.source.classes), context)
         outcome.parameters, outcome.trainable_parameters = model.parameters
         engine = open_engine(config.engine, config.precision, world, fused=not config.plain)

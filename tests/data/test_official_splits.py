@@ -22,6 +22,7 @@ import pytest
 from harness.config.schema import DataConfig
 from harness.data.dataset import Dataset, load_dataset
 from harness.errors import UserError
+from harness.results.store import Store
 from tests.support.data_files import Form, rows_of, write
 
 Parts = dict[str, list[tuple[str, str]]]
@@ -263,3 +264,16 @@ def test_a_data_set_of_the_hub_and_offline_what_is_cached(hub: str, tmp_path: Pa
     offline = survey("http://127.0.0.1:9", cache)
     assert offline["sha256"] == online["sha256"]
     assert any("as it is in the cache" in note for note in offline["notes"])
+
+
+def test_the_record_of_two_ranks_says_what_was_found(ftbench: Callable, tmp_path: Path, parts: Parts) -> None:
+    """Workers read the data as planned."""
+    path = write(tmp_path, parts["train"], Form(kind=".tsv", delimiter="\t", names=None, encoding="cp1252"))
+    options = ["--model", "mini", "--strategy", "head_only", "--epochs", "1", "--nproc", "2", "--data", str(path)]
+    done = ftbench("run", *options)
+    assert done.returncode == 0, done.stderr
+    (record,) = Store(tmp_path / "results").all()
+    said = "; ".join(record.data.notes)
+    for part in ("text '1', label '2' (by their place)", "no header line", "read as cp1252"):
+        assert part in said
+        assert part in done.stdout

@@ -68,7 +68,7 @@ def _load(config: DataConfig, by_part: Mapping[str | None, list[DataFile]], note
             table, settings = _read(file, content, config)
             tables.setdefault(part, []).append(table)
             found.append(settings)
-    same = {key: value for key, value in found[0].items() if all(one[key] == value for one in found)}
+    same = {key: value for key, value in found[0].items() if all(one.get(key) == value for one in found)}
     data = combine(config.model_copy(update=same), tables)
     return OwnData(data.texts, data.part, digest.hexdigest(), data.config, [*data.notes, *notes])
 
