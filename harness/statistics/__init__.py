@@ -1,6 +1,7 @@
 """Intervals and tests for predictions of several seeds on the same messages; knows nothing of models."""
 
 from harness.statistics.accuracy import (
+    MOST_MESSAGES,
     MOST_SEEDS,
     accuracy_interval,
     mcnemar,
@@ -15,6 +16,7 @@ from harness.statistics.verdicts import LEVEL, Difference, Verdict, holm, verdic
 
 __all__ = [
     "LEVEL",
+    "MOST_MESSAGES",
     "MOST_SEEDS",
     "Difference",
     "Verdict",
