@@ -33,4 +33,7 @@ REPORT_OPTIONS = \
 	$(call option,CACHE,cache)
 
 GATE_OPTIONS = \
-	$(call option,RESULTS,results)
+	$(call option,REFERENCE,reference) \
+	$(call option,CONFIG,config) \
+	$(call option,RESULTS,results) \
+	$(call option,CACHE,cache)
