@@ -178,6 +178,16 @@ def test_what_cant_be_compared_is_refused_by_name(reference: Measurement, update
     assert all(part in str(refused.value) for part in [*parts, "gate-update"])
 
 
+def test_places_and_other_rows_of_one_strategy_are_no_reason_to_refuse(reference: Measurement) -> None:
+    config = reference.runs[0].config
+    moved = config | {"data": {"name": "/elsewhere/my.csv"}, "model": {"name": "mini", "weights": "/elsewhere"}}
+    _check_comparable(reference, _changed(reference, config=moved))
+    rows = [run.model_copy(update={"row": f"{run.row} again"}) for run in reference.runs]
+    twice = reference.model_copy(update={"runs": [*reference.runs, *rows]})
+    _check_comparable(twice, twice)
+    assert len({one.row for one in compare(twice, twice) if one.check == "accuracy"}) == 4
+
+
 def test_a_reference_is_written_with_its_reason_and_read_back(reference: Measurement, tmp_path: Path) -> None:
     suite = GateSuite(Path("my.yaml"), tmp_path)
     with pytest.raises(UserError, match=r"needs a reason: make gate-update CONFIG=my\.yaml"):
