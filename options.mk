@@ -29,6 +29,7 @@ BENCH_OPTIONS = \
 
 REPORT_OPTIONS = \
 	$(call option,REFERENCE,reference) \
+	$(call option,METRIC,metric) \
 	$(call option,RESULTS,results) \
 	$(call option,CACHE,cache)
 
@@ -36,4 +37,9 @@ GATE_OPTIONS = \
 	$(call option,REFERENCE,reference) \
 	$(call option,CONFIG,config) \
 	$(call option,RESULTS,results) \
+	$(call option,CACHE,cache)
+
+DATA_OPTIONS = \
+	$(call option,MODEL,model) \
+	$(call option,SET,set) \
 	$(call option,CACHE,cache)

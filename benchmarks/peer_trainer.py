@@ -39,8 +39,8 @@ from harness.data.downloads import assets_folder
 from harness.data.model_files.hub import is_hub, locate
 from harness.data.tokenizer import Tokenizer, load_tokenizer
 from harness.measure.clock import WARM_UP_STEPS
-from harness.model.gpt2 import SHAPES
 from harness.model.hub.backbone import FAMILIES
+from harness.model.shapes import SHAPES
 
 CACHE = user_cache_path("ftbench", appauthor=False)
 # What is faster on a GPU alone; the check for losses that are no number would wait for the device in each step.
@@ -121,6 +121,11 @@ def _now() -> float:
     return time.perf_counter()
 
 
+def _rows(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    around = tokenizer.template(pair=False)
+    return [[*around.beginning, *ids, *around.ending] for ids in tokenizer.encode(texts)]
+
+
 def measured(peer: Peer, tokenizer: Tokenizer | None = None) -> Found:
     held = _start_of_memory()
     started = _now()
@@ -130,7 +135,7 @@ def measured(peer: Peer, tokenizer: Tokenizer | None = None) -> Found:
     parts = {
         name: [
             {"input_ids": ids, "attention_mask": [1] * len(ids), "length": len(ids), "labels": classes.index(label)}
-            for ids, label in zip(tokenizer.encode_rows(part["text"].tolist(), True), part["label"], strict=True)
+            for ids, label in zip(_rows(tokenizer, part["text"].tolist()), part["label"], strict=True)
         ]
         for name, part in dataset.split.items()
     }

@@ -16,15 +16,14 @@ import torch
 from platformdirs import user_cache_path
 
 from harness.config.schema import DataConfig, Precision, TrainingConfig
-from harness.config.strategy import Input
 from harness.data.batching import global_batches
 from harness.data.dataset import load_dataset
 from harness.data.downloads import assets_folder
-from harness.data.encoding import Examples, encode_split
+from harness.data.encoding import Examples, RowRule, encode_split
 from harness.data.model_files.hub import is_hub
 from harness.data.tokenizer import load_tokenizer
-from harness.model.gpt2 import SHAPES
 from harness.model.precision import choose
+from harness.model.shapes import SHAPES
 from harness.results.record import Record, Seconds
 from harness.results.store import Store
 
@@ -119,7 +118,7 @@ def encoded(data: str, model: str = "gpt2", size: int | None = None) -> dict[str
     config = DataConfig(name=data, **({"size": size} if size else {}))
     dataset = load_dataset(config, CACHE)
     tokenizer = load_tokenizer(model, CACHE, assets_folder())
-    return encode_split(dataset.split, tokenizer, dataset.source.classes, Input(), SHAPES[model].context)
+    return encode_split(dataset.split, tokenizer, dataset.source.classes, RowRule(SHAPES[model].context))
 
 
 def trained_rows(lengths: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ Cache = Annotated[Path, _declared(option_named("cache"))]
 Model = Annotated[str, _declared(option_named("model"))]
 Weights = Annotated[str, _declared(option_named("weights"))]
 Reference = Annotated[str | None, _declared(option_named("reference"))]
+Metric = Annotated[str | None, _declared(option_named("metric"))]
 Classifier = Annotated[Path, typer.Option(help="the folder of the saved classifier")]
 RESULTS: Path = option_named("results").default
 CACHE: Path = option_named("cache").default
@@ -87,6 +88,7 @@ def _strategy_names(given: str | None) -> list[str] | None:
 def table(
     results: Results = RESULTS,
     reference: Reference = None,
+    metric: Metric = None,
     sort: Annotated[str | None, typer.Option(help="the best of this column first, such as test or time")] = None,
     columns: Annotated[str | None, typer.Option(help="these, in this order, such as test,verdict,time")] = None,
     contains: Annotated[str, typer.Option("--filter", help="rows whose name contains this")] = "",
@@ -99,15 +101,17 @@ def table(
     from harness.report.table.comparison_table import View
 
     view = View(sort, tuple(columns.split(",")) if columns else None, contains)
-    commands.show_results(console, results, reference, view, form)
+    commands.show_results(console, results, reference, metric, view, form)
 
 
 @app.command()
-def report(results: Results = RESULTS, reference: Reference = None, cache: Cache = CACHE) -> None:
+def report(
+    results: Results = RESULTS, reference: Reference = None, metric: Metric = None, cache: Cache = CACHE
+) -> None:
     """Tables, plots and a page (report.html) of the records in a results folder, written."""
     from harness import commands
 
-    commands.make_report(console, results, cache, reference)
+    commands.make_report(console, results, cache, reference, metric)
 
 
 @app.command()
@@ -128,6 +132,23 @@ def gate(
     if update is None:
         raise typer.Exit(run_gate(console, suite, results, cache))
     raise typer.Exit(update_reference(console, suite, results, cache, update, costs))
+
+
+@app.command()
+def data(
+    data: Annotated[str, typer.Argument(help=option_named("data").help.replace("`", ""))] = "auto",
+    model: Annotated[str | None, _declared(option_named("model"))] = None,
+    set: Annotated[list[str] | None, _declared(option_named("set"))] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
+    cache: Cache = CACHE,
+) -> None:
+    """What is in a data set, before any run: columns, classes, lengths, repeats, what trivial baselines reach."""
+    from harness.config.suite import load_suite, split_assignments
+    from harness.report.data_screen import print_data
+
+    changes = {"data.name": data, "model.name": model}
+    (config,) = load_suite(None, changes, split_assignments(set or [])).runs()
+    print_data(console, config, cache, as_json)
 
 
 @app.command("list")

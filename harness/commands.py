@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from harness.errors import UserError
 from harness.experiment.oom_records import settle
 from harness.experiment.runner import prepare_store
 from harness.launch.launcher import launch
+from harness.metrics import ACCURACY, METRICS, metric_named
 from harness.planning.plan import Plan, resolve, saving
 from harness.planning.sweep import tuned
 from harness.planning.workspace import Workspace
@@ -52,7 +54,7 @@ def run_suite(
     interrupted = False
     try:
         if suite.tune:
-            plan = tuned(suite, plan, bench.resolve, bench.sweep, best_rates)
+            plan = tuned(suite, plan, bench.resolve, bench.sweep, partial(best_rates, metric=suite.metric))
         plan = bench.prepare(saving(plan) if save else plan)
         launch(plan, bench.workspace)
     except KeyboardInterrupt:
@@ -61,9 +63,10 @@ def run_suite(
     suites = [SavedSuite(name=suite.name, source=suite.source, rows=plan.rows)] if plan.rows else []
     for rows in suites:
         rows.save(results)
-    messages.print_results(console, store, [*records, *bench.swept], suite.reference, suites, quiet=quiet)
+    metric, shown = METRICS[suite.metric], [*records, *bench.swept]
+    messages.print_results(console, store, shown, suite.reference, metric, suites, quiet=quiet)
     if save and not interrupted and hosts.node_rank == 0:
-        messages.print_saved(console, saved_classifier.install(store, records))
+        messages.print_saved(console, saved_classifier.install(store, records, metric.name), metric)
     missing = len(plan.runs) - len(records)
     messages.print_missing(console, missing, interrupted)
     return int(interrupted or missing > 0 or any(record.status != "ok" for record in records))
@@ -104,29 +107,36 @@ class _Bench:
 
 
 def show_results(
-    console: Console, results: Path, reference: str | None = None, view: View = FULL_VIEW, form: str | None = None
+    console: Console,
+    results: Path,
+    reference: str | None = None,
+    metric: str | None = None,
+    view: View = FULL_VIEW,
+    form: str | None = None,
 ) -> None:
     """Print the tables and write their files; with a `form` print them in it, and nothing else."""
-    formatted = format_named(form) if form else None
+    formatted, compared_by = format_named(form) if form else None, metric_named(metric or ACCURACY.name)
     store, aside = Store(results), Console(stderr=True) if form else console
     records, suites = _saved_results(aside, store, reference)
     newest = newest_of_each(records)
     if formatted:
-        shown = comparison_tables(groups(newest, suites), store, reference, view)
+        shown = comparison_tables(groups(newest, suites), store, reference, view, compared_by)
         console.out(formatted(shown).rstrip(), highlight=False)
         messages.print_left_out(aside, left_out(store))
     else:
-        messages.print_results(console, store, newest, reference, suites, view)
+        messages.print_results(console, store, newest, reference, compared_by, suites, view)
 
 
-def make_report(console: Console, results: Path, cache: Path, reference: str | None = None) -> None:
+def make_report(
+    console: Console, results: Path, cache: Path, reference: str | None = None, metric: str | None = None
+) -> None:
     """Write tables, plots and the page, and print their paths."""
     from harness.report.page import write_report  # imports matplotlib, which is slow to load
 
-    store = Store(results)
+    store, compared_by = Store(results), metric_named(metric or ACCURACY.name)
     records, _ = _saved_results(console, store, reference)
     problems = left_out(store)
-    written = write_report(store, records, problems, cache, reference)
+    written = write_report(store, records, problems, cache, reference, compared_by)
     messages.print_left_out(console, problems)
     for path in written:
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)

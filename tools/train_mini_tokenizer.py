@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from harness.data.synthetic import STREAM_SEED, generate
 from harness.data.tokenizer import MINI_RANKS
-from harness.model.gpt2 import SHAPES
+from harness.model.shapes import SHAPES
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from benchmarks.processes import CACHE
 from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
 from harness.data.downloads import NotAvailable, assets_folder
-from harness.data.tokenizer import Tokenizer, load_tokenizer
+from harness.data.tokenizer import BARE, Template, Tokenizer, load_tokenizer
 
 VOCABULARY = 50_257
 # As in the collection: texts, and of the balanced part of them; different tokens.
@@ -37,21 +37,17 @@ class Numbers:
 
     pad_token, size = VOCABULARY - 1, VOCABULARY
 
-    @property
-    def beginning(self) -> list[int]:
-        return []
-
     def encode_ordinary(self, text: str) -> list[int]:
         return [int(word) for word in text.split()]
 
-    def encode_rows(self, texts: list[str], special_tokens: bool) -> list[list[int]]:
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode_ordinary(text) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(map(str, ids))
 
-    def cut(self, row: list[int], limit: int, special_tokens: bool) -> list[int]:
-        return row[:limit]
+    def template(self, pair: bool) -> Template:
+        return BARE
 
 
 def texts_for(model: str, size: int | None, folder: Path) -> Texts:

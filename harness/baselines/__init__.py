@@ -10,16 +10,20 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from harness.config.schema import Precision
 from harness.data.encoding import Examples
 from harness.data.tokenizer import Tokenizer
 from harness.files import file_sha256
-from harness.model.models import Model
-from harness.model.weights import Weights
+
+if TYPE_CHECKING:  # a rule needs no PyTorch
+    import torch
+
+    from harness.model.models import Model
+    from harness.model.weights import Weights
 
 NAMES = ("majority", "length_rule", "first_token_lookup", "tfidf", "zero_shot")
 
@@ -33,21 +37,27 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a baseline may learn from and work with. warn: is told what a reader of the progress should know."""
+class LabelledTexts:
+    """What a rule learns from."""
 
     train: Part
     classes: list[str]
+
+    def counts(self, indices: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """How many training texts each class has, [classes], among those of `indices`."""
+        return np.bincount(self.train.examples.labels[indices], minlength=len(self.classes))
+
+
+@dataclass(frozen=True)
+class Task(LabelledTexts):
+    """What a baseline may learn from and work with. warn: is told what a reader of the progress should know."""
+
     precision: Precision
     model: Model
     weights: Weights
     tokenizer: Tokenizer
     device: torch.device
     warn: Callable[[str], None] = lambda text: None
-
-    def counts(self, indices: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """How many training texts each class has, [classes], among those of `indices`."""
-        return np.bincount(self.train.examples.labels[indices], minlength=len(self.classes))
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.baselines import Fitted, Part, Task
+from harness.baselines import Fitted, LabelledTexts, Part
 
 USES = ("data", "model.name")  # it is the model's tokens that are looked up
 
 
-def fit(task: Task) -> Fitted:
+def fit(task: LabelledTexts) -> Fitted:
     """Probabilities: fractions of the training texts with that first token, one text more among them, half of it the
     first of these texts once more, half divided as all training texts are: it decides between classes that are level.
     On the textbook's split that gives the known 80.33% on test; were level classes the majority's, it would be 80.00%.

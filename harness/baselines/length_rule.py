@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.baselines import Fitted, Part, Task
+from harness.baselines import Fitted, LabelledTexts, Part
 
 USES = ("data", "model.name")  # it is the model's tokens that are counted
 
 
-def fit(task: Task) -> Fitted:
+def fit(task: LabelledTexts) -> Fitted:
     """Of equally good thresholds the lowest. Probabilities: fractions of the classes on each side in training."""
     lengths = task.train.examples.lengths
     thresholds = np.unique(lengths)

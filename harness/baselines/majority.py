@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.baselines import Fitted, Part, Task
+from harness.baselines import Fitted, LabelledTexts, Part
 
 USES = ("data",)
 
 
-def fit(task: Task) -> Fitted:
+def fit(task: LabelledTexts) -> Fitted:
     fractions = task.counts() / task.counts().sum()
 
     def probabilities(part: Part) -> np.ndarray:

@@ -41,7 +41,7 @@ class Prompt:
         encode = task.tokenizer.encode_ordinary
         question = f"\nIs this text {' or '.join(task.classes)}? It is"
         return cls(
-            [*task.tokenizer.beginning, *encode("Text:\n")],
+            [*task.tokenizer.template(pair=False).beginning, *encode("Text:\n")],
             encode(question),
             [tuple(encode(f" {name}")) for name in task.classes],
         )

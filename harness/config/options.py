@@ -52,6 +52,7 @@ OPTIONS = (
         "`auto`, `mini`, `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, or `hf:` with a hub id, folder or GGUF file",
         key="model.name",
         see="[other backbones](backbones.md)",
+        targets=("bench", "data"),
     ),
     Option(
         "weights",
@@ -60,7 +61,7 @@ OPTIONS = (
     ),
     Option(
         "data",
-        "`auto`, `synthetic`, `sms_spam`, or a path to a csv, tsv or jsonl file",
+        "`auto`, `synthetic`, `sms_spam`, `hf:` and a data set of the hub, or a path to a file, a folder or an archive",
         key="data.name",
         see="[your own data](data.md)",
     ),
@@ -92,6 +93,7 @@ OPTIONS = (
         key="metric",
         default_text="`accuracy`",
         see="[unbalanced classes](data.md#balance)",
+        targets=("bench", "report"),
     ),
     Option(
         "tune",
@@ -119,6 +121,7 @@ OPTIONS = (
         "spaces between them",
         type=list[str],
         default_text="none",
+        targets=("bench", "data"),
     ),
     Option(
         "results",
@@ -133,7 +136,7 @@ OPTIONS = (
         type=Path,
         default=user_cache_path("ftbench", appauthor=False),
         default_text="the user's cache folder",
-        targets=("bench", "report", "gate"),
+        targets=("bench", "report", "gate", "data"),
     ),
     Option(
         "force",
@@ -143,7 +146,7 @@ OPTIONS = (
     ),
     Option(
         "save",
-        "keep the best classifier, by validation accuracy, in `RESULTS/classifier`",
+        "keep the classifier that is best, by `METRIC`, on the validation texts, in `RESULTS/classifier`",
         type=bool,
         default=False,
         see="[using it](serving.md)",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from harness.config.strategy import AttentionKind, Readout
 
@@ -15,6 +15,30 @@ Fraction = Annotated[float, Field(ge=0)]
 Percentage = Annotated[float, Field(ge=0, le=100)]
 # The range that NumPy's legacy generators, which pandas uses, take.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+AUTO = "auto"
+
+
+def _joined(given: Any) -> Any:
+    """A list of columns, or the number of one, as it is written on a command line."""
+    if isinstance(given, list):
+        return ",".join(map(str, given))
+    return str(given) if type(given) in (int, float) else given
+
+
+def _sizes(given: Any) -> Any:
+    """Three sizes from `70/10/20`."""
+    return given.split("/") if isinstance(given, str) else given
+
+
+def _complete(sizes: tuple[float, float, float]) -> tuple[float, float, float]:
+    if abs(sum(sizes) - 100) > 1e-9:
+        raise ValueError(f"the sizes add up to {sum(sizes):g}, expected 100, such as 70/10/20")
+    return sizes
+
+
+ColumnNames = Annotated[str, BeforeValidator(_joined)]
+_Size = Annotated[float, Field(gt=0, lt=100)]
+SplitSizes = Annotated[tuple[_Size, _Size, _Size], BeforeValidator(_sizes), AfterValidator(_complete)]
 # A model that `transformers` reads.
 HubName = Annotated[str, Field(pattern=r"^hf:.")]
 
@@ -42,19 +66,36 @@ class ModelConfig(Part):
 class DataConfig(Part):
     """The labelled texts and their split.
 
-    name: auto, synthetic, sms_spam, or a path to a csv, tsv or jsonl file.
-    text_column, label_column: of a file.
+    name: auto, synthetic, sms_spam, a path to a file, a folder or an archive, or hf: and a data set of the hub.
+    subset, revision: of a data set of the hub.
+    text_column, label_column: by name, or by number without a header; several texts with commas between them.
+    pair: two texts are a pair, which a tokenizer encodes as one; else they are joined. None: where their names say so.
+    header: whether a file begins with names; None: found out. encoding: of a file.
+    quoting: minimal: quotation marks quote what holds a delimiter; none: they are part of the text.
     balance: undersample every class to the size of the smallest; None: for sms_spam only, as the textbook does.
-    split: random, or grouped, which keeps near-duplicates in one part.
+    split: official, the data's own; random; stratified, each class alike; or grouped, which keeps near-duplicates in
+        one part. auto: official where there is one, random for embedded data, else stratified.
+    split_sizes: percentages of train, validation and test texts.
+    max_tokens: of a row, special ones included; None: as many as the model takes.
+    cut: which part is kept of a text that is longer than a row.
     size: number of texts that synthetic generates.
     """
 
-    name: str = "auto"
-    text_column: str = "text"
-    label_column: str = "label"
+    name: str = AUTO
+    subset: str | None = None
+    revision: str | None = None
+    text_column: ColumnNames = AUTO
+    label_column: ColumnNames = AUTO
+    pair: bool | None = None
+    header: bool | None = None
+    encoding: str = AUTO
+    quoting: Literal["auto", "minimal", "none"] = AUTO
     balance: bool | None = None
-    split: Literal["random", "grouped"] = "random"
+    split: Literal["auto", "official", "random", "stratified", "grouped"] = AUTO
+    split_sizes: SplitSizes = (70, 10, 20)
     split_seed: Seed = 123
+    max_tokens: Positive | None = None
+    cut: Literal["head", "tail", "middle"] = "head"
     size: Annotated[int, Field(ge=10)] = 3000
 
 
@@ -117,6 +158,8 @@ class TrainingConfig(Part):
 
     micro_batch_size: rows of one forward pass on one rank; None: the rank's full slice of the batch.
     drop_last: leave out the incomplete batch at the end of an epoch.
+    class_weights: factors of the rows' losses; balanced: for each class in inverse proportion to its training texts.
+        The loss of a step stays the sum over its rows divided by their number.
     checkpoint_steps: steps between two checkpoints; None: one is written only where a run is interrupted.
     """
 
@@ -124,6 +167,7 @@ class TrainingConfig(Part):
     batch_size: Positive = 8
     micro_batch_size: Positive | None = None
     drop_last: bool = True
+    class_weights: Literal["none", "balanced"] = "none"
     checkpoint_steps: Positive | None = 500
 
 

@@ -7,42 +7,69 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.config.schema import DataConfig
-from harness.data.downloads import assets_folder
-from harness.data.sources import Source, generate_synthetic, load_file, load_sms_spam
-from harness.data.splits import cut, seen_in_training
+from harness.config.schema import AUTO, DataConfig
+from harness.data.leakage import seen_in_training, warnings
+from harness.data.official_split import official
+from harness.data.sources import SMS_SPAM_NAME, Source, load_source
+from harness.data.splits import Split, balance, cut
+from harness.errors import UserError
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A source and its split.
 
-    split: "train", "validation" and "test", each a frame like `source.texts`, with its index.
-    test_seen: for each test text whether it is a training text verbatim.
-    test_near_train: how many test texts equal a training text but for digits, case and punctuation.
+    config: with nothing left to `auto`. split: "train", "validation" and "test", each a frame like `source.texts`, with
+    its index. test_seen: for each test text whether it is a training text verbatim. test_near_train: how many test
+    texts equal a training text but for digits, case and punctuation. notes: what was found and chosen.
     """
 
     source: Source
-    split: dict[str, pd.DataFrame]
+    config: DataConfig
+    split: Split
     test_seen: list[bool]
     test_near_train: int
+    notes: list[str]
 
 
 def load_dataset(config: DataConfig, cache: Path) -> Dataset:
     """Load and split the data set that `config.name`, which is not "auto", names.
 
-    Raises UserError for a file that can't be used, NotAvailable for a published data set that can't be had.
+    Raises UserError for data that can't be used, NotAvailable for a published data set that can't be had.
     """
-    source = _load_source(config, cache)
-    balanced = config.name == "sms_spam" if config.balance is None else config.balance
-    split = cut(source.texts, config.split, balanced, config.split_seed)
+    source = load_source(config, cache)
+    config = source.config.model_copy(update={"split": _split_kind(config, source)})
+    split, notes = _split(source, config)
+    if not source.is_built_in:
+        notes = [*source.notes, *notes, *warnings(source.texts, split)]
     seen, near = seen_in_training(split)
-    return Dataset(source, split, seen, near)
+    return Dataset(source, config, split, seen, near, notes)
 
 
-def _load_source(config: DataConfig, cache: Path) -> Source:
-    if config.name == "synthetic":
-        return generate_synthetic(config.size)
-    if config.name == "sms_spam":
-        return load_sms_spam(cache, assets_folder())
-    return load_file(config.name, config.text_column, config.label_column)
+def _split_kind(config: DataConfig, source: Source) -> str:
+    if config.split != AUTO:
+        return config.split
+    if source.part is not None and source.part.nunique() > 1:
+        return "official"
+    return "random" if source.is_built_in else "stratified"
+
+
+def _split(source: Source, config: DataConfig) -> tuple[Split, list[str]]:
+    if config.split != "official":
+        balanced = config.name == SMS_SPAM_NAME if config.balance is None else config.balance
+        assert config.split != AUTO, "it was resolved"
+        return cut(source.texts, config.split, balanced, config.split_seed, config.split_sizes), []
+    if source.part is None:
+        raise UserError(
+            f"data.split=official: {config.name!r} has no split of its own; expected train, validation and test files, "
+            "a `split` column, or data.split=stratified."
+        )
+    split, notes = official(source.texts, source.part, config.split_sizes, config.split_seed)
+    if config.balance:
+        split["train"] = balance(split["train"], config.split_seed)
+    return split, notes
+
+
+def pairs_of(part: pd.DataFrame) -> list[tuple[str, str]]:
+    """The two texts of each row."""
+    return [(text[: start - 1], text[start:]) for text, start in zip(part["text"], part["second_at"], strict=True)]

@@ -1,12 +1,10 @@
-"""The libraries of the Hugging Face hub: imported when a model needs them, and silenced."""
+"""The libraries of the Hugging Face hub: imported when they are needed, and silenced."""
 
 from __future__ import annotations
 
 import logging
 import os
 from types import ModuleType
-
-import torch
 
 from harness.data.downloads import TIMEOUT_SECONDS
 from harness.errors import UserError
@@ -24,6 +22,8 @@ def import_huggingface_hub() -> ModuleType:
 
 def import_transformers() -> ModuleType:
     """Raises UserError where `transformers` is not installed."""
+    import torch  # here, as a command that only reads texts does without it
+
     # transformers imports deepspeed where that is installed, which otherwise probes for a device and logs about it.
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -37,6 +37,21 @@ def import_transformers() -> ModuleType:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers
+
+
+def import_datasets() -> ModuleType:
+    """Raises UserError where `datasets` is not installed."""
+    import_huggingface_hub()  # which reads its settings when it is first imported
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(
+            "DATA=hf:...: the package datasets is not installed; `pip install 'ftbench[datasets]'` brings it, "
+            "`make setup` too."
+        ) from error
+    datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    return datasets
 
 
 def one_line(error: Exception) -> str:

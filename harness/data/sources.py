@@ -1,22 +1,20 @@
-"""Labelled texts: the SMS Spam Collection, the user's own file, or generated ones."""
+"""Labelled texts: the SMS Spam Collection, generated ones, or those of one's own."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import zip_longest
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from harness.config.schema import DataConfig
 from harness.data import synthetic
-from harness.data.downloads import Remote, fetch
-from harness.errors import UserError
+from harness.data.downloads import Remote, assets_folder, fetch
+from harness.data.reading.hub_datasets import is_hub_dataset, load_hub_dataset
+from harness.data.reading.own_data import load_own_data
 
+SMS_SPAM_NAME, SYNTHETIC_NAME = "sms_spam", "synthetic"
 SMS_SPAM = Remote(
     name="the SMS Spam Collection",
     path="sms_spam/SMSSpamCollection",
@@ -24,8 +22,6 @@ SMS_SPAM = Remote(
     sha256="7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d",
     member="SMSSpamCollection",
 )
-FILE_TYPES = (".csv", ".tsv", ".jsonl")
-csv.field_size_limit(2**31 - 1)  # any text is read: it is cut later, where the model's context ends
 SYNTHETIC_SEED = 0
 
 
@@ -33,154 +29,57 @@ SYNTHETIC_SEED = 0
 class Source:
     """A data set before it is split.
 
-    texts: columns `label` and `text` (str), indexed by row of the source.
-    sha256: of the source file, or of the generated texts.
-    best_accuracy: expected accuracy of the best possible classifier, where it is known.
+    texts: columns `label` and `text` (str), indexed by row of the source; of pairs also `second_at`, where in `text`
+    the second begins. sha256: of the source's files, or of the generated texts. config: with what was found out of the
+    data. part: of each text in the split that comes with it; None where none does. best_accuracy: expected accuracy of
+    the best possible classifier, where it is known.
     """
 
     name: str
     texts: pd.DataFrame
     sha256: str
+    config: DataConfig
+    part: pd.Series | None = None
+    notes: list[str] = field(default_factory=list)
     best_accuracy: float | None = None
 
     @property
     def classes(self) -> list[str]:
         return sorted(self.texts["label"].unique())
 
+    @property
+    def is_built_in(self) -> bool:
+        return self.config.name in (SMS_SPAM_NAME, SYNTHETIC_NAME)
 
-def load_sms_spam(cache: Path, assets: Path | None) -> Source:
-    """The SMS Spam Collection as the textbook reads it: pandas' default quoting merges two lines, 5,572 rows.
 
-    Raises NotAvailable where the file can't be had.
-    """
-    path = fetch(SMS_SPAM, cache, assets)
+def load_source(config: DataConfig, cache: Path) -> Source:
+    """Raises UserError for data that can't be used, NotAvailable for a published data set that can't be had."""
+    if config.name == SYNTHETIC_NAME:
+        return _synthetic(config)
+    if config.name == SMS_SPAM_NAME:
+        return _sms_spam(config, cache)
+    own = load_hub_dataset(config, cache) if is_hub_dataset(config.name) else load_own_data(config)
+    name = config.name if is_hub_dataset(config.name) else Path(config.name).name
+    return Source(name, own.texts, own.sha256, own.config, own.part, own.notes)
+
+
+def _sms_spam(config: DataConfig, cache: Path) -> Source:
+    """As the textbook reads it: pandas' default quoting merges two lines, 5,572 rows."""
+    path = fetch(SMS_SPAM, cache, assets_folder())
     texts = pd.read_csv(path, sep="\t", header=None, names=["label", "text"])
-    return Source("sms_spam", texts, SMS_SPAM.sha256)
+    return Source(SMS_SPAM_NAME, texts, SMS_SPAM.sha256, _with_columns(config))
 
 
-def generate_synthetic(size: int) -> Source:
-    """`size` messages of harness.data.synthetic, the same ones each time."""
-    messages = synthetic.generate(size, SYNTHETIC_SEED)
+def _synthetic(config: DataConfig) -> Source:
+    """`config.size` messages of harness.data.synthetic, the same ones each time."""
+    messages = synthetic.generate(config.size, SYNTHETIC_SEED)
     texts = pd.DataFrame({"label": [m.label for m in messages], "text": [m.text for m in messages]})
     content = "\n".join(f"{m.label}\t{m.text}" for m in messages)
+    sha256 = hashlib.sha256(content.encode()).hexdigest()
     best = 1 - synthetic.FLIPPED_FRACTION
-    return Source("synthetic", texts, hashlib.sha256(content.encode()).hexdigest(), best)
+    return Source(SYNTHETIC_NAME, texts, sha256, _with_columns(config), best_accuracy=best)
 
 
-def load_file(given: str, text_column: str, label_column: str) -> Source:
-    """Read a csv, tsv or jsonl file in UTF-8 that has a text and a label column.
-
-    Raises UserError, with line numbers, for a file that can't be read as such.
-    """
-    path = Path(given).expanduser()
-    if path.suffix.lower() not in FILE_TYPES:
-        raise UserError(f"data file {given!r}: expected a name that ends in one of {', '.join(FILE_TYPES)}.")
-    if not path.is_file():
-        raise UserError(f"data file {given!r} does not exist: check the path; a relative one counts from {Path.cwd()}.")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"data file {given!r} can't be read ({error.strerror}): check its permissions.") from error
-    try:
-        # str.splitlines would also cut at characters that may be part of a text, such as U+2028.
-        lines = list(io.StringIO(content.decode("utf-8-sig"), newline=""))
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"data file {given!r}, line {line}: not UTF-8 ({error.reason}); save it as UTF-8.") from error
-    kind, columns = path.suffix.lower(), (text_column, label_column)
-    if kind == ".jsonl":
-        rows = list(_json_rows(given, lines, columns))
-    else:
-        rows = list(_delimited_rows(given, lines, columns, separator="," if kind == ".csv" else "\t"))
-    if not rows:
-        raise UserError(f"data file {given!r} is empty: expected rows with {text_column!r} and {label_column!r}.")
-    texts = _checked(given, rows, text_column, label_column)
-    return Source(path.name, texts, hashlib.sha256(content).hexdigest())
-
-
-# The number of the line where it begins, and its values by column.
-_FileRow = tuple[int, dict[str, str]]
-
-
-def _delimited_rows(given: str, lines: list[str], columns: tuple[str, str], separator: str) -> Iterator[_FileRow]:
-    reader = csv.reader(lines, delimiter=separator, strict=True)
-    header: list[str] = []
-    while True:
-        line = reader.line_num + 1
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise UserError(f"data file {given!r}, line {line}: {error}; check the quotes from there on.") from error
-        if not header:
-            header = values
-            twice = next((name for name in columns if header.count(name) > 1), None)
-            if twice:
-                raise UserError(f"data file {given!r} has two columns {twice!r}: rename one of them.")
-        elif any(values[len(header) :]):
-            raise UserError(
-                f"data file {given!r}, line {line}: {len(values)} columns, but the header has {len(header)}; "
-                "put quotes around a text that holds the separator."
-            )
-        elif values:
-            yield line, dict(zip_longest(header, values[: len(header)], fillvalue=""))
-
-
-def _json_rows(given: str, lines: list[str], columns: tuple[str, str]) -> Iterator[_FileRow]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:  # JSONDecodeError, or a number with thousands of digits
-            reason = getattr(error, "msg", error)
-            raise UserError(f"data file {given!r}, line {number}: not JSON ({reason}).") from error
-        if not isinstance(row, dict):
-            raise UserError(f"data file {given!r}, line {number}: expected an object with a text and a label.")
-        nested = next((key for key in columns if isinstance(row.get(key), (dict, list))), None)
-        if nested:
-            raise UserError(f"data file {given!r}, line {number}: {nested!r} holds several values; expected a text.")
-        values = {key: "" if value is None else str(value) for key, value in row.items()}
-        if not all(is_text(values.get(key, "")) for key in columns):
-            raise UserError(f"data file {given!r}, line {number}: half of a character (a lone surrogate); remove it.")
-        yield number, values
-
-
-def is_text(value: str) -> bool:
-    """Whether a string can be written as UTF-8.
-
-    It can't with lone surrogates: Python makes them of other bytes on a command line, JSON holds them as halves of a
-    character.
-    """
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _checked(given: str, rows: list[_FileRow], text_column: str, label_column: str) -> pd.DataFrame:
-    columns = list(dict.fromkeys(key for _, row in rows for key in row))
-    for column, option in ((text_column, "data.text_column"), (label_column, "data.label_column")):
-        if column not in columns:
-            raise UserError(
-                f"data file {given!r} has no column {column!r}, only {', '.join(map(repr, columns))}: "
-                f'name the right one with SET="{option}=..."; a csv or tsv file needs a header line, and columns that '
-                "are separated by commas or tabs."
-            )
-        empty = [number for number, row in rows if not row.get(column, "").strip()]
-        if empty:
-            shown = ", ".join(map(str, empty[:10])) + (", ..." if len(empty) > 10 else "")
-            raise UserError(
-                f"data file {given!r}: {column!r} is empty on {len(empty)} line(s): {shown}; fill or remove them."
-            )
-    texts = pd.DataFrame(
-        {"label": [row[label_column].strip() for _, row in rows], "text": [row[text_column] for _, row in rows]}
-    )
-    if texts["label"].nunique() < 2:
-        raise UserError(
-            f"data file {given!r} has one class only, {texts['label'].iloc[0]!r}: "
-            "a classifier needs two or more different labels."
-        )
-    return texts
+def _with_columns(config: DataConfig) -> DataConfig:
+    """A user's columns are those of files; built-in data has its own."""
+    return config.model_copy(update={"text_column": "text", "label_column": "label", "pair": False})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import tiktoken
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks, load_tiktoken_bpe
@@ -13,7 +15,7 @@ from tiktoken.load import data_gym_to_mergeable_bpe_ranks, load_tiktoken_bpe
 from harness.data.downloads import Remote, fetch
 from harness.data.libraries import import_transformers, one_line
 from harness.data.model_files.hub import is_hub, locate
-from harness.data.model_files.model_folder import has_tokenizer
+from harness.data.model_files.model_folder import has_tokenizer, read_config
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,9 +36,32 @@ VOCABULARY = _vocabulary_file("vocab.bpe", "1ce1664773c50f3e0cc8842619a93edc4624
 ENCODER = _vocabulary_file("encoder.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783")
 _PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 
-# Characters of a text that are looked at: tiktoken crashes on a run of more than a million blanks. A token has at most
-# 128 bytes, so these are at least 3,906 tokens, beyond any row of 1,024.
+# Characters of a text that are looked at, half at either end: tiktoken crashes on a run of more than a million blanks.
+# A token has at most 128 bytes, so each half is at least 1,953 tokens, beyond any row of 1,024.
 _LONGEST_TEXT = 500_000
+
+
+# Added to the ids of a pair's second text, and of what ends it, for a model that embeds which text a token is of.
+SECOND_TEXT = 1 << 24
+
+
+@dataclass(frozen=True)
+class Template:
+    """The special tokens of a row: before a text, between the two of a pair, and after the last one.
+
+    second: what is added to the ids of a second text: SECOND_TEXT, or 0.
+    """
+
+    beginning: list[int]
+    middle: list[int]
+    ending: list[int]
+    second: int = 0
+
+    def __len__(self) -> int:
+        return len(self.beginning) + len(self.middle) + len(self.ending)
+
+
+BARE = Template([], [], [])
 
 
 class Tokenizer(Protocol):
@@ -48,11 +73,6 @@ class Tokenizer(Protocol):
         ...
 
     @property
-    def beginning(self) -> list[int]:
-        """The special tokens before a text."""
-        ...
-
-    @property
     def size(self) -> int:
         """One more than the highest token id."""
         ...
@@ -61,23 +81,19 @@ class Tokenizer(Protocol):
         """The text's own tokens; whatever looks like a special token in it is text."""
         ...
 
-    def decode(self, ids: Sequence[int], /) -> str: ...
-
-    def encode_rows(self, texts: list[str], special_tokens: bool) -> list[list[int]]:
-        """A row for each text; special_tokens: with those that begin and end a text in pretraining."""
+    def encode(self, texts: Sequence[str], /) -> list[list[int]]:
+        """The own tokens of each text."""
         ...
 
-    def cut(self, row: list[int], limit: int, special_tokens: bool) -> list[int]:
-        """The row cut to at most `limit` tokens; with `special_tokens` it keeps those that end it."""
+    def decode(self, ids: Sequence[int], /) -> str: ...
+
+    def template(self, pair: bool) -> Template:
+        """The special tokens around a text, or around a pair, in pretraining."""
         ...
 
 
 class BytePairs(tiktoken.Encoding):
-    """GPT-2's own: no special token begins or ends a text, and end-of-text pads."""
-
-    @property
-    def beginning(self) -> list[int]:
-        return []
+    """GPT-2's own: no special token begins, divides or ends texts, and end-of-text pads."""
 
     @property
     def size(self) -> int:
@@ -87,23 +103,25 @@ class BytePairs(tiktoken.Encoding):
     def pad_token(self) -> int:
         return self.encode_single_token(END_OF_TEXT)
 
-    def encode_rows(self, texts: list[str], special_tokens: bool) -> list[list[int]]:
-        return [self.encode_ordinary(text[:_LONGEST_TEXT]) for text in texts]
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return [self.encode_ordinary(_clipped(text)) for text in texts]
 
-    def cut(self, row: list[int], limit: int, special_tokens: bool) -> list[int]:
-        return row[:limit]
+    def template(self, pair: bool) -> Template:
+        return BARE
+
+
+def _clipped(text: str) -> str:
+    half = _LONGEST_TEXT // 2
+    return text if len(text) <= _LONGEST_TEXT else text[:half] + text[-half:]
 
 
 class HubTokenizer:
     """A tokenizer of `transformers`, which knows the special tokens that begin and end a text ([CLS], [SEP], <s>)."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        encoded = tokenizer("a", return_special_tokens_mask=True)
-        special = encoded["special_tokens_mask"]
-        has_text = 0 in special  # not where the vocabulary lacks an "a"
-        self.beginning: list[int] = encoded["input_ids"][: special.index(0)] if has_text else encoded["input_ids"]
-        self._ending = special[::-1].index(0) if has_text else 0
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, has_token_types: bool) -> None:
+        """has_token_types: whether the model embeds which text of a pair a token is of."""
+        self._tokenizer, self._has_token_types = tokenizer, has_token_types
+        self._templates = {pair: self._template(pair) for pair in (False, True)}
         self.size = max(tokenizer.get_vocab().values()) + 1
 
     @property
@@ -113,26 +131,51 @@ class HubTokenizer:
         return pad_token
 
     def encode_ordinary(self, text: str) -> list[int]:
-        return self.encode_rows([text], special_tokens=False)[0]
+        return self.encode([text])[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         text = self._tokenizer.decode(list(ids))
         assert isinstance(text, str), "one sequence gives one text"
         return text
 
-    def encode_rows(self, texts: list[str], special_tokens: bool) -> list[list[int]]:
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = self._tokenizer(
-            texts,
-            add_special_tokens=special_tokens,
+            list(texts),
+            add_special_tokens=False,
             split_special_tokens=True,  # what looks like one in a text is text
             return_attention_mask=False,
             verbose=False,
         )
         return encoded["input_ids"]
 
-    def cut(self, row: list[int], limit: int, special_tokens: bool) -> list[int]:
-        ending = row[len(row) - self._ending :] if special_tokens and self._ending < limit else []
-        return row if len(row) <= limit else [*row[: limit - len(ending)], *ending]
+    def template(self, pair: bool) -> Template:
+        return self._templates[pair]
+
+    def _template(self, pair: bool) -> Template:
+        """What the library puts around the tokens of "a", or of "a" and "a"."""
+        encoded = self._tokenizer(
+            "a", "a" if pair else None, return_special_tokens_mask=True, return_token_type_ids=True
+        )
+        runs = [
+            (is_special, [token for token, _ in run])
+            for is_special, run in groupby(
+                zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True), key=lambda one: bool(one[1])
+            )
+        ]
+        texts = [number for number, (is_special, _) in enumerate(runs) if not is_special]
+        if not texts:  # the vocabulary lacks an "a"
+            return Template(encoded["input_ids"], [], [])
+        beginning, middle, ending = (
+            [token for is_special, ids in part if is_special for token in ids] for part in _around(runs, texts)
+        )
+        second = SECOND_TEXT if self._has_token_types and pair and encoded["token_type_ids"][-1] else 0
+        return Template(beginning, middle, [token + second for token in ending], second)
+
+
+def _around(runs: list[Any], texts: list[int]) -> tuple[list[Any], list[Any], list[Any]]:
+    """The runs before the first text, between it and the last, and after that."""
+    first, last = texts[0], texts[-1]
+    return runs[:first], runs[first + 1 : last], runs[last + 1 :]
 
 
 def load_tokenizer(model: str, cache: Path, assets: Path | None) -> Tokenizer:
@@ -159,7 +202,8 @@ def hub_tokenizer(model: str, folder: Path) -> HubTokenizer:
             f"MODEL={model}: the folder has no tokenizer (tokenizer.json): download it again, or save one in it."
         )
     try:
-        return HubTokenizer(import_transformers().AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+        tokenizer = import_transformers().AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return HubTokenizer(tokenizer, has_token_types=read_config(folder).get("model_type") == "bert")
     except Exception as error:  # the library raises anything for a damaged file
         raise UserError(
             f"MODEL={model}: its tokenizer can't be used ({one_line(error)}): download it again, or choose another "

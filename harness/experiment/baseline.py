@@ -6,8 +6,7 @@ import numpy as np
 
 from harness import baselines
 from harness.baselines import Part, Task
-from harness.config.strategy import Input
-from harness.data.encoding import encode_split
+from harness.data.encoding import RowRule, encode_split
 from harness.experiment.context import Context
 from harness.experiment.facts import all_metrics, data_facts
 from harness.planning.plan import PlannedRun
@@ -22,7 +21,8 @@ def run_baseline(planned: PlannedRun, context: Context, outcome: Outcome) -> Non
     with context.phase("prepare"):
         dataset, model = planned.dataset(workspace), workspace.model(planned.model.name)
         tokenizer, classes = workspace.tokenizer(planned.model.name), dataset.source.classes
-        examples = encode_split(dataset.split, tokenizer, classes, Input(), model.context, special_tokens=False)
+        rule = RowRule.of(config.data, model.context)
+        examples = encode_split(dataset.split, tokenizer, classes, rule, special_tokens=False)
         parts = {name: Part(dataset.split[name]["text"].tolist(), part) for name, part in examples.items()}
         outcome.data = data_facts(dataset, examples)
         if "model" not in planned.used:  # it reads full texts, not a model's tokens

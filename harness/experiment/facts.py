@@ -32,6 +32,7 @@ def data_facts(dataset: Dataset, examples: dict[str, Examples]) -> DataFacts:
         test_in_train=sum(dataset.test_seen),
         test_near_train=dataset.test_near_train,
         cut_texts=sum(part.cut_texts for part in examples.values()),
+        notes=dataset.notes,
     )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from harness.config.strategy import Input
 from harness.data.dataset import Dataset
-from harness.data.encoding import Examples, encode_split, longest_row
+from harness.data.encoding import Examples, RowRule, encode_split, longest_row
 from harness.experiment.context import Context
 from harness.experiment.cut_model import CutModel, build_model
 from harness.experiment.facts import (
@@ -73,8 +72,9 @@ def run(
 
 def load_data(planned: PlannedRun, strategy: ResolvedStrategy, context: Context) -> tuple[Dataset, dict[str, Examples]]:
     dataset, model = planned.dataset(context.workspace), context.workspace.model(planned.model.name)
-    tokenizer, input_rule = context.workspace.tokenizer(planned.model.name), Input(strategy.pad_to)
-    return dataset, encode_split(dataset.split, tokenizer, dataset.source.classes, input_rule, model.context)
+    tokenizer = context.workspace.tokenizer(planned.model.name)
+    rule = RowRule.of(planned.config.data, model.context, strategy.pad_to)
+    return dataset, encode_split(dataset.split, tokenizer, dataset.source.classes, rule)
 
 
 def open_features(

@@ -73,7 +73,8 @@ class Runner:
             if record.status in ("failed", "oom") and self.world.size > 1 and not planned.source.is_baseline:
                 raise RankLost(record.error)
             if planned.save and self.world.rank == 0:
-                saved_classifier.drop_all_but_the_best(self.store, [one.run_id for one in self.plan.runs])
+                run_ids = [one.run_id for one in self.plan.runs]
+                saved_classifier.drop_all_but_the_best(self.store, run_ids, self.plan.metric)
             gc.collect()
             return_freed_memory()
             if self.world.device.type == "cuda":
@@ -195,7 +196,8 @@ def prepare_store(plan: Plan, store: Store, force: bool) -> tuple[Plan, list[str
         return plan.model_copy(update={"runs": anew}), []
     earlier = [record for planned in plan.runs if (record := store.read(planned.run_id))]
     ok = [record for record in earlier if record.status == "ok"]
-    again = saved_classifier.to_run_again(store, ok) if any(planned.save for planned in plan.runs) else None
+    saves = any(planned.save for planned in plan.runs)
+    again = saved_classifier.to_run_again(store, ok, plan.metric) if saves else None
     for record in earlier:
         # Each of several machines does, before they meet: else one that comes first takes the run for done.
         if record.status != "ok" or record is again:

@@ -51,11 +51,13 @@ def read_reference(suite: GateSuite) -> Measurement:
 
 
 def _upgraded(tree: dict[str, Any]) -> dict[str, Any]:
-    """A reference of schema version 2, which knew rows by their strategy and kept neither labels nor predictions."""
+    """A reference of schema version 2, which knew rows by their strategy, no labels or predictions, and no pairs of
+    texts."""
 
     def upgraded(entry: dict[str, Any]) -> dict[str, Any]:
         rest = {key: value for key, value in entry.items() if key not in ("strategy", "config")}
-        return rest | {"row": entry["strategy"], "config": {"strategy": entry["strategy"], **entry["config"]}}
+        config = merged({"strategy": entry["strategy"], "data": {"pair": False}}, entry["config"])
+        return rest | {"row": entry["strategy"], "config": config}
 
     runs = [upgraded(run) | {"precision": run["config"]["precision"]} for run in tree["runs"]]
     costs = [upgraded(cost) for cost in tree.get("costs", [])]

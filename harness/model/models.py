@@ -9,8 +9,8 @@ from typing import Protocol
 from harness.config.schema import ModelConfig
 from harness.config.strategy import AttentionKind
 from harness.model.backbone import Backbone
-from harness.model.gpt2 import SHAPES
 from harness.model.hub.loading import HubModel
+from harness.model.shapes import SHAPES
 from harness.model.weights import Weights, empty_backbone, weights_of
 
 

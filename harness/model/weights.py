@@ -19,8 +19,9 @@ from harness.data.model_files.hub import check_reachable
 from harness.errors import UserError
 from harness.files import file_sha256, is_disk_error, unwritable
 from harness.model.backbone import Backbone
-from harness.model.gpt2 import GPT2, SHAPES, Embeddings, GPT2Block
+from harness.model.gpt2 import GPT2, Embeddings, GPT2Block
 from harness.model.meta import on_meta_device
+from harness.model.shapes import SHAPES
 
 Init = Literal["gpt2", "pytorch"]
 Leaf = nn.Linear | nn.LayerNorm | nn.Embedding

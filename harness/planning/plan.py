@@ -19,11 +19,13 @@ from harness.config.suite import SuiteConfig
 from harness.data.dataset import Dataset
 from harness.distributed.hosts import check_hosts
 from harness.errors import UserError
+from harness.metrics import MetricName
 from harness.model.precision import choose
+from harness.planning.data import resolve_data
 from harness.planning.identity import identity_of, only, run_id_of
-from harness.planning.resolve import CanNotAnswer, NotHere, ResolvedModel, resolve_data, resolve_engine, resolve_model
+from harness.planning.resolve import CanNotAnswer, NotHere, ResolvedModel, resolve_engine, resolve_model
 from harness.planning.strategy import ResolvedStrategy, resolve_strategy
-from harness.planning.validate import check_batch, check_padding, check_precision, check_ranks
+from harness.planning.validate import check_batch, check_padding, check_precision, check_ranks, check_row_length
 from harness.planning.workspace import Workspace
 from harness.results.record import BASELINE, StrategySource
 from harness.results.suites import SavedRow
@@ -38,6 +40,7 @@ class PlannedRun(BaseModel):
     title: for people, the row's name or the strategy. name, source: of the strategy or baseline. identity: hash of all
     that determines the result. used: what of `config` it depends on, all of it for a strategy; choices likewise.
     model: without the checkpoint for a baseline that does not depend on it. data_sha256: of the data set's content.
+    data_notes: what was found out and chosen of it.
     strategy, frozen_stages (of its prefix): None for a baseline. too_large: it ran out of memory before. save: its
     trained parameters are written beside its record. sweep_around: the common learning rate of the sweep that it is a
     point of.
@@ -53,6 +56,7 @@ class PlannedRun(BaseModel):
     choices: dict[str, str]
     model: ResolvedModel
     data_sha256: str
+    data_notes: list[str] = []
     strategy: ResolvedStrategy | None
     frozen_stages: int | None
     too_large: bool = False
@@ -72,12 +76,13 @@ class PlannedRun(BaseModel):
 
 class Plan(BaseModel):
     """runs: as tables show them. rows: of the suite's file; none where it lists none. left_out: why baselines that this
-    model can't give are not among them. features: of stored features; None: in the cache. code_sha256: of the code that
-    determines results. quiet: print no progress."""
+    model can't give are not among them. metric: what the best classifier is chosen by. features: of stored features;
+    None: in the cache. code_sha256: of the code that determines results. quiet: print no progress."""
 
     runs: list[PlannedRun]
     rows: list[SavedRow] = []
     left_out: list[str] = []
+    metric: MetricName = "accuracy"
     results: Path
     cache: Path
     features: Path | None = None
@@ -129,6 +134,7 @@ def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Host
         runs=planned_runs,
         rows=rows,
         left_out=list(left_out),
+        metric=suite.metric,
         results=results,
         cache=workspace.cache,
         features=workspace.features,
@@ -158,11 +164,13 @@ class _Planner:
         )
         if isinstance(model, NotHere):
             raise model
-        data, why_data = asked(("resolved data", config.data), lambda: resolve_data(config.data, self.workspace))
+        dataset, why_data = asked(
+            ("resolved data", config.data), lambda: resolve_data(config.data, self.workspace.dataset)
+        )
         wanted = "fp32" if config.plain and config.precision == "auto" else config.precision
         precision, why_precision = choose(wanted, model.name, torch.cuda.is_available())
         engine = resolve_engine(config.engine, precision)
-        resolved = {"model": model.config, "data": data, "precision": precision, "engine": engine}
+        resolved = {"model": model.config, "data": dataset.config, "precision": precision, "engine": engine}
         resolved["optimizer"] = config.optimizer
         if config.optimizer.learning_rate is None:
             rate = MINI_LEARNING_RATE if model.name == "mini" else TEXTBOOK_LEARNING_RATE
@@ -171,8 +179,8 @@ class _Planner:
         check_precision(precision, model.name, self.workspace)
         check_ranks(config)
         asked(("hosts", engine), lambda: check_hosts(engine, self.hosts))
-        dataset = self.workspace.dataset(data)
         check_batch(config.training, len(dataset.split["train"]))
+        check_row_length(config.data.max_tokens, model.name, self.workspace)
         choices = model.choices | {"data": why_data, "precision": why_precision}
         if config.strategy in baselines.NAMES:
             return self._baseline(title or config.strategy, config, model, dataset, choices)
@@ -207,6 +215,7 @@ class _Planner:
             choices=choices,
             model=model,
             data_sha256=dataset.source.sha256,
+            data_notes=dataset.notes,
             strategy=strategy,
             frozen_stages=frozen,
         )
@@ -242,6 +251,7 @@ class _Planner:
             choices={what: why for what, why in choices.items() if depends_on[what]},
             model=model,
             data_sha256=dataset.source.sha256,
+            data_notes=dataset.notes,
             strategy=None,
             frozen_stages=None,
         )

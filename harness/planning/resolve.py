@@ -7,10 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from harness.config.schema import DataConfig, EngineConfig, ModelConfig
+from harness.config.schema import EngineConfig, ModelConfig
 from harness.data.downloads import NotAvailable, assets_folder
 from harness.data.model_files.hub import is_hub
-from harness.data.sources import FILE_TYPES
 from harness.errors import UserError
 from harness.files import file_sha256
 from harness.model.hub.loading import HubModel, check_weights
@@ -145,29 +144,6 @@ def _resolve_weights(name: str, given: str, workspace: Workspace) -> tuple[str, 
             f"FTBENCH_ASSETS/models/{name}/model.safetensors, give its path as WEIGHTS, or use WEIGHTS=random.",
         )
     return "random", None, f"auto: {found}"
-
-
-def resolve_data(config: DataConfig, workspace: Workspace) -> tuple[DataConfig, str]:
-    name, reason = config.name, "as asked"
-    if name == "auto":
-        name, reason = "sms_spam", "auto: at hand"
-        try:
-            workspace.dataset(config.model_copy(update={"name": name}))
-        except NotAvailable as error:
-            name, reason = "synthetic", f"auto: {error}"
-    elif name not in ("synthetic", "sms_spam") and not name.lower().endswith(FILE_TYPES):
-        raise UserError(
-            f"DATA={name!r}: expected auto, synthetic, sms_spam or a path that ends in {', '.join(FILE_TYPES)}."
-        )
-    resolved = config.model_copy(update={"name": name})
-    try:
-        workspace.dataset(resolved)
-    except NotAvailable as error:
-        raise UserError(
-            f"DATA={name}: {error}. Connect to the network once, set FTBENCH_ASSETS to a folder that has it, "
-            "or use DATA=synthetic."
-        ) from error
-    return resolved, reason
 
 
 def resolve_engine(config: EngineConfig, precision: str) -> EngineConfig:

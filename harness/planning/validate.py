@@ -38,6 +38,12 @@ def check_batch(training: TrainingConfig, texts: int) -> None:
         )
 
 
+def check_row_length(max_tokens: int | None, model: str, workspace: Workspace) -> None:
+    context = workspace.model(model).context
+    if max_tokens and max_tokens > context:
+        raise UserError(f"data.max_tokens={max_tokens} is beyond the context of {model}: at most {context}.")
+
+
 def check_padding(pad_to: PadTo | None, model: str, workspace: Workspace) -> None:
     context = workspace.model(model).context
     if isinstance(pad_to, int) and pad_to > context:

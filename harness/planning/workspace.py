@@ -32,8 +32,10 @@ class Workspace:
     _loaded: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def dataset(self, config: DataConfig) -> Dataset:
-        """Raises UserError for a file that can't be used, NotAvailable where it can't be had."""
-        return self.once(("dataset", config), lambda: load_dataset(config, self.cache))
+        """Raises UserError for data that can't be used, NotAvailable where it can't be had."""
+        dataset: Dataset = self.once(("dataset", config), lambda: load_dataset(config, self.cache))
+        self._loaded.setdefault(("dataset", dataset.config), dataset)
+        return dataset
 
     def tokenizer(self, model: str) -> Tokenizer:
         """Raises NotAvailable where its vocabulary can't be had."""

@@ -16,8 +16,8 @@ from harness.config.strategy import AttentionKind, Strategy
 from harness.data.model_files.hub import is_hub
 from harness.errors import UserError
 from harness.model.continuation import GPT2_PROOF, MINI_PROOF, continue_greedily
-from harness.model.gpt2 import SHAPES
 from harness.model.models import Model
+from harness.model.shapes import SHAPES
 from harness.planning.resolve import resolve_model
 from harness.planning.strategy import trainable_parameters
 from harness.planning.workspace import Workspace

@@ -211,8 +211,9 @@ def _example(pad_to: PadTo | None, model_name: str, cache: Path) -> tuple[list[s
         tokenizer = load_tokenizer(model_name, cache, assets_folder())
     except NotAvailable as problem:
         return SENTENCE.split()[:limit], [f"Words stand for tokens here: {problem}."]
-    (ids,) = tokenizer.encode_rows([SENTENCE], special_tokens=True)
-    ids = tokenizer.cut(ids, limit or len(ids), special_tokens=True)
+    around = tokenizer.template(pair=False)
+    ids = tokenizer.encode_ordinary(SENTENCE)
+    ids = [*around.beginning, *ids[: limit and max(limit - len(around), 0)], *around.ending]
     return [tokenizer.decode([one]).strip() or "_" for one in ids], []
 
 

@@ -12,8 +12,8 @@ import pandas as pd
 from filelock import FileLock
 
 from harness.files import write_atomically
+from harness.metrics import ACCURACY, Metric
 from harness.report.analysis.grouping import groups
-from harness.report.analysis.sweep import curves
 from harness.report.table import formats
 from harness.report.table.comparison_table import ComparisonTable, comparison_tables
 from harness.report.table.markdown import cell
@@ -65,7 +65,8 @@ def _comparison(table: ComparisonTable) -> dict[str, Any]:
     return {
         "conditions": table.heading,
         "notes": table.notes,
-        "learning_rates": [asdict(curve) for curve in curves(table.records)],
+        "metric": table.metric.name,
+        "learning_rates": [asdict(curve) for curve in table.swept],
         "rows": [
             {
                 "name": entry.name,
@@ -74,6 +75,7 @@ def _comparison(table: ComparisonTable) -> dict[str, Any]:
                 "failed_seeds": {record.seed: record.status for record in entry.failures},
                 "values": {column.title: column.value(entry) for column in numeric},
                 "test_interval": entry.interval,
+                "test_metrics": {name: asdict(score) for name, score in entry.scores.items()},
                 "test_deviation": entry.deviation,
                 "evidence": asdict(entry.evidence) if entry.evidence else None,
             }
@@ -82,7 +84,7 @@ def _comparison(table: ComparisonTable) -> dict[str, Any]:
     }
 
 
-def write_tables(store: Store, reference: str | None = None) -> list[Path]:
+def write_tables(store: Store, reference: str | None = None, metric: Metric = ACCURACY) -> list[Path]:
     """table.md, table.tex, summary.csv and comparison.json from the newest record of each configuration.
 
     Commands that share the results folder take turns, so that the last one has read all records.
@@ -91,7 +93,7 @@ def write_tables(store: Store, reference: str | None = None) -> list[Path]:
         records, suites = store.all(), suites_in(store.results)
         newest = newest_of_each(records)
         published = [suite for suite in suites if suite.is_published]
-        tables = comparison_tables(groups(newest, suites), store, reference)
+        tables = comparison_tables(groups(newest, suites), store, reference, metric=metric)
         data = comparison(tables) + [published_comparison(suite, records) for suite in published]
         texts = [formats.markdown(tables), scaling_markdown(newest)]
         texts.append("\n".join(published_markdown(suite, records) for suite in published))

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.config.schema import RunConfig
+from harness.metrics import Metric
 from harness.planning.plan import Plan
 from harness.report.analysis.grouping import groups
 from harness.report.files import write_tables
@@ -28,6 +29,9 @@ def print_plan(console: Console, plan: Plan, finished: Sequence[str]) -> None:
         chosen = {(_choice(run.config, what), run.choices[what]): None for run in plan.runs if what in run.choices}
         for value, reason in chosen:
             console.print(f"{what:>9}  [bold]{escape(value)}[/]  [dim]({escape(reason)})[/]", highlight=False)
+        if what == "data":
+            for note in dict.fromkeys(note for run in plan.runs for note in run.data_notes):
+                console.print(f"{'':>9}  [dim]{escape(note)}[/]", highlight=False)
     for reason in dict.fromkeys(row.skipped for row in plan.rows if row.skipped):
         names = ", ".join(row.name for row in plan.rows if row.skipped == reason)
         console.print(f"[yellow]skipped: {escape(names)}[/] [dim]({escape(reason)})[/]", highlight=False)
@@ -64,14 +68,15 @@ def print_results(
     store: Store,
     records: list[Record],
     reference: str | None,
+    metric: Metric,
     suites: Sequence[SavedSuite],
     view: View = FULL_VIEW,
     quiet: bool = False,
 ) -> None:
     """Write the tables' files, and print the tables of `records` with what belongs below them."""
-    written, everything = write_tables(store, reference), store.all()
+    written, everything = write_tables(store, reference, metric), store.all()
     if records:
-        print_table(console, groups(newest_of_each(records), suites), store, reference, view)
+        print_table(console, groups(newest_of_each(records), suites), store, reference, view, metric)
         print_scaling(console, newest_of_each(everything), records)
     for suite in suites:
         if suite.is_published:
@@ -93,13 +98,14 @@ def print_left_out(console: Console, problems: Sequence[str]) -> None:
         console.print(f"[yellow]left out: {escape(problem)}[/]", highlight=False)
 
 
-def print_saved(console: Console, installed: tuple[Record, Path] | None) -> None:
-    """installed: the run whose classifier is saved, and in which folder; None where no run ended well."""
+def print_saved(console: Console, installed: tuple[Record, Path] | None, metric: Metric) -> None:
+    """installed: the run whose classifier is saved, and in which folder; None where no run ended well. metric: what it
+    was chosen by."""
     if installed is None:
         return
     best, folder = installed
     console.print(
-        f"Saved the classifier of [bold]{escape(best.run_id)}[/], the best by accuracy on the validation texts; "
+        f"Saved the classifier of [bold]{escape(best.run_id)}[/], the best by {metric.title} on the validation texts; "
         f'ask it: [bold]ftbench predict "a text" --classifier {escape(str(folder))}[/]',
         highlight=False,
         soft_wrap=True,

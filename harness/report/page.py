@@ -11,12 +11,12 @@ import jinja2
 from markupsafe import Markup
 
 from harness.files import write_atomically
+from harness.metrics import ACCURACY, Metric
 from harness.report.analysis.comparison import reference_of
 from harness.report.analysis.grouping import Group, groups
 from harness.report.analysis.misclassified import Misclassified, misclassified
 from harness.report.analysis.published import judge
 from harness.report.analysis.scaling import scaling
-from harness.report.analysis.sweep import curves
 from harness.report.files import write_tables
 from harness.report.plots.comparison import comparison_plots, looks_of
 from harness.report.plots.drawing import Plot, draw, short, style
@@ -32,9 +32,9 @@ from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
 from harness.results.suites import SavedSuite, suites_in
 
-ACCURACY = "test % [95%]"
+TEST_ACCURACY = "test % [95%]"
 HIGHLIGHTS = {
-    ACCURACY: "Highest test accuracy",
+    TEST_ACCURACY: "Highest test accuracy",
     "examples/s": "Fastest training, examples a second",
     "memory": "Least memory",
     "trained": "Fewest trained parameters",
@@ -87,19 +87,24 @@ class Section:
 
 
 def write_report(
-    store: Store, records: list[Record], left_out: list[str], cache: Path, reference: str | None = None
+    store: Store,
+    records: list[Record],
+    left_out: list[str],
+    cache: Path,
+    reference: str | None = None,
+    metric: Metric = ACCURACY,
 ) -> list[Path]:
     """The tables, RESULTS/report.html and RESULTS/plots.
 
     records: all that could be read; left_out: a message for each of the others. Returns the files written.
     """
-    tables, suites = write_tables(store, reference), suites_in(store.results)
+    tables, suites = write_tables(store, reference, metric), suites_in(store.results)
     newest = newest_of_each(records)
     plot_files = PlotFiles(store.results / "plots")
     with style():
         sections = [
             *(
-                _compared(group, number, records, store, reference, cache, plot_files)
+                _compared(group, number, records, store, reference, metric, cache, plot_files)
                 for number, group in enumerate(groups(newest, suites), start=1)
             ),
             *_scaled(newest, plot_files),
@@ -143,17 +148,18 @@ def _compared(
     records: list[Record],
     store: Store,
     reference: str | None,
+    metric: Metric,
     cache: Path,
     plot_files: PlotFiles,
 ) -> Section:
-    (table,) = comparison_tables([group], store, reference)
-    entries, swept, looks = table.entries, curves(group.records), looks_of(table.entries)
+    (table,) = comparison_tables([group], store, reference, metric=metric)
+    entries, swept, looks = table.entries, table.swept, looks_of(table.entries)
     grids = [_grid(table)]
     if swept:
-        grids.append(_plain_grid("Validation accuracy over the learning rate", *sweep_rows(swept)))
+        grids.append(_plain_grid(f"Validation {metric.title} over the learning rate", *sweep_rows(swept)))
 
     def plots() -> Iterable[Plot]:
-        yield from comparison_plots(entries, looks, store)
+        yield from comparison_plots(entries, looks)
         yield from learning_curve_plots(entries, looks, reference_of(entries, reference).name, store)
         if swept:
             yield sweep_plot(swept)
@@ -203,7 +209,7 @@ def _highlights(table: ComparisonTable) -> list[tuple[str, str, str]]:
     for title, label in HIGHLIGHTS.items():
         index = next(n for n, column in enumerate(table.columns) if column.title == title)
         best = [row for row in table.rows if row.best[index]]
-        if title == ACCURACY:  # show a better baseline, which can't win
+        if title == TEST_ACCURACY:  # show a better baseline, which can't win
             accuracies = [entry.accuracy for entry in table.entries]
             highest = max(filter(None, accuracies), default=None)
             best = [row for row, one in zip(table.rows, accuracies, strict=True) if one and one == highest]

@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.errors import UserError
+from harness.metrics import MetricName
+
 SCHEMA_VERSION = 2
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 BASELINE = "baseline"
@@ -28,7 +31,8 @@ class Metrics(Part):
 
     f1: of each class, 0 where the class neither occurs nor is predicted. roc_auc: area under the ROC curve, with two
     classes the second's, else the mean over the classes that occur, each against the rest; null where only one
-    occurs. calibration_error: expected, over 15 bins of the top probability (Guo et al., 2017).
+    occurs. calibration_error: expected, over 15 bins of the top probability (Guo et al., 2017). macro_f1,
+    balanced_accuracy, mcc: as harness/metrics.py defines them; null in records of versions that lack them.
     """
 
     loss: float
@@ -39,6 +43,9 @@ class Metrics(Part):
     f1: dict[str, float]
     roc_auc: float | None
     calibration_error: float
+    macro_f1: float | None = None
+    balanced_accuracy: float | None = None
+    mcc: float | None = None
 
 
 class AllMetrics(Part):
@@ -73,6 +80,7 @@ class DataFacts(Part):
     test_in_train: int = Field(description="test texts that stand in the training set verbatim")
     test_near_train: int = Field(description="the same when digits and punctuation are ignored")
     cut_texts: int = Field(description="texts longer than a row may be, cut")
+    notes: list[str] = Field(default=[], description="what was found out and chosen of data of one's own")
 
 
 class EngineFacts(Part):
@@ -219,6 +227,13 @@ class Record(Part):
         """The metrics of a run whose status is ok."""
         assert self.metrics is not None, f"{self.run_id} has no metrics: its status is {self.status}"
         return self.metrics
+
+    def on_validation(self, metric: MetricName) -> float:
+        """Of a run whose status is ok. Raises UserError for an older record, which lacks the metric."""
+        value = getattr(self.ok_metrics.validation, metric)
+        if value is None:
+            raise UserError(f"METRIC={metric}: the record {self.run_id} lacks it; run it again, or leave METRIC out.")
+        return value
 
     @property
     def ok_data(self) -> DataFacts:

@@ -21,6 +21,7 @@ from harness.config.schema import RunConfig
 from harness.config.tree import first_mistake
 from harness.errors import UserError
 from harness.files import file_sha256, write_atomically
+from harness.metrics import MetricName
 from harness.results.record import Record, StrategySource
 from harness.results.store import Store
 
@@ -52,21 +53,12 @@ class SavedClassifier(BaseModel):
     test_accuracy: float
     sha256: str
 
-    @property
-    def quality(self) -> tuple[float, float]:
-        return self.validation_accuracy, -self.validation_loss
 
-
-def quality(record: Record) -> tuple[float, float]:
-    """Selects the best run: validation accuracy, ties broken by validation loss; the test part is not used."""
-    assert record.metrics is not None, "a run that ended well has metrics"
-    return record.metrics.validation.accuracy, -record.metrics.validation.loss
-
-
-def best_of(records: Sequence[Record]) -> Record | None:
-    """The best strategy's run that ended well."""
+def best_of(records: Iterable[Record], metric: MetricName) -> Record | None:
+    """The run of a strategy that ended well and is best on the validation part, ties broken by the loss there; the
+    test part is not used."""
     able = [record for record in records if record.status == "ok" and not record.strategy_source.is_baseline]
-    return max(able, key=quality, default=None)
+    return max(able, key=lambda one: (one.on_validation(metric), -one.ok_metrics.validation.loss), default=None)
 
 
 def folder_of(store: Store, run_id: str) -> Path:
@@ -88,17 +80,16 @@ def save(folder: Path, tensors: dict[str, Tensor], about: Callable[[str], SavedC
     return None
 
 
-def drop_all_but_the_best(store: Store, run_ids: Sequence[str]) -> None:
+def drop_all_but_the_best(store: Store, run_ids: Iterable[str], metric: MetricName) -> None:
     """Of the classifiers that these runs have left, so that a suite of any length needs room for two."""
-    folders = [folder_of(store, run_id) for run_id in run_ids]
-    found = [folder for folder in folders if (folder / MANIFEST).exists()]
-    best = max(found, key=lambda folder: read(folder).quality, default=None)
-    _remove(folder for folder in found if folder != best)
+    left = [run_id for run_id in run_ids if (folder_of(store, run_id) / MANIFEST).exists()]
+    best = best_of((record for run_id in left if (record := store.read(run_id))), metric)
+    _remove(folder_of(store, run_id) for run_id in left if best is None or run_id != best.run_id)
 
 
-def to_run_again(store: Store, earlier: Sequence[Record]) -> Record | None:
+def to_run_again(store: Store, earlier: Sequence[Record], metric: MetricName) -> Record | None:
     """Of runs that ended before, the best one where its classifier is not saved; no other can be the best of all."""
-    best = best_of(earlier)
+    best = best_of(earlier, metric)
     return None if best is None or _is_saved(store, best.run_id) else best
 
 
@@ -114,12 +105,13 @@ def _installed(store: Store) -> str | None:
         return None
 
 
-def install(store: Store, records: Sequence[Record]) -> tuple[Record, Path] | None:
+def install(store: Store, records: Sequence[Record], metric: MetricName) -> tuple[Record, Path] | None:
     """Make the classifier of the best run that of its results, and remove what the other runs have left.
 
     Returns that run and the folder; None where no run ended well.
     """
-    best, place = best_of([record for record in records if _is_saved(store, record.run_id)]), store.results / FOLDER
+    saved, place = [record for record in records if _is_saved(store, record.run_id)], store.results / FOLDER
+    best = best_of(saved, metric)
     if best is None:
         return None
     with FileLock(store.results / ".classifier.lock"):

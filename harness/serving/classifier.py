@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import strategies
 from harness import kernels
 from harness.config.schema import Precision
-from harness.config.strategy import Input, Strategy
+from harness.config.strategy import Strategy
 from harness.config.tree import first_mistake
-from harness.data.encoding import Examples, encode_split
+from harness.data.encoding import Examples, RowRule, encode_split
 from harness.data.tokenizer import Tokenizer
 from harness.distributed.process_group import device_of, single_process
 from harness.errors import UserError
@@ -109,13 +109,25 @@ class Classifier:
         if empty:
             raise UserError(f"text {empty[0]} of {len(texts)} is empty: a classifier needs a text.")
         frame = pd.DataFrame({"text": list(texts), "label": self.about.classes[0]})
-        rule = Input(self.about.pad_to)
-        return encode_split({"train": frame}, self.tokenizer, self.about.classes, rule, self.context)["train"]
+        if self.about.config.data.pair:
+            frame["second_at"] = [_second_at(number, text) for number, text in enumerate(texts, start=1)]
+        rule = RowRule.of(self.about.config.data, self.context, self.about.pad_to)
+        return encode_split({"train": frame}, self.tokenizer, self.about.classes, rule)["train"]
 
     @torch.no_grad()
     def logits(self, features: Tensor, batch: PackedBatch) -> Tensor:
         """[rows, classes], as an engine's."""
         return self.scorer(features, batch)
+
+
+def _second_at(number: int, text: str) -> int:
+    """Where the second text of a pair begins."""
+    first, tab, second = text.partition("\t")
+    if not first.strip() or not second.strip():
+        raise UserError(
+            f"text {number}: this classifier was trained on pairs; expected two texts with a tab between them."
+        )
+    return len(first) + len(tab)
 
 
 def _check_strategy(about: SavedClassifier) -> None:

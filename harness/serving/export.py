@@ -15,8 +15,9 @@ from harness import kernels
 from harness.data.libraries import import_transformers
 from harness.data.tokenizer import END_OF_TEXT, BytePairs, Tokenizer
 from harness.errors import UserError
-from harness.model.gpt2 import GPT2, SHAPES, Embeddings
+from harness.model.gpt2 import GPT2, Embeddings
 from harness.model.lora import LoRALinear
+from harness.model.shapes import SHAPES
 from harness.model.weights import published_tensors
 from harness.serving.classifier import Classifier
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.config.schema import Precision
-from harness.data.sources import is_text
+from harness.data.reading.table import is_text
 from harness.errors import UserError
 from harness.results import saved_classifier
 from harness.results.names import printable

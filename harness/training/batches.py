@@ -61,7 +61,17 @@ class TrainingBatches:
 
     def _micro_batch(self, indices: np.ndarray, counts: bool) -> MicroBatch:
         shape = self._buckets.shape(self.features.lengths[indices]) if self._buckets else None
-        return MicroBatch.of(self.features, indices, self.examples.labels[indices], counts, shape)
+        weights = None if self._weights is None else self._weights[indices]
+        return MicroBatch.of(self.features, indices, self.examples.labels[indices], counts, shape, weights)
+
+    @functools.cached_property
+    def _weights(self) -> np.ndarray | None:
+        """[examples], the factor of each one's loss: examples / (classes * examples of its class), as in scikit-learn
+        (King and Zeng, Political Analysis, 2001), over the classes that occur; None where all are 1."""
+        if self.config.class_weights == "none":
+            return None
+        _, class_of, counts = np.unique(self.examples.labels, return_inverse=True, return_counts=True)
+        return (len(class_of) / (len(counts) * counts))[class_of]
 
     @functools.cached_property
     def _buckets(self) -> Buckets | None:

@@ -14,6 +14,7 @@ from harness.data.batching import batches_by_length, batches_in_order, tokens_at
 from harness.distributed.process_group import World
 from harness.features.features import Features
 from harness.features.token_budget import TokenBudget
+from harness.metrics import METRICS
 from harness.model.packing import PackedBatch
 from harness.results.record import Metrics
 from harness.statistics import expected_calibration_error, wilson_interval
@@ -79,6 +80,9 @@ def measure(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metri
         f1=dict(zip(classes, np.asarray(f1).tolist(), strict=True)),
         roc_auc=_roc_auc(likelihoods, labels),
         calibration_error=expected_calibration_error(likelihoods, labels),
+        macro_f1=float(METRICS["macro_f1"](labels, predicted)),
+        balanced_accuracy=float(METRICS["balanced_accuracy"](labels, predicted)),
+        mcc=float(METRICS["mcc"](labels, predicted)),
     )
 
 

@@ -15,6 +15,9 @@ def loss_sum(logits: Tensor, micro_batch: MicroBatch) -> Tensor:
 
 
 def part_of_step(loss: Tensor, logits: Tensor, micro_batch: MicroBatch, global_count: int) -> Tensor:
-    """What a micro-batch adds to a step's [loss, accuracy]; `loss` is divided by the count already."""
-    right = torch.dot((logits.argmax(dim=1) == micro_batch.labels).float(), micro_batch.weights) / global_count
+    """What a micro-batch adds to a step's [loss, accuracy]; `loss` is divided by the count already.
+
+    For the accuracy every row counts the same, whatever the weight of its loss.
+    """
+    right = torch.dot((logits.argmax(dim=1) == micro_batch.labels).float(), micro_batch.counted) / global_count
     return torch.stack([loss.detach(), right.to(loss.dtype)])

@@ -30,20 +30,28 @@ class MicroBatch:
 
     @classmethod
     def of(
-        cls, features: Features, indices: np.ndarray, labels: np.ndarray, counts: bool, shape: BatchShape | None = None
+        cls,
+        features: Features,
+        indices: np.ndarray,
+        labels: np.ndarray,
+        counts: bool,
+        shape: BatchShape | None = None,
+        weights: np.ndarray | None = None,
     ) -> MicroBatch:
         """Of the examples `indices`. labels: [rows] int64. counts: False where it only fills the batch of a rank that
-        has none left. shape: None: the smallest."""
+        has none left. shape: None: the smallest. weights: [rows], factors of the losses; None: all 1."""
         shape = shape or features.shape(indices)
         sources, batch = features.layout(indices, shape)
         pinned = features.device.type == "cuda"
+        counted = np.full(len(indices), counts, dtype=np.float32)
         parts = {
             "sources": sources,
             "slots": batch.slots if batch.slots is not None else np.zeros(0, dtype=np.int64),
             "starts": batch.starts,
             "lengths": batch.lengths,
             "labels": labels,
-            "weights": np.full(len(indices), counts, dtype=np.float32),
+            "weights": counted if weights is None else counted * weights.astype(np.float32),
+            "counted": counted,
             "boundaries": batch.boundaries,
         }
         buffer = torch.from_numpy(np.concatenate([np.asarray(part).view(np.uint8) for part in parts.values()]))
@@ -75,8 +83,13 @@ class MicroBatch:
 
     @property
     def weights(self) -> Tensor:
-        """[rows] float32: 0 for a row that only fills the batch of a rank that has none left, else 1."""
+        """[rows] float32: the factor of a row's loss, 0 where it is not counted."""
         return self._part("weights")
+
+    @property
+    def counted(self) -> Tensor:
+        """[rows] float32: 0 for a row that only fills the batch of a rank that has none left, else 1."""
+        return self._part("counted")
 
     def _batch(self) -> PackedBatch:
         return PackedBatch(
@@ -107,5 +120,6 @@ def _parts(shape: BatchShape) -> dict[str, tuple[torch.dtype, int]]:
         "lengths": (torch.int64, shape.rows),
         "labels": (torch.int64, shape.rows),
         "weights": (torch.float32, shape.rows),
+        "counted": (torch.float32, shape.rows),
         "boundaries": (torch.int32, shape.rows + shape.filler_rows + 1),
     }

@@ -10,19 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import Input
 from harness.data.batching import batches_by_length, batches_in_order, global_batches, micro_batches, token_indices
-from harness.data.encoding import encode_split
+from harness.data.encoding import RowRule, encode_split
 from harness.data.tokenizer import END_OF_TEXT, load_tokenizer
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 
 
-def encode(texts: list[str], rule: Input, context: int) -> dict:
+def encode(texts: list[str], rule: RowRule) -> dict:
     part = pd.DataFrame({"label": ["a", "b"] * len(texts), "text": [text for text in texts for _ in "ab"]})
     part.index = range(100, 100 + len(part))
     tokenizer = load_tokenizer("mini", Path(), None)
-    return encode_split({"train": part, "test": part[::-1]}, tokenizer, ["a", "b"], rule, context)
+    return encode_split({"train": part, "test": part[::-1]}, tokenizer, ["a", "b"], rule)
 
 
 @given(st.lists(st.text("abc de.!\n", min_size=1, max_size=40), min_size=1, max_size=5), st.integers(1, 12))
@@ -31,7 +30,7 @@ def encode(texts: list[str], rule: Input, context: int) -> dict:
 def test_rows_hold_the_texts_own_tokens(pad_to: int | str | None, texts: list[str], context: int) -> None:
     tokenizer = load_tokenizer("mini", Path(), None)
     pad_to = min(pad_to, context) if isinstance(pad_to, int) else pad_to
-    examples = encode(texts, Input(pad_to), context)["train"]
+    examples = encode(texts, RowRule(context, pad_to=pad_to))["train"]
     ids = [tokenizer.encode_ordinary(text) for text in texts for _ in "ab"]
     limit = {None: context, "longest": min(context, max(map(len, ids)))}.get(pad_to, pad_to)
     assert examples.real_lengths.tolist() == [min(len(row), limit) for row in ids]
@@ -44,8 +43,31 @@ def test_rows_hold_the_texts_own_tokens(pad_to: int | str | None, texts: list[st
     assert examples.index.tolist() == list(range(100, 100 + 2 * len(texts)))
 
 
+@pytest.mark.parametrize(
+    ("cut", "kept"),
+    [("head", slice(0, 5)), ("tail", slice(-5, None)), ("middle", [0, 1, 2, -2, -1])],
+)
+def test_what_is_kept_of_a_long_text(cut: str, kept: slice | list[int]) -> None:
+    tokenizer = load_tokenizer("mini", Path(), None)
+    long = "please send the money today and then get the keys at noon"
+    examples = encode([long, "short"], RowRule(5, cut))["train"]
+    rows = [row.tolist() for row in np.split(examples.token_ids, examples.offsets[1:-1])]
+    ids = np.array(tokenizer.encode_ordinary(long))
+    assert rows[0] == ids[kept].tolist()
+    assert rows[-1] == tokenizer.encode_ordinary("short")
+    assert examples.cut_texts == 2
+
+
+def test_both_ends_of_a_text_that_is_too_long_to_look_at_are_seen() -> None:
+    long = "first " + "x" * 600_000 + " last"
+    rows = {cut: encode([long], RowRule(4, cut))["train"].token_ids[:4] for cut in ("head", "tail")}
+    tokenizer = load_tokenizer("mini", Path(), None)
+    assert tokenizer.decode(rows["head"].tolist()).startswith("first")
+    assert tokenizer.decode(rows["tail"].tolist()).endswith(" last")
+
+
 def test_the_end_of_text_mark_in_a_text_is_plain_text() -> None:
-    examples = encode([f"no {END_OF_TEXT} here"], Input(), 256)["train"]
+    examples = encode([f"no {END_OF_TEXT} here"], RowRule(256))["train"]
     assert examples.pad_token not in examples.token_ids
 
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from harness.config.schema import DataConfig
 from harness.data.dataset import Dataset, load_dataset
-from harness.data.sources import load_file
+from harness.data.reading.own_data import load_own_data
+from harness.data.sources import load_source
 from harness.data.splits import cut, near_duplicate_key
 from harness.errors import UserError
 
@@ -186,7 +187,7 @@ def write_rows(
 @pytest.mark.parametrize("prefix", ["", "\ufeff"], ids=["plain", "bom"])
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
 def test_a_file_gives_back_what_was_written(tmp_path: Path, suffix: str, prefix: str, newline: str) -> None:
-    source = load_file(str(write_rows(tmp_path, suffix, ROWS, prefix, newline)), "text", "label")
+    source = load_source(DataConfig(name=str(write_rows(tmp_path, suffix, ROWS, prefix, newline))), tmp_path)
     assert list(zip(source.texts["text"], source.texts["label"], strict=True)) == ROWS
     assert source.texts.index.tolist() == list(range(len(ROWS)))
     assert source.classes == ["1", "a", "b", "c"]
@@ -201,7 +202,7 @@ def test_any_text_survives_its_file(tmp_path_factory: pytest.TempPathFactory, te
     rows = [(text, "ab"[number % 2]) for number, text in enumerate(texts)]
     # Python's writer leaves a lone carriage return without quotes where it need not, so all are quoted.
     path = write_rows(tmp_path_factory.mktemp("any"), suffix, rows, quoting=csv.QUOTE_ALL)
-    assert load_file(str(path), "text", "label").texts["text"].tolist() == texts
+    assert load_own_data(DataConfig(name=str(path))).texts["text"].tolist() == texts
 
 
 @pytest.mark.parametrize(
@@ -214,13 +215,13 @@ def test_any_text_survives_its_file(tmp_path_factory: pytest.TempPathFactory, te
 )
 def test_named_columns_blank_lines_and_spaces_around_labels(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
-    texts = load_file(str(tmp_path / name), "body", "kind").texts
+    texts = load_own_data(DataConfig(name=str(tmp_path / name), text_column="body", label_column="kind")).texts
     assert texts.to_dict("list") == {"label": ["x", "y"], "text": ["hello", "there"]}
 
 
 def test_numbers_as_labels_are_classes(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x", "label": 0}\n{"text": "y", "label": 1}\n')
-    assert load_file(str(tmp_path / "a.jsonl"), "text", "label").classes == ["0", "1"]
+    assert load_source(DataConfig(name=str(tmp_path / "a.jsonl")), tmp_path).classes == ["0", "1"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])

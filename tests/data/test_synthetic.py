@@ -11,8 +11,9 @@ from scipy.stats import chi2_contingency
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from harness.config.schema import DataConfig
 from harness.data import synthetic
-from harness.data.sources import generate_synthetic
+from harness.data.sources import load_source
 from harness.data.synthetic import Message, generate
 from harness.data.tokenizer import load_tokenizer
 
@@ -35,7 +36,11 @@ def read_order(text: str) -> str:
 def test_same_seed_same_messages(messages: list[Message]) -> None:
     assert generate(TRAIN + TEST, seed=5) == messages
     assert generate(TRAIN + TEST, seed=6) != messages
-    assert generate_synthetic(300).sha256 == generate_synthetic(300).sha256 != generate_synthetic(301).sha256
+    assert (
+        load_source(DataConfig(name="synthetic", size=300), Path()).sha256
+        == load_source(DataConfig(name="synthetic", size=300), Path()).sha256
+        != load_source(DataConfig(name="synthetic", size=301), Path()).sha256
+    )
 
 
 @pytest.mark.parametrize("count", [100, 1001, 6000])
@@ -81,7 +86,7 @@ def test_the_order_of_the_acts_is_the_label(messages: list[Message]) -> None:
     assert [read_order(message.text) for message in messages] == [message.true_label for message in messages]
     best = sum(read_order(message.text) == message.label for message in messages) / len(messages)
     assert best == pytest.approx(0.97)
-    assert generate_synthetic(100).best_accuracy == pytest.approx(0.97)
+    assert load_source(DataConfig(name="synthetic", size=100), Path()).best_accuracy == pytest.approx(0.97)
 
 
 def test_swapped_acts_are_the_same_bag_of_words_with_the_other_label(messages: list[Message]) -> None:

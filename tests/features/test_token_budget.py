@@ -25,8 +25,9 @@ from harness.features.residence import resident
 from harness.features.store import FeatureStore
 from harness.features.token_budget import TokenBudget, affordable_tokens, bytes_per_token
 from harness.model.backbone import Stage
-from harness.model.gpt2 import SHAPES, GPT2Block
+from harness.model.gpt2 import GPT2Block
 from harness.model.packing import PackedBatch
+from harness.model.shapes import SHAPES
 from harness.model.split import Prefix, PrefixFacts, Suffix, split
 from harness.model.weights import RandomWeights, filled_backbone
 from harness.training.evaluation import predict

@@ -148,7 +148,7 @@ def test_packed_matrices_multiply_as_the_layers_do(name: str) -> None:
 
 @needs_onednn
 def test_gelu_is_part_of_the_product_only_in_a_frozen_mlp() -> None:
-    from harness.model.gpt2 import SHAPES
+    from harness.model.shapes import SHAPES
 
     frozen = nn.ModuleList([MLP(SHAPES["mini"])]).bfloat16().requires_grad_(False)
     hidden = torch.randn(5, SHAPES["mini"].hidden, dtype=torch.bfloat16)

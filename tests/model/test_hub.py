@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from harness.config.schema import ModelConfig
-from harness.data.tokenizer import load_tokenizer
+from harness.data.tokenizer import BARE, Template, load_tokenizer
 from harness.kernels import one_query_hub
 from harness.model.hub.backbone import FAMILIES, HubBackbone
 from harness.model.hub.loading import HubModel
@@ -161,14 +161,12 @@ def test_an_encoder_reads_its_first_token_with_full_attention_unless_told_otherw
 
 def test_rows_begin_and_end_as_the_model_expects(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(f"hf:{save_small(tmp_path / 'bert', 'bert')}", tmp_path, None)
-    (row,) = tokenizer.encode_rows(["w0 w1 w2"], special_tokens=True)
-    assert row == [1, 4, 5, 6, 2]
-    assert tokenizer.cut(row, 4, True) == [1, 4, 5, 2]
-    assert tokenizer.cut(row, 5, True) == row
+    assert tokenizer.template(pair=False) == Template([1], [], [2])
     assert tokenizer.encode_ordinary("w0") == [4]
-    assert 2 not in tokenizer.encode_rows(["w0 [SEP] w1"], special_tokens=True)[0][1:-1]  # a text can't end its row
+    assert 2 not in tokenizer.encode_ordinary("w0 [SEP] w1")  # a text can't end its row
     decoder = load_tokenizer(f"hf:{save_small(tmp_path / 'llama', 'llama')}", tmp_path, None)
-    assert decoder.encode_rows(["w0 w1"], special_tokens=True) == [[4, 5]]
+    assert decoder.encode(["w0 w1"]) == [[4, 5]]
+    assert decoder.template(pair=False) == BARE
     assert decoder.pad_token == 0
 
 

@@ -18,11 +18,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from harness.config.schema import DataConfig
 from harness.data import synthetic
 from harness.data.dataset import load_dataset
-from harness.data.sources import generate_synthetic
+from harness.data.sources import load_source
 from harness.data.tokenizer import load_tokenizer
 from harness.files import file_sha256
-from harness.model.gpt2 import SHAPES
 from harness.model.packing import PackedBatch
+from harness.model.shapes import SHAPES
 from harness.model.weights import MINI_CHECKPOINT, Checkpoint, RandomWeights, filled_backbone
 from harness.results.record import Record
 from tools import pretrain_mini
@@ -114,7 +114,9 @@ def test_a_row_begins_as_the_classifier_sees_the_message() -> None:
 @pytest.mark.long
 def test_no_text_of_the_data_set_was_trained_on() -> None:
     stream = synthetic.conversations(pretrain_mini.STEPS * pretrain_mini.BATCH_SIZE, synthetic.STREAM_SEED)
-    assert not {message for message, _ in stream} & set(generate_synthetic(SIZE).texts["text"])
+    assert not {message for message, _ in stream} & set(
+        load_source(DataConfig(name="synthetic", size=SIZE), Path()).texts["text"]
+    )
 
 
 def test_the_same_pretraining_twice_gives_the_same_weights(

@@ -17,9 +17,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import strategies
 from harness import Strategy, kernels
 from harness.model.continuation import continue_greedily
-from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.gpt2 import GPT2
 from harness.model.meta import on_meta_device
 from harness.model.packing import PackedBatch
+from harness.model.shapes import SHAPES
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import Checkpoint, RandomWeights, filled_backbone
 

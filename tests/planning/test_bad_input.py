@@ -74,7 +74,7 @@ def test_deepspeed_that_is_not_installed(refused: Callable, monkeypatch: pytest.
         ({"model": "gpt2-mediun"}, ["'gpt2-mediun'", "did you mean 'gpt2-medium'?"]),
         ({"model": "bert"}, ["'bert'", "'gpt2-xl'"]),
         ({"data": "sms-spam"}, ["'sms-spam'", "sms_spam", ".csv"]),
-        ({"data": "texts.xlsx"}, ["'texts.xlsx'", ".csv, .tsv, .jsonl"]),
+        ({"data": "texts.xlsx"}, ["'texts.xlsx'", ".csv, .tsv, .txt, .jsonl"]),
         ({"data": "nowhere.csv"}, ["'nowhere.csv'", "does not exist", "path"]),
     ],
     ids=str,

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from harness import commands
 from harness.config.suite import load_suite
+from harness.errors import UserError
 from harness.planning.sweep import GRID, SWEPT_SEEDS
 from harness.report.analysis.comparison import compare
 from harness.report.analysis.grouping import groups
@@ -111,6 +112,25 @@ def test_the_test_texts_have_no_say(swept: list[Record]) -> None:
     assert best_rates(turned) == best_rates(swept)
 
 
+def test_another_metric_chooses_by_its_own_values_and_says_so(swept: list[Record]) -> None:
+    """Made up: the lowest rate finds every class, the others but one."""
+    lowest = min(_rate(record) or 1.0 for record in swept)
+
+    def with_mcc(record: Record) -> Record:
+        validation = record.metrics.validation.model_copy(update={"mcc": float(_rate(record) == lowest)})
+        return record.model_copy(update={"metrics": record.metrics.model_copy(update={"validation": validation})})
+
+    changed = [with_mcc(record) for record in swept]
+    assert best_rates(changed) == best_rates(swept), "accuracy is as it was"
+    assert best_rates(changed, "mcc") == dict.fromkeys(["head_only", "last_block"], lowest)
+    notes = " ".join(sweep_notes(curves(changed, "mcc")))
+    assert "by MCC on the validation texts" in notes
+    older = changed[0].metrics.validation.model_copy(update={"mcc": None})
+    changed[0].metrics.validation = older
+    with pytest.raises(UserError, match=f"METRIC=mcc: the record {changed[0].run_id} lacks it"):
+        best_rates(changed, "mcc")
+
+
 def test_a_rate_that_diverged_is_not_chosen_and_hides_nothing(swept: list[Record]) -> None:
     best = best_rates(swept)["head_only"]
     lost = [
@@ -134,7 +154,7 @@ def test_a_rate_at_which_one_seed_failed_is_left_out_and_told(swept: list[Record
     ]
     assert best_rates(lost)["head_only"] not in seeds
     assert best_rates(lost)["last_block"] == best_rates(swept)["last_block"]
-    (told,) = (note for note in sweep_notes(lost) if "did not end well" in note)
+    (told,) = (note for note in sweep_notes(curves(lost)) if "did not end well" in note)
     assert told.startswith("rates of head_only at which")
     assert all(f"{rate:g}" in told for rate in seeds)
 

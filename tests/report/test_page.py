@@ -185,7 +185,7 @@ def test_mistakes_and_confusion_count_each_run(made: Path) -> None:
     entries = compare(Group(records), store)
     frames = {record.run_id: store.predictions(record.run_id) for record in records}
     for entry in entries:
-        classes, counts = confusion(entry, store)
+        classes, counts = confusion(entry)
         of_entry = pd.concat([frames[record.run_id] for record in entry.ok])
         expected = pd.crosstab(of_entry["label"], of_entry["predicted"]).reindex(index=classes, columns=classes)
         assert (counts == expected.fillna(0).to_numpy()).all()

@@ -16,6 +16,8 @@ import strategies
 from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
 from harness.errors import UserError
+from harness.experiment import runner
+from harness.planning.plan import PlannedRun
 from harness.results import saved_classifier
 from harness.results.store import Store
 from harness.serving.classifier import Classifier
@@ -109,6 +111,27 @@ def test_the_best_on_the_validation_texts_is_kept(run_here: Callable, tmp_path: 
     best = max(validation, key=lambda run_id: (validation[run_id].accuracy, -validation[run_id].loss))
     assert saved_classifier.read(tmp_path / "results" / "classifier").run_id == best
     assert not list((tmp_path / "results" / "runs").glob("*/classifier")), "only the best takes room"
+
+
+def test_the_metric_of_the_suite_chooses_the_classifier(
+    run_here: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every class is found by the worst of three by accuracy."""
+    found = {"head_only": (0.5, 0.9), "last_block": (0.9, 0.2), "first_token": (0.7, 0.3)}
+    measured = runner.run
+
+    def made_up(planned: PlannedRun, *rest: object) -> None:
+        measured(planned, *rest)
+        (*_, outcome) = rest
+        accuracy, score = found[planned.name]
+        outcome.metrics.validation = outcome.metrics.validation.model_copy(
+            update={"accuracy": accuracy, "macro_f1": score}
+        )
+
+    monkeypatch.setattr(runner, "run", made_up)
+    for metric, best in (("accuracy", "last_block"), ("macro_f1", "head_only")):
+        run_here(strategy=list(found), save=True, metric=metric, **SMALL)
+        assert saved_classifier.read(tmp_path / "results" / "classifier").strategy == best
 
 
 def test_a_run_that_was_done_before_is_kept_too(run_here: Callable, tmp_path: Path) -> None:
@@ -277,3 +300,15 @@ def test_what_it_stands_on_must_be_the_same(run_here: Callable, predict: Callabl
 
 def test_baselines_alone_leave_nothing_to_keep(refused: Callable) -> None:
     assert "SAVE=1" in refused("--save", "--strategy", "tfidf,majority")
+
+
+def test_a_classifier_of_pairs_takes_two_texts(run_here: Callable, tmp_path: Path) -> None:
+    rows = [{"premise": f"send {n}", "hypothesis": f"get {n}", "label": "ab"[n % 2]} for n in range(30)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (record,) = run_here(strategy=["last_block"], save=True, data__name=str(tmp_path / "pairs.jsonl"))
+    frame = Store(tmp_path / "results").predictions(record.run_id)
+    classifier = Classifier.load(tmp_path / "results" / "classifier", tmp_path / "cache")
+    texts = [f"{rows[index]['premise']}\t{rows[index]['hypothesis']}" for index in frame["index"]]
+    assert classifier.predict(texts).labels == frame["predicted"].tolist()
+    with pytest.raises(UserError, match="trained on pairs; expected two texts with a tab between them"):
+        classifier.predict(["one text"])

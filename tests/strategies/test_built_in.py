@@ -13,9 +13,10 @@ from torch import nn
 import strategies
 from harness import Adapter, Input, Strategy
 from harness.errors import UserError
-from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.gpt2 import GPT2
 from harness.model.lora import LoRALinear, adapt
 from harness.model.models import GPT2Model
+from harness.model.shapes import SHAPES
 from harness.model.split import parameter_counts, split
 from harness.planning.strategy import trainable_parameters
 

@@ -15,12 +15,12 @@ import strategies
 from harness import kernels
 from harness.config.schema import DataConfig, EngineConfig, OptimizerConfig, TrainingConfig
 from harness.data.dataset import load_dataset
-from harness.data.encoding import encode_split
+from harness.data.encoding import RowRule, encode_split
 from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World, connect, disconnect, leave
 from harness.features.features import Features
 from harness.features.loader import PrefixLoader
-from harness.model.gpt2 import SHAPES
+from harness.model.shapes import SHAPES
 from harness.model.split import split
 from harness.model.weights import RandomWeights, filled_backbone
 from harness.training.batches import TrainingBatches
@@ -54,7 +54,7 @@ def _prepared(name: str, world: World, seed: int, few_shapes: bool) -> tuple[Tra
     strategy = strategies.load(name).strategy
     data = load_dataset(DATA, CACHE)
     tokenizer = load_tokenizer("mini", CACHE, None)
-    examples = encode_split(data.split, tokenizer, data.source.classes, strategy.input, SHAPES["mini"].context)["train"]
+    examples = encode_split(data.split, tokenizer, data.source.classes, RowRule(SHAPES["mini"].context))["train"]
     backbone = filled_backbone("mini", RandomWeights("gpt2", 123))
     torch.manual_seed(seed)
     prefix, suffix = split(backbone, strategy, 2)

@@ -6,6 +6,7 @@ import io
 
 from rich.console import Console
 
+from harness.metrics import ACCURACY, Metric
 from harness.report.analysis.comparison import compare
 from harness.report.analysis.grouping import Group, groups
 from harness.report.table.columns import columns
@@ -15,10 +16,10 @@ from harness.results.record import Record
 from harness.results.store import Store
 
 
-def printed(records: list[Record], width: int, store: Store) -> str:
+def printed(records: list[Record], width: int, store: Store, metric: Metric = ACCURACY) -> str:
     """In a terminal of that width."""
     console = Console(file=io.StringIO(), width=width)
-    print_table(console, groups(records), store)
+    print_table(console, groups(records), store, metric=metric)
     return console.file.getvalue()
 
 

@@ -15,14 +15,15 @@ from harness import kernels
 from harness.config.schema import DataConfig, OptimizerConfig, TrainingConfig
 from harness.data.dataset import load_dataset
 from harness.data.downloads import assets_folder
-from harness.data.encoding import Examples, encode_split, longest_row
+from harness.data.encoding import Examples, RowRule, encode_split, longest_row
 from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World
 from harness.features.features import Features
 from harness.features.loader import PrefixLoader
 from harness.features.store import FeatureStore
 from harness.measure.clock import Clock
-from harness.model.gpt2 import GPT2, SHAPES
+from harness.model.gpt2 import GPT2
+from harness.model.shapes import SHAPES
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import RandomWeights, filled_backbone
 from harness.results.store import Store
@@ -58,8 +59,7 @@ def messages(file_of_messages: Path, tmp_path: Path) -> Callable[[int], Examples
     def first(count: int) -> Examples:
         part = load_dataset(DataConfig(name=str(file_of_messages)), tmp_path).split["train"].iloc[:count]
         tokenizer = load_tokenizer("gpt2", tmp_path, assets_folder())
-        rule = strategies.load("last_block").strategy.input
-        return encode_split({"train": part}, tokenizer, ["ham", "spam"], rule, SHAPES["gpt2"].context)["train"]
+        return encode_split({"train": part}, tokenizer, ["ham", "spam"], RowRule(SHAPES["gpt2"].context))["train"]
 
     return first
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -26,7 +27,7 @@ from tests.support.runs import (
 
 # 130 texts: 91 / 13 / 26, of which 91 and 13 divide by neither 2 nor 3; 12 batches an epoch, the last one of 3.
 SIZE = 130
-OF_MINI = {
+OF_MINI: dict[str, Any] = {
     "model": {"name": "mini", "weights": "random"},
     "data": {"name": "synthetic", "size": SIZE},
     "precision": "fp64",
@@ -76,7 +77,11 @@ def arranged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def _rows(folder: Path, *, real_messages: bool) -> list[dict[str, object]]:
     """The full 124M architecture is among them where there are real messages: 4 batches of those."""
-    rows: list[dict[str, object]] = [{"name": name, "strategy": name, **OF_MINI} for name in ("last_block", "full")]
+    weighted = OF_MINI | {"training": {**OF_MINI["training"], "class_weights": "balanced"}}
+    rows: list[dict[str, object]] = [
+        {"name": "last_block", "strategy": "last_block", **OF_MINI},
+        {"name": "full", "strategy": "full", **weighted},
+    ]
     if real_messages:
         texts = load_dataset(DataConfig(name="sms_spam"), folder).split["train"].iloc[:46]
         texts.to_csv(folder / "sms.csv", index=False)
@@ -87,6 +92,7 @@ def _rows(folder: Path, *, real_messages: bool) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("row", ["last_block", "full"])
 def test_ranks_share_the_same_global_batches(arranged: Arranged, row: str) -> None:
+    """And each row's weight in the loss where classes are weighted (`full`)."""
     single, shared = arranged.one[row], arranged.many[row]
     assert shared.engine.world_size == arranged.ranks
     single_losses, shared_losses = arranged.losses(row)

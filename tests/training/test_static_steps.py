@@ -20,8 +20,9 @@ from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World
 from harness.features.features import Features
 from harness.model.backbone import Backbone
-from harness.model.gpt2 import GPT2, Shape
+from harness.model.gpt2 import GPT2
 from harness.model.hub.loading import HubModel
+from harness.model.shapes import Shape
 from harness.model.split import Part, Prefix, Suffix, split
 from harness.model.weights import RandomWeights, filled_backbone
 from harness.training.batches import TrainingBatches
@@ -98,7 +99,7 @@ def test_gradients_are_finite_from_one_token_to_the_full_context(name: str) -> N
 
 def test_an_epoch_of_real_messages_has_few_shapes_and_little_filler(assets: Path, tmp_path: Path) -> None:
     texts = load_dataset(DataConfig(name="sms_spam", balance=False), tmp_path).split["train"]["text"].tolist()
-    lengths = np.array([len(ids) for ids in load_tokenizer("gpt2", tmp_path, assets).encode_rows(texts, True)])
+    lengths = np.array([len(ids) for ids in load_tokenizer("gpt2", tmp_path, assets).encode(texts)])
     for batch_size, most_shapes, most_filler in [(8, 12, 0.2), (64, 8, 0.1), (512, 8, 0.1)]:
         batches = [lengths[part] for part in global_batches(len(lengths), batch_size, 0, 0, drop_last=True)]
         buckets = Buckets.of(batches)

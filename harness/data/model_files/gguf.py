@@ -8,10 +8,7 @@ import tempfile
 from contextlib import redirect_stderr
 from pathlib import Path
 
-import torch
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from harness.data.libraries import import_transformers, one_line
 from harness.data.model_files.model_folder import WEIGHTS
@@ -38,6 +35,10 @@ def converted(gguf: Path, cache: Path) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    import torch  # here, as a command that only reads texts does without it
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     transformers = import_transformers()
     if importlib.util.find_spec("gguf") is None:
         raise UserError("a GGUF file needs the package gguf; `pip install 'ftbench[hf]'` brings it, `make setup` too.")

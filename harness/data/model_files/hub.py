@@ -99,13 +99,13 @@ def _download(repository: str, cache: Path) -> Path:
     return folder
 
 
-def check_reachable(repository: str, filename: str) -> None:
+def check_reachable(repository: str, filename: str, repo_type: str = "model") -> None:
     """Raises requests.RequestException where the hub does not answer soon, or not with the file.
 
     The library's own downloads would try an unreachable hub for half a minute.
     """
     hub = import_huggingface_hub()
     if not hub.constants.HF_HUB_OFFLINE:
-        response = requests.head(hub.hf_hub_url(repository, filename), timeout=TIMEOUT_SECONDS)
+        response = requests.head(hub.hf_hub_url(repository, filename, repo_type=repo_type), timeout=TIMEOUT_SECONDS)
         if response.status_code not in (401, 404):  # the library has better messages for these
             response.raise_for_status()

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.config.strategy import AttentionKind
+from harness.data.tokenizer import SECOND_TEXT
 from harness.errors import UserError
 from harness.model.attention import DotProductAttention
 from harness.model.backbone import Backbone, Block, Stage
@@ -50,6 +51,11 @@ def _whole(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
     return parts[0](input_ids=ids, position_ids=positions)
 
 
+def _bert(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
+    ids, of_second = ids % SECOND_TEXT, ids // SECOND_TEXT
+    return parts[0](input_ids=ids, token_type_ids=of_second, position_ids=positions)
+
+
 def _roberta(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
     return parts[0](input_ids=ids, position_ids=positions + parts[0].padding_idx + 1)
 
@@ -77,7 +83,7 @@ class Family:
 
 
 _LLAMA = Family(("embed_tokens",), _tokens, "layers", "norm", "rotary_emb")
-_BERT = Family(("embeddings",), _whole, "encoder.layer", attention="full")
+_BERT = Family(("embeddings",), _bert, "encoder.layer", attention="full")
 FAMILIES = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
@@ -90,7 +96,7 @@ FAMILIES = {
     "gpt2": Family(("wte", "wpe"), _tokens_and_positions, "h", "ln_f"),
     "bert": _BERT,
     "roberta": replace(_BERT, embed=_roberta),
-    "distilbert": replace(_BERT, blocks="transformer.layer"),
+    "distilbert": replace(_BERT, embed=_whole, blocks="transformer.layer"),
     "modernbert": Family(("embeddings",), _without_positions, "layers", "final_norm", "rotary_emb", True, "full"),
 }
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness import statistics
 from harness.errors import UserError
+from harness.metrics import ACCURACY, METRICS, Metric, MetricName
 from harness.report.analysis.grouping import SAME, Group
 from harness.report.analysis.sweep import without_other_rates
 from harness.results.record import Record
@@ -19,11 +20,21 @@ DEFAULT_REFERENCE = "last_block"
 
 
 @dataclass(frozen=True)
+class Score:
+    """A metric on test: its mean over seeds, and the 95% interval, which is over what Entry's is."""
+
+    mean: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Evidence:
-    """An entry against the reference, on the seeds whose runs are ok for both; accuracies from 0 to 1.
+    """An entry against the reference, on the seeds whose runs are ok for both, by the metric of the table: its
+    difference, in which accuracies are from 0 to 1.
 
     corrected_p: Holm's, over the table's comparisons. seeds_needed, messages_needed: what would probably settle a row
-    without evidence; None where the verdict is clear, one seed was compared or no number would do.
+    without evidence; None where the verdict is clear, one seed was compared, no number would do, or the metric is not
+    accuracy.
     """
 
     reference: str
@@ -43,7 +54,8 @@ class Entry:
 
     interval: 95%, of the mean test accuracy: over seeds and messages where two seeds or more are ok, else over messages
     only. unpaired: the reason why its seeds' predictions can't be taken together; incomparable: the reason why not with
-    the reference's. correct: by seed, whether each test message was classified right, by index of the message.
+    the reference's. predictions: by seed, the columns label and predicted, indices of classes, by index of the test
+    message. metric: what the table compares entries by. scores: of metrics other than accuracy.
     """
 
     name: str
@@ -53,12 +65,19 @@ class Entry:
     evidence: Evidence | None = None
     unpaired: str | None = None
     incomparable: str | None = None
-    correct: dict[int, pd.Series] = field(default_factory=dict, repr=False)
+    predictions: dict[int, pd.DataFrame] = field(default_factory=dict, repr=False)
+    metric: Metric = ACCURACY
+    scores: dict[MetricName, Score] = field(default_factory=dict)
 
     @property
     def shown(self) -> list[Record]:
         """The records whose values the row shows: without an ok run, what the first one measured."""
         return self.ok or self.records[:1]
+
+    @property
+    def correct(self) -> dict[int, pd.Series]:
+        """By seed, whether each test message was classified right, by index of the message."""
+        return {seed: frame["label"] == frame["predicted"] for seed, frame in self.predictions.items()}
 
     @property
     def is_baseline(self) -> bool:
@@ -91,12 +110,13 @@ class Entry:
         return [record for record in self.records if record.status != "ok"]
 
 
-def compare(group: Group, store: Store, reference: str | None = None) -> list[Entry]:
+def compare(group: Group, store: Store, reference: str | None = None, metric: Metric = ACCURACY) -> list[Entry]:
     """The entries of one table, each with its interval and, but for the reference, its evidence.
 
     reference: the name of a strategy or row; where it is None or not among the rows, last_block or else the first.
+    metric: what the entries are compared by. Raises UserError for predictions that can't be read.
     """
-    entries = [_entry(name, records, store) for name, records in _rows(group).items()]
+    entries = [_entry(name, records, store, metric) for name, records in _rows(group, metric).items()]
     base = reference_of(entries, reference)
     compared = [entry for entry in entries if entry is not base and _comparable(entry, base)]
     differences = [_difference(entry, base) for entry in compared]
@@ -106,10 +126,18 @@ def compare(group: Group, store: Store, reference: str | None = None) -> list[En
     return entries
 
 
-def _rows(group: Group) -> dict[str, list[Record]]:
+def is_unbalanced(entry: Entry) -> bool:
+    """Whether a class has less than half of its even share of the test messages."""
+    if not entry.predictions:
+        return False
+    counts = np.bincount(_labels(entry), minlength=len(entry.ok[0].ok_data.classes))
+    return bool(counts.min() < counts.mean() / 2)
+
+
+def _rows(group: Group, metric: Metric) -> dict[str, list[Record]]:
     """The newest record of each seed, by name of the row."""
     rows: dict[str, dict[int, Record]] = {}
-    for record in without_other_rates(group.records):
+    for record in without_other_rates(group.records, metric.name):
         by_seed = rows.setdefault(group.name_of(record), {})
         # There are several where a run was repeated with other settings that are no conditions of the table.
         if record.seed not in by_seed or by_seed[record.seed].finished_at <= record.finished_at:
@@ -135,26 +163,51 @@ def check_reference(groups: Sequence[Group], reference: str | None) -> None:
         raise UserError(f"REFERENCE={reference!r} is none of the rows: expected one of {', '.join(names)}.")
 
 
-def _entry(name: str, records: list[Record], store: Store) -> Entry:
-    """With the test messages that each seed classified right, and the interval."""
-    entry = Entry(name, records, [record for record in records if record.status == "ok"])
+def _entry(name: str, records: list[Record], store: Store, metric: Metric) -> Entry:
+    """With the predictions of each seed, and the intervals."""
+    entry = Entry(name, records, [record for record in records if record.status == "ok"], metric=metric)
     if not entry.ok:
         return entry
     for record in entry.ok:
         frame = store.predictions(record.run_id)
         if frame is None:
-            entry.unpaired = f"{record.run_id} has no predictions.csv"
-            break
-        entry.correct[record.seed] = (frame["label"] == frame["predicted"]).set_axis(frame["index"]).sort_index()
-    seeds = list(entry.correct.values())
-    if not entry.unpaired and not all(correct.index.equals(seeds[0].index) for correct in seeds):
+            entry.unpaired = entry.unpaired or f"{record.run_id} has no predictions.csv"
+            continue
+        entry.predictions[record.seed] = _by_class_index(frame, record)
+    seeds = list(entry.predictions.values())
+    if not entry.unpaired and not all(frame.index.equals(seeds[0].index) for frame in seeds):
         entry.unpaired = "its seeds were tested on different messages"
     if len(entry.ok) == 1:
         entry.interval = entry.ok[0].ok_metrics.test.interval
     elif not entry.unpaired:
-        low, high = statistics.accuracy_interval(_outcomes(entry, list(entry.correct)))
+        low, high = statistics.accuracy_interval(_outcomes(entry, list(entry.predictions)))
         entry.interval = (float(low), float(high))
+    if not entry.unpaired:
+        entry.scores = _scores(entry)
     return entry
+
+
+def _by_class_index(frame: pd.DataFrame, record: Record) -> pd.DataFrame:
+    """label and predicted as indices of classes, by index of the message, in order. frame: a run's predictions."""
+    index = {name: position for position, name in enumerate(record.ok_data.classes)}
+    if unknown := {*frame["label"], *frame["predicted"]} - set(index):
+        raise UserError(
+            f"predictions of {record.run_id!r} can't be read as predictions (class {min(unknown)!r} is not in the "
+            "record): move the folder away."
+        )
+    found = {column: frame[column].map(index).to_numpy() for column in ("label", "predicted")}
+    return pd.DataFrame(found, index=frame["index"]).sort_index()
+
+
+def _scores(entry: Entry) -> dict[MetricName, Score]:
+    labels, predicted = _labels(entry), _predicted(entry, list(entry.predictions))
+    return {
+        metric.name: Score(
+            float(metric(labels, predicted).mean()), statistics.metric_interval(metric, labels, predicted)
+        )
+        for metric in METRICS.values()
+        if metric is not ACCURACY
+    }
 
 
 def _comparable(entry: Entry, base: Entry) -> bool:
@@ -167,27 +220,46 @@ def _comparable(entry: Entry, base: Entry) -> bool:
         entry.incomparable = f"it has no seed in common with {base.name}"
     elif entry.ok[0].ok_data.sha256 != base.ok[0].ok_data.sha256:
         entry.incomparable = f"it was tested on other data than {base.name}"
-    elif not next(iter(entry.correct.values())).index.equals(next(iter(base.correct.values())).index):
+    elif not _messages(entry).equals(_messages(base)):
         entry.incomparable = f"it was tested on other messages than {base.name}"
     return not entry.incomparable
 
 
+def _messages(entry: Entry) -> pd.Index:
+    return next(iter(entry.predictions.values())).index
+
+
+def _labels(entry: Entry) -> np.ndarray:
+    """[messages], indices of classes."""
+    return next(iter(entry.predictions.values()))["label"].to_numpy()
+
+
+def _predicted(entry: Entry, seeds: list[int]) -> np.ndarray:
+    """[seeds, messages], indices of classes."""
+    if entry.is_baseline:
+        return np.stack([next(iter(entry.predictions.values()))["predicted"].to_numpy()] * len(seeds))
+    return np.stack([entry.predictions[seed]["predicted"].to_numpy() for seed in seeds])
+
+
 def _outcomes(entry: Entry, seeds: list[int]) -> np.ndarray:
     """[seeds, messages], whether the model of a seed classified a message right."""
-    if entry.is_baseline:
-        return np.stack([next(iter(entry.correct.values())).to_numpy()] * len(seeds))
-    return np.stack([entry.correct[seed].to_numpy() for seed in seeds])
+    return _predicted(entry, seeds) == _labels(entry)
 
 
 def _common_seeds(entry: Entry, base: Entry) -> list[int]:
     """The seeds on which two entries are compared."""
     if entry.is_baseline or base.is_baseline:
-        return sorted((base if entry.is_baseline else entry).correct) if entry.correct and base.correct else []
-    return sorted(set(entry.correct) & set(base.correct))
+        return (
+            sorted((base if entry.is_baseline else entry).predictions) if entry.predictions and base.predictions else []
+        )
+    return sorted(set(entry.predictions) & set(base.predictions))
 
 
 def _difference(entry: Entry, base: Entry) -> statistics.Difference:
     seeds = _common_seeds(entry, base)
+    if entry.metric is not ACCURACY:
+        pair = (_predicted(one, seeds) for one in (entry, base))
+        return statistics.metric_difference(entry.metric, _labels(base), *pair)
     outcomes, of_base = _outcomes(entry, seeds), _outcomes(base, seeds)
     if len(seeds) > 1:
         return statistics.paired_difference(outcomes, of_base)
@@ -201,7 +273,7 @@ def _evidence(
     verdict = statistics.verdict(float(difference.estimate), corrected_p)
 
     def needed(count: Callable[[np.ndarray, np.ndarray, int], int | None]) -> int | None:
-        if verdict != "no evidence" or len(seeds) < 2:
+        if verdict != "no evidence" or len(seeds) < 2 or entry.metric is not ACCURACY:
             return None
         return count(_outcomes(entry, seeds), _outcomes(base, seeds), comparisons)
 

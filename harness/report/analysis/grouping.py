@@ -8,15 +8,25 @@ from dataclasses import dataclass, field
 
 import strategies
 from harness import baselines
+from harness.config.tree import merged
 from harness.results.names import row_name
 from harness.results.record import Record
 from harness.results.suites import SavedSuite
 
 AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
 # Settings that affect how a run is done, but nothing that a table shows.
-NO_CONDITIONS = {"training": ("checkpoint_steps",), "engine": ("timeout_seconds", "restarts")}
-# Settings that older records of strategies lack, and how they ran.
-ADDED = {"deterministic": False, "tf32": False}
+NO_CONDITIONS = {
+    "training": ("checkpoint_steps",),
+    "engine": ("timeout_seconds", "restarts"),
+    "data": ("pair", "header", "encoding", "quoting"),  # of a file, whose content is a condition
+}
+# Settings that older records lack, and how they ran.
+ADDED = {
+    "deterministic": False,
+    "tf32": False,
+    "training": {"class_weights": "none"},
+    "data": {"subset": None, "revision": None, "split_sizes": [70, 10, 20], "max_tokens": None, "cut": "head"},
+}
 # Joins the names of rows that are the same runs.
 SAME = " = "
 
@@ -107,11 +117,14 @@ def _position(record: Record, known: list[str]) -> tuple[bool, int]:
 
 
 def _conditions(record: Record) -> dict[str, object]:
-    config = record.config if record.strategy_source.is_baseline else ADDED | record.config
+    added = {
+        key: value for key, value in ADDED.items() if not record.strategy_source.is_baseline or key in record.config
+    }
+    config = merged(added, record.config)
     rest: dict[str, object] = {key: value for key, value in config.items() if key not in (*AXES, "features")}
     for part, keys in NO_CONDITIONS.items():
         if part in rest:
-            rest[part] = {key: value for key, value in record.config[part].items() if key not in keys}
+            rest[part] = {key: value for key, value in config[part].items() if key not in keys}
     if record.sweep_around:
         rest["optimizer"] = {**record.config["optimizer"], "learning_rate": record.sweep_around}
     if record.data:

@@ -33,12 +33,11 @@ from harness.report.plots.drawing import (
     short,
 )
 from harness.results.record import Memory
-from harness.results.store import Store
 
 ROW_HEIGHT = 0.27  # inches
 
 
-def comparison_plots(entries: list[Entry], looks: dict[str, Look], store: Store) -> Iterator[Plot]:
+def comparison_plots(entries: list[Entry], looks: dict[str, Look]) -> Iterator[Plot]:
     """Those for which there are measurements, in the order of the page."""
     ok = [entry for entry in entries if entry.ok]
     if not ok:
@@ -53,7 +52,7 @@ def comparison_plots(entries: list[Entry], looks: dict[str, Look], store: Store)
         yield against(ok, looks, "memory", unit, _megabytes)
     if any(_rates(entry) for entry in ok):
         yield throughput([entry for entry in ok if _rates(entry)])
-    counts = {entry.name: counted for entry in ok if (counted := confusion(entry, store)) is not None}
+    counts = {entry.name: counted for entry in ok if (counted := confusion(entry)) is not None}
     if counts:
         yield confusions(counts)
 

@@ -6,29 +6,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from harness.errors import UserError
 from harness.report.analysis.comparison import Entry
 from harness.report.plots.drawing import BLUE, RED, Plot, name_axes, panels, short
-from harness.results.store import Store
 
 MOST_NAMED_CLASSES = 8
 
 
-def confusion(entry: Entry, store: Store) -> tuple[list[str], np.ndarray] | None:
+def confusion(entry: Entry) -> tuple[list[str], np.ndarray] | None:
     """Classes, and the matrix of counts [label, predicted] of test messages, summed over seeds."""
-    frames = [frame for record in entry.ok if (frame := store.predictions(record.run_id)) is not None]
-    if not frames or not entry.ok[0].data:
+    if not entry.predictions:
         return None
-    classes = entry.ok[0].data.classes
-    index = {name: position for position, name in enumerate(classes)}
+    classes = entry.ok[0].ok_data.classes
     counts = np.zeros((len(classes), len(classes)), dtype=int)
-    for frame in frames:
-        if unknown := {*frame["label"], *frame["predicted"]} - set(classes):
-            raise UserError(
-                f"predictions of {entry.name!r} can't be read as predictions (class {min(unknown)!r} is not in the "
-                "record): move the folder away."
-            )
-        np.add.at(counts, (frame["label"].map(index).to_numpy(), frame["predicted"].map(index).to_numpy()), 1)
+    for frame in entry.predictions.values():
+        np.add.at(counts, (frame["label"].to_numpy(), frame["predicted"].to_numpy()), 1)
     return classes, counts
 
 

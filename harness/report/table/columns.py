@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.report.analysis.comparison import Entry, Evidence
+from harness.metrics import ACCURACY, METRICS, Metric
+from harness.report.analysis.comparison import Entry, Evidence, is_unbalanced
 from harness.results.record import Record
 
 Measure = Callable[[Record], float | None]
@@ -121,6 +122,31 @@ def _percent(interval: tuple[float, float]) -> str:
     return f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
+def _score_column(metric: Metric, rank: int) -> Column:
+    def value(entry: Entry) -> float | None:
+        return entry.scores[metric.name].mean if metric.name in entry.scores else None
+
+    def interval(entry: Entry) -> tuple[float, float] | None:
+        return entry.scores[metric.name].interval if metric.name in entry.scores else None
+
+    def show(entry: Entry) -> str:
+        score = entry.scores[metric.name]
+        return f"{100 * score.mean:.2f} {_percent(score.interval)}"
+
+    return Column(f"{metric.title} % [95%]", value, show, max, rank, interval=interval)
+
+
+def _score_columns(entries: list[Entry]) -> list[Column]:
+    """Of metrics that the table does not compare by: a terminal shows them where classes are unbalanced."""
+    ranks = {"macro_f1": 7, "balanced_accuracy": 17, "mcc": 18}
+    unbalanced = any(map(is_unbalanced, entries))
+    return [
+        _score_column(METRICS[name], rank if unbalanced else FILES_ONLY)
+        for name, rank in ranks.items()
+        if name != entries[0].metric.name
+    ]
+
+
 def _seeds_column(several: bool, same: bool) -> Column:
     """same: all strategies have the same single seed, which only files show."""
 
@@ -188,6 +214,8 @@ def columns(entries: list[Entry]) -> list[Column]:
         _accuracy("val. %", "validation", 9),
         Column("test % [95%]", _TEST, _test_with_interval, max, 0, interval=lambda entry: entry.interval),
     ]
+    if (metric := entries[0].metric) is not ACCURACY:
+        found.append(_score_column(metric, 0))
     if several:
         found.append(Column("sd", lambda e: e.deviation, lambda e: f"{100 * _known(e.deviation):.2f}", None, 8))
     if compared:
@@ -195,6 +223,7 @@ def columns(entries: list[Entry]) -> list[Column]:
     return [
         *found,
         _accuracy("unseen %", "test_clean", 11),
+        *_score_columns(entries),
         _column("F1", _f1, lambda score: f"{score:.3f}", max, 14),
         _column("ROC AUC", _metric("test", "roc_auc"), lambda area: f"{area:.3f}", max, 15),
         _column("ECE", _metric("test", "calibration_error"), lambda error: f"{error:.3f}", min, 16),

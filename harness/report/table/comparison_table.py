@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.errors import UserError
+from harness.metrics import ACCURACY, Metric
 from harness.report.analysis.comparison import Entry, compare
 from harness.report.analysis.grouping import Group
+from harness.report.analysis.sweep import SweepCurve, curves
 from harness.report.table.columns import Column, columns
 from harness.report.table.notes import headings, notes
 from harness.report.table.rows import TableRow, table_rows
 from harness.report.table.sweep import sweep_notes
-from harness.results.record import Record
 from harness.results.store import Store
 
 
@@ -34,7 +35,8 @@ FULL_VIEW = View()
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """rows: of `entries`, with the cells of `columns`. first_title: of the column with names. records: of all runs.
+    """rows: of `entries`, with the cells of `columns`. first_title: of the column with names. swept: what a sweep
+    of learning rates gave, if there was one. metric: what rows are compared by.
 
     What is best, the evidence, heading and notes refer to the full table, not only to the rows that are shown.
     """
@@ -45,21 +47,26 @@ class ComparisonTable:
     entries: list[Entry]
     rows: list[TableRow]
     notes: list[str]
-    records: list[Record]
+    swept: list[SweepCurve]
+    metric: Metric
 
 
 def comparison_tables(
-    groups: Sequence[Group], store: Store, reference: str | None = None, view: View = FULL_VIEW
+    groups: Sequence[Group],
+    store: Store,
+    reference: str | None = None,
+    view: View = FULL_VIEW,
+    metric: Metric = ACCURACY,
 ) -> list[ComparisonTable]:
     """One for each group of which a row is shown.
 
     Raises UserError where no table has a column of the view, or no row matches its filter.
     """
-    compared = [compare(group, store, reference) for group in groups]
+    compared = [compare(group, store, reference, metric) for group in groups]
     names = [[column.name for column in columns(entries)] for entries in compared]
     for name in (*(view.columns or ()), *([view.sort] if view.sort else [])):
         _check(name, names)
-    tables = [_table(*parts, view) for parts in zip(headings(groups), groups, compared, strict=True)]
+    tables = [_table(*parts, view, metric) for parts in zip(headings(groups), groups, compared, strict=True)]
     shown = [table for table in tables if table.rows]
     if tables and not shown:
         available = dict.fromkeys(entry.name for entries in compared for entry in entries)
@@ -67,7 +74,7 @@ def comparison_tables(
     return shown
 
 
-def _table(heading: str, group: Group, entries: list[Entry], view: View) -> ComparisonTable:
+def _table(heading: str, group: Group, entries: list[Entry], view: View, metric: Metric) -> ComparisonTable:
     all_columns, rows = columns(entries), table_rows(entries)
     names = [column.name for column in all_columns] if view.columns is None else view.columns
     named = [_index(name, all_columns) for name in names]
@@ -76,7 +83,8 @@ def _table(heading: str, group: Group, entries: list[Entry], view: View) -> Comp
     sort_by = _index(view.sort, all_columns) if view.sort else None
     if sort_by is not None:
         shown_rows.sort(key=lambda n: _missing_last(all_columns[sort_by].position(entries[n])))
-    lines = [*notes(entries), *sweep_notes(group.records), *group.notes]
+    swept = curves(group.records, metric.name)
+    lines = [*notes(entries), *sweep_notes(swept), *group.notes]
     if len(shown_rows) < len(entries):
         lines.append(
             f"Left out: {len(entries) - len(shown_rows)} of {len(entries)} rows, whose name does not contain "
@@ -89,7 +97,8 @@ def _table(heading: str, group: Group, entries: list[Entry], view: View) -> Comp
         entries=[entries[n] for n in shown_rows],
         rows=[_with_columns(rows[n], shown_columns) for n in shown_rows],
         notes=lines,
-        records=group.records,
+        swept=swept,
+        metric=metric,
     )
 
 

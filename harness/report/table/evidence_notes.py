@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.metrics import ACCURACY, METRICS, Metric
 from harness.report.analysis.comparison import Entry, Evidence
 from harness.statistics import MOST_SEEDS
 
@@ -10,7 +11,8 @@ def evidence_notes(entries: list[Entry]) -> list[str]:
     lines = _interval_notes(entries)
     compared = {entry.name: entry.evidence for entry in entries if entry.evidence}
     if compared:
-        lines += _verdict_notes(compared, most_seeds=max(len(entry.records) for entry in entries))
+        most_seeds = max(len(entry.records) for entry in entries)
+        lines += _verdict_notes(compared, entries[0].metric, most_seeds)
     reasons = {entry.name: entry.unpaired or entry.incomparable for entry in entries}
     lines += [f"not compared: {name}, since {reason}." for name, reason in reasons.items() if reason]
     lines += [
@@ -34,24 +36,30 @@ def _interval_notes(entries: list[Entry]) -> list[str]:
         )
     elif any(entry.is_baseline for entry in entries):
         lines.append("[95%] of baselines: Wilson interval for the size of the test set; no seed changes them.")
+    if any(entry.scores for entry in entries):
+        titles = [metric.title for metric in METRICS.values() if metric is not ACCURACY]
+        lines.append(
+            f"{', '.join(titles[:-1])} and {titles[-1]}: on test, times 100, [95%] from a bootstrap over test messages."
+        )
     return lines
 
 
-def _verdict_notes(compared: dict[str, Evidence], most_seeds: int) -> list[str]:
-    """compared: by name of the row. most_seeds: of any row of the table."""
+def _verdict_notes(compared: dict[str, Evidence], metric: Metric, most_seeds: int) -> list[str]:
+    """compared: by name of the row. metric: what they are compared by. most_seeds: of any row of the table."""
     reference = next(iter(compared.values())).reference
     one_seed = [name for name, evidence in compared.items() if len(evidence.seeds) == 1]
     several = {name: evidence for name, evidence in compared.items() if len(evidence.seeds) > 1}
     lines = [
-        f"vs {reference}: points of accuracy on the same messages"
+        f"vs {reference}: points of {metric.title} on the same messages"
         + (" and seeds" if several else "")
         + f", [95%], each for itself; verdict: 5% error over all comparisons of this table together ({len(compared)}, "
         "Holm), so that an interval may leave out 0 without one."
     ]
     if one_seed:
         which = f" ({', '.join(one_seed)})" if several else ""
+        test = "McNemar's test" if metric is ACCURACY else "bootstrap over messages"
         lines.append(
-            f"one seed{which}: the verdict is on these very pairs of trained models (McNemar's test), not on the "
+            f"one seed{which}: the verdict is on these very pairs of trained models ({test}), not on the "
             "strategies: several seeds tell."
         )
     fewer: dict[int, list[str]] = {}
@@ -62,17 +70,17 @@ def _verdict_notes(compared: dict[str, Evidence], most_seeds: int) -> list[str]:
         f"compared on {count} seeds only, which ended well for both: {', '.join(names)}."
         for count, names in fewer.items()
     ]
-    return lines + _open_rows_notes(several)
+    return lines + _open_rows_notes(several, metric)
 
 
-def _open_rows_notes(compared: dict[str, Evidence]) -> list[str]:
+def _open_rows_notes(compared: dict[str, Evidence], metric: Metric) -> list[str]:
     lines = []
     undecided = {name: evidence for name, evidence in compared.items() if evidence.verdict == "no evidence"}
     equal = [name for name, evidence in undecided.items() if not evidence.difference]
     if equal:
         lines.append(f"no difference at all was seen: {', '.join(equal)}.")
     needed = [f"{name} {_what_settles(evidence)}" for name, evidence in undecided.items() if evidence.difference]
-    if needed:
+    if needed and metric is ACCURACY:
         lines.append(f"needed to show a difference as large as seen (80% power): {'; '.join(needed)}.")
     return lines
 

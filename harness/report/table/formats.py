@@ -25,7 +25,7 @@ def _markdown(table: ComparisonTable) -> str:
         f"### {cell(table.heading)}",
         "",
         *markdown_table(titles, [_markdown_row(row) for row in table.rows]),
-        *sweep_markdown(table.records),
+        *sweep_markdown(table.swept),
         "",
         *(f"- {cell(note)}" for note in table.notes),
     ]

@@ -55,6 +55,7 @@ def _heading_parts(record: Record) -> list[str]:
         f"{data.name if data else config['data']['name']}{sizes}",
         f"{training['epochs']} epochs, batch {training['batch_size']}, lr {rate:g}",
         f"{record.precision}, {engine_name(record)} x {record.engine.world_size}, {record.environment['device']}",
+        *(["balanced class weights"] if training.get("class_weights") == "balanced" else []),
         *(["plain path"] if config["plain"] else []),
         *settings_of(record),
     ]
@@ -116,8 +117,10 @@ def _data_notes(data: list[DataFacts]) -> list[str]:
         if facts.best_accuracy:
             best = f"{100 * facts.best_accuracy:.0f}%"
             lines.append(f"{on}best possible on average: {best}; the other labels are flipped.")
+        lines += [f"{on}{note}." for note in facts.notes]
         if facts.cut_texts:
-            lines.append(f"{on}{facts.cut_texts} texts were longer than a row may be, and were cut.")
+            share = 100 * facts.cut_texts / sum(facts.sizes.values())
+            lines.append(f"{on}{facts.cut_texts} texts ({share:.1f}%) were longer than a row may be, and were cut.")
         scored = f"of {facts.classes[1]}" if len(facts.classes) == 2 else "mean over classes"
         lines.append(f"{on}F1 ({scored}), ROC AUC and ECE (expected calibration error, 15 bins) on test.")
     return lines

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.metrics import ACCURACY, Metric
 from harness.report.analysis.grouping import Group
 from harness.report.table.columns import FILES_ONLY, UNMEASURED
 from harness.report.table.comparison_table import FULL_VIEW, ComparisonTable, View, comparison_tables
@@ -15,17 +16,22 @@ from harness.results.store import Store
 
 
 def print_table(
-    console: Console, groups: list[Group], store: Store, reference: str | None = None, view: View = FULL_VIEW
+    console: Console,
+    groups: list[Group],
+    store: Store,
+    reference: str | None = None,
+    view: View = FULL_VIEW,
+    metric: Metric = ACCURACY,
 ) -> None:
     """A rich table for each group, the best of each column marked."""
-    for table in comparison_tables(groups, store, reference, view):
+    for table in comparison_tables(groups, store, reference, view, metric):
         wanted = [n for n in range(len(table.columns)) if view.columns or _is_worth_showing(table, n)]
         shown = _that_fit(table, wanted, console.width)
         console.print(_table(table, shown))
         for row in table.rows:
             if row.failure:
                 console.print(f"  [bold red]{escape(row.name)}, {escape(row.failure)}[/]")
-        print_sweep(console, table.records)
+        print_sweep(console, table.swept)
         for line in table.notes:
             console.print(f"  [dim]{escape(line)}[/]", highlight=False)
         if len(shown) < len(wanted):

@@ -1,0 +1,259 @@
+"""Data files as people have them: what is read, what is said of it, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.config.schema import DataConfig
+from harness.data.dataset import Dataset, load_dataset
+from harness.data.reading.own_data import load_own_data
+from harness.errors import UserError
+from tests.support.data_files import Form, any_form, content_of, rows_of, write
+
+
+def load(path: Path, **options: object) -> Dataset:
+    return load_dataset(DataConfig.model_validate({"name": str(path), **options}), path.parent)
+
+
+def rows_in(dataset: Dataset) -> list[tuple[str, str]]:
+    texts = dataset.source.texts
+    return list(zip(texts["text"], texts["label"], strict=True))
+
+
+@pytest.fixture
+def rows() -> list[tuple[str, str]]:
+    return rows_of(np.random.default_rng(0), 48)
+
+
+# As they are read without options
+
+
+@pytest.mark.parametrize("compression", ["", ".gz", ".zip", ".zst"])
+@pytest.mark.parametrize("kind", [".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"])
+def test_every_format_is_read(tmp_path: Path, rows: list, kind: str, compression: str) -> None:
+    form = Form(kind=kind, delimiter="," if kind == ".csv" else "\t", compression=compression)
+    assert rows_in(load(write(tmp_path, rows, form))) == rows
+
+
+KINDS = {
+    "the SMS collection as it is passed around": (
+        Form(names=("v2", "v1"), label_first=True, encoding="cp1252"),
+        ["text 'v2', label 'v1' (by their names)", "read as cp1252, not being UTF-8: for example '£' in line"],
+    ),
+    "GLUE": (Form(kind=".tsv", delimiter="\t", names=("sentence", "label")), ["text 'sentence', label 'label'"]),
+    "film reviews": (Form(names=("review", "sentiment")), ["text 'review', label 'sentiment'"]),
+    "a header with spaces": (Form(spaces=True), ["text 'text', label 'label'"]),
+    "a spreadsheet's export": (Form(delimiter=";"), ["separated by semicolons"]),
+    "a spreadsheet's Unicode export": (Form(encoding="utf-16"), ["read as UTF-16, by its byte order mark"]),
+    "no header": (
+        Form(kind=".tsv", delimiter="\t", names=None, label_first=True),
+        ["text '2', label '1' (by their place)", "no header line"],
+    ),
+    "further columns": (Form(extra=2), ["text 'text', label 'label'"]),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kind_of_file_is_read_and_what_was_found_is_said(tmp_path: Path, rows: list, name: str) -> None:
+    form, said = KINDS[name]
+    dataset = load(write(tmp_path, rows, form))
+    assert rows_in(dataset) == rows
+    for part in said:
+        assert part in "; ".join(dataset.notes)
+
+
+def test_what_was_found_stands_in_the_configuration(tmp_path: Path, rows: list) -> None:
+    form = Form(kind=".tsv", delimiter="\t", names=None, label_first=True, encoding="utf-16")
+    config = load(write(tmp_path, rows, form)).config
+    assert (config.text_column, config.label_column, config.header) == ("2", "1", False)
+    assert (config.encoding, config.quoting, config.split, config.pair) == ("utf-16", "minimal", "stratified", False)
+    assert rows_in(load(tmp_path / "data.tsv", **config.model_dump(exclude={"name"}))) == rows
+
+
+def test_unnamed_columns_at_the_end_are_none(tmp_path: Path, rows: list) -> None:
+    lines = ["v1,v2,,,", *(f'{label},"{text}",,,' for text, label in rows)]
+    (tmp_path / "spam.csv").write_text("\n".join(lines), encoding="cp1252")
+    assert rows_in(load(tmp_path / "spam.csv")) == rows
+
+
+def test_a_quotation_mark_that_quotes_nothing_loses_no_row(tmp_path: Path, rows: list) -> None:
+    marks = ['"', "", "", "", ""]
+    lines = [f"{label}\t{marks[number % 5]}{text}" for number, (text, label) in enumerate(rows)]
+    (tmp_path / "sms").write_text("\n".join(lines))
+    dataset = load(tmp_path / "sms")
+    assert [text.lstrip('"') for text, _ in rows_in(dataset)] == [text for text, _ in rows]
+    assert "quotation marks are part of the texts" in dataset.notes
+    assert dataset.config.quoting == "none"
+
+
+def test_quotation_marks_that_quote_are_no_part_of_a_text(tmp_path: Path, rows: list) -> None:
+    """A text of two lines, each with a comma: without the marks they would look like two rows."""
+    texts = [(f"{text}, first\nsecond, {number}", label) for number, (text, label) in enumerate(rows)]
+    dataset = load(write(tmp_path, texts, Form()))
+    assert rows_in(dataset) == texts
+    (tmp_path / "none.tsv").write_text("text\tlabel\n" + "".join(f'"{text}"\t{label}\n' for text, label in rows))
+    unquoted = [f'"{text}"' for text, _ in rows]
+    assert [text for text, _ in rows_in(load(tmp_path / "none.tsv", quoting="none"))] == unquoted
+
+
+# With options
+
+
+def test_class_title_and_description_without_a_header(tmp_path: Path, rows: list) -> None:
+    path = tmp_path / "news.csv"
+    with path.open("w", newline="") as file:
+        lines = [(label[-1], f"title {number}", text) for number, (text, label) in enumerate(rows)]
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows(lines)
+    with pytest.raises(UserError) as refused:
+        load(path)
+    assert 'SET="data.header=false data.label_column=1 data.text_column=2,3"' in str(refused.value)
+    dataset = load(path, header=False, label_column=1, text_column="2,3")
+    assert rows_in(dataset)[5] == (f"title 5\n{rows[5][0]}", rows[5][1][-1])
+    assert len(dataset.source.texts) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "is_pair"),
+    [
+        (("premise", "hypothesis"), {}, True),
+        (("premise", "hypothesis"), {"text_column": "premise,hypothesis"}, True),
+        (("title", "body"), {"text_column": ["title", "body"]}, False),
+        (("title", "body"), {"text_column": "title,body", "pair": True}, True),
+        (("sentence1", "sentence2"), {"pair": False}, False),
+    ],
+    ids=str,
+)
+def test_two_texts_are_a_pair_or_joined(tmp_path: Path, names: tuple, options: dict, is_pair: bool) -> None:
+    path = tmp_path / "two.jsonl"
+    lines = [{names[0]: f"first {number}", names[1]: f"second {number}", "label": number % 2} for number in range(20)]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    dataset = load(path, **options)
+    texts = dataset.source.texts
+    assert texts["text"][3] == "first 3\nsecond 3"
+    assert ("second_at" in texts) == dataset.config.pair == is_pair
+    if is_pair:
+        assert [text[start:] for text, start in zip(texts["text"], texts["second_at"], strict=True)][3] == "second 3"
+
+
+def test_another_encoding_is_read_by_name(tmp_path: Path) -> None:
+    rows = [(f"жёлтый {number}", "аб"[number % 2]) for number in range(20)]
+    path = write(tmp_path, rows, Form(encoding="koi8-r"))
+    assert rows_in(load(path, encoding="koi8-r")) == rows
+
+
+# What is odd is said
+
+
+def test_a_class_with_one_text_is_named(tmp_path: Path, rows: list) -> None:
+    dataset = load(write(tmp_path, [*rows, ("a fraud", "rare")], Form()))
+    assert "classes with fewer than 3 texts: 'rare' (1)" in "; ".join(dataset.notes)
+    shares = [Counter(part["label"])["kind0"] / len(rows) for part in dataset.split.values()]
+    assert shares == pytest.approx([0.35, 0.05, 0.1], abs=0.02)
+
+
+def test_contradictions_are_counted(tmp_path: Path, rows: list) -> None:
+    dataset = load(write(tmp_path, [*rows, (rows[0][0], "kind1"), (rows[0][0], "kind0")], Form()))
+    assert "contradictions: 1 (texts with several labels), in 3 rows" in "; ".join(dataset.notes)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "parts"),
+    [
+        ("several.jsonl", '{"text": "a", "labels": ["x", "y"]}', ["'labels'", "several labels a text"]),
+        ("joined.csv", "text,label\na,x\nb,y\nc,x|y\n", ["'label'", "several labels", "'x|y'"]),
+        ("tokens.jsonl", '{"tokens": ["a", "b"], "text": "a b", "label": ["O", "O"]}', ["'label'", "several"]),
+        (
+            "tags.csv",
+            "text,label\n" + "".join(f"w{n}{' w' * (n % 3)},O{' B' * (n % 3)}\n" for n in range(20)),
+            ["'label'", "each word"],
+        ),
+        ("score.csv", "text,label\n" + "".join(f"w{n},{n / 7:.3f}\n" for n in range(40)), ["'label'", "regression"]),
+        ("ids.csv", "text,label\n" + "".join(f"w{n},id{n}\n" for n in range(40)), ["'label'", "no classes"]),
+        ("two.csv", "review,content,label\na,b,x\n", ["may be the text", "'review' ('a')", "data.text_column"]),
+        ("folder.zip", "no archive", ["can't be unpacked"]),
+        ("data.csv.gz", "no archive", ["can't be unpacked"]),
+        ("data.csv.zst", "no archive", ["can't be unpacked"]),
+        ("data.parquet", "no parquet", ["no parquet file"]),
+        ("data.json", '[{"text": "a",', ["line 1", "not JSON"]),
+        ("items.json", '[{"text": "a", "label": "x"}, 3]', ["item 2", "object"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "." in value and len(value) < 20 else "",
+)
+def test_what_is_no_classification_is_refused(tmp_path: Path, name: str, content: str, parts: list[str]) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError) as refused:
+        load(tmp_path / name)
+    for part in [name, *parts]:
+        assert part in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"encoding": "utf-99"}, "no such text encoding"),
+        ({"encoding": "utf-16"}, "not utf-16"),
+        ({"text_column": "body"}, "no column 'body'"),
+        ({"text_column": "label", "label_column": "label"}, "both the text and the label"),
+        ({"pair": True}, "a pair has two texts"),
+        ({"split": "official"}, "no split of its own"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_fit_the_file(tmp_path: Path, rows: list, options: dict, part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        load(write(tmp_path, rows_of(np.random.default_rng(0), 20, ascii_only=True), Form()), **options)
+
+
+# Any file
+
+
+def test_forms_of_any_kind_give_back_what_was_written(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    for number in range(300):
+        form, rows = any_form(random), rows_of(random, int(random.integers(12, 60)), classes=int(random.integers(2, 5)))
+        path = write(tmp_path / str(number), rows, form)
+        data = load_own_data(DataConfig(name=str(path)))
+        assert list(zip(data.texts["text"], data.texts["label"], strict=True)) == rows, form
+
+
+def test_2000_damaged_files_are_read_or_refused_in_words(tmp_path: Path) -> None:
+    """Bytes are changed, lost, doubled or exchanged; the ending may lie."""
+    random = np.random.default_rng(2)
+    read = 0
+    for number in range(2_000):
+        form = any_form(random)
+        form = replace(form, compression="") if random.integers(3) else form
+        content = bytearray(content_of(rows_of(random, int(random.integers(0, 30))), form))
+        for _ in range(random.integers(1, 4)):
+            at = int(random.integers(len(content) + 1))
+            match random.integers(5):
+                case 0:
+                    del content[at:]
+                case 1:
+                    content[at : at + 1] = bytes([random.integers(256)])
+                case 2:
+                    content[at:at] = random.choice([b'"', b"\n", b"\r", b"\0", b",", b"{", b"\xff\xfe", b"\xc3"])
+                case 3:
+                    content[at:at] = content[: random.integers(200)]
+                case _:
+                    del content[at : at + int(random.integers(20))]
+        ending = form.ending if random.integers(8) else any_form(random).ending
+        path = tmp_path / f"{number}{ending}"
+        path.write_bytes(bytes(content))
+        try:
+            load_own_data(DataConfig(name=str(path)))
+            read += 1
+        except UserError:
+            pass
+        path.unlink()
+    assert 200 < read < 1_800, "some are read, some are refused"
