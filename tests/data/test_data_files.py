@@ -103,6 +103,17 @@ def test_quotation_marks_that_quote_are_no_part_of_a_text(tmp_path: Path, rows: 
     assert [text for text, _ in rows_in(load(tmp_path / "none.tsv", quoting="none"))] == unquoted
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("\n   \n", ""), (";\n", ";\n;\n"), ("sep=;\r\n", ""), ('"sep=;"\n\n', "\n")],
+    ids=["blank lines", "rows without values", "a spreadsheet's separator", "both"],
+)
+def test_lines_that_hold_no_data_are_skipped(tmp_path: Path, rows: list, before: str, after: str) -> None:
+    lines = ["text;label", *(f'"{text}; again";{label}' for text, label in rows)]
+    (tmp_path / "data.csv").write_text(before + "\n".join(lines) + "\n" + after, newline="")
+    assert rows_in(load(tmp_path / "data.csv")) == [(f"{text}; again", label) for text, label in rows]
+
+
 # With options
 
 

@@ -81,7 +81,7 @@ def _delimiter(text: TextFile, kind: str, is_header: IsHeader) -> str:
     looked_at = {}
     for delimiter in order:
         reader = csv.reader(text.open(), delimiter=delimiter)
-        looked_at[delimiter] = [row for row in islice(reader, _LOOKED_AT) if row]
+        looked_at[delimiter] = [row for row in islice(reader, _LOOKED_AT) if _holds_data(row, delimiter)]
     several = [delimiter for delimiter, rows in looked_at.items() if rows and len(rows[0]) > 1]
     named = [delimiter for delimiter in several if is_header(_names(looked_at[delimiter][0]))]
     alike = [delimiter for delimiter in several if len({len(row) for row in looked_at[delimiter]}) == 1]
@@ -126,8 +126,13 @@ def _read(name: str, text: TextFile, delimiter: str, quotes: bool) -> Iterator[t
             return
         except csv.Error as error:
             raise UserError(f"data file {name!r}, line {line}: {error}; check the quotes from there on.") from error
-        if values:
+        if _holds_data(values, delimiter):
             yield line, values
+
+
+def _holds_data(values: list[str], delimiter: str) -> bool:
+    """Not so blank lines, lines of delimiters alone, and the line that names the delimiter to a spreadsheet."""
+    return any(map(str.strip, values)) and delimiter.join(values) != f"sep={delimiter}"
 
 
 def _names(row: Sequence[str]) -> list[str]:
