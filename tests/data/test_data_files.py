@@ -159,6 +159,26 @@ def test_another_encoding_is_read_by_name(tmp_path: Path) -> None:
     assert rows_in(load(path, encoding="koi8-r")) == rows
 
 
+@pytest.mark.parametrize("encoding", ["cp1251", "koi8-r", "gb18030", "shift_jis"])
+def test_an_encoding_that_is_not_western_is_asked_for(tmp_path: Path, encoding: str) -> None:
+    """Some of their bytes happen to be UTF-8."""
+    texts = ["это хороший фильм", "очень плохо"] if encoding in ("cp1251", "koi8-r") else ["这部电影很好看", "质量不好"]
+    if encoding == "shift_jis":
+        texts = ["これはとても良い映画です", "悪い"]
+    path = write(tmp_path, [(f"{texts[n % 2]} {n}", "ab"[n % 2]) for n in range(40)], Form(encoding=encoding))
+    with pytest.raises(UserError, match='line 2: neither UTF-8 nor a western encoding.* SET="data.encoding=cp1251"'):
+        load(path)
+    assert rows_in(load(path, encoding=encoding))[3] == (f"{texts[1]} 3", "b")
+
+
+def test_a_few_bytes_that_happen_to_be_utf8_are_no_utf8(tmp_path: Path) -> None:
+    """As "Ì©" is."""
+    rows = [(f"£ {number} caf{'Ì©' if number == 7 else 'é'}", "ab"[number % 2]) for number in range(20)]
+    dataset = load(write(tmp_path, rows, Form(encoding="cp1252")))
+    assert rows_in(dataset) == rows
+    assert "read as cp1252, not being UTF-8: for example '£' in line 2" in dataset.notes
+
+
 # What is odd is said
 
 
