@@ -130,6 +130,23 @@ def test_class_title_and_description_without_a_header(tmp_path: Path, rows: list
     assert len(dataset.source.texts) == len(rows)
 
 
+def test_a_missing_header_is_named_with_columns_that_can_be_used(tmp_path: Path, rows: list) -> None:
+    """Tweets: polarity, number, date, a constant, user, text. The first line has the same value twice."""
+    path = tmp_path / "tweets.csv"
+    lines = [
+        f"{label[-1]},{0 if number == 0 else number},Mon Apr 6,NO_QUERY,user{number % 30},{text}"
+        for number, (text, label) in enumerate(rows)
+    ]
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError) as refused:
+        load(path)
+    assert "its first line is data, not names ('1' ('0'), '2' ('0'), '3' ('Mon Apr 6')" in str(refused.value)
+    assert 'SET="data.header=false data.label_column=1 data.text_column=6"' in str(refused.value)
+    assert rows_in(load(path, header=False, label_column=1, text_column=6)) == [
+        (text, label[-1]) for text, label in rows
+    ]
+
+
 @pytest.mark.parametrize(
     ("names", "options", "is_pair"),
     [
@@ -211,6 +228,9 @@ def test_contradictions_are_counted(tmp_path: Path, rows: list) -> None:
         ("score.csv", "text,label\n" + "".join(f"w{n},{n / 7:.3f}\n" for n in range(40)), ["'label'", "regression"]),
         ("ids.csv", "text,label\n" + "".join(f"w{n},id{n}\n" for n in range(40)), ["'label'", "no classes"]),
         ("two.csv", "review,content,label\na,b,x\n", ["may be the text", "'review' ('a')", "data.text_column"]),
+        ("pipes.csv", "text|label\na|x\nb|y\n", ["one column only, 'text|label' ('a|x')", "a tab between them"]),
+        ("words.txt", "x B-P\nx B-P\ny B-P\ny B-P\n", ["one column only"]),
+        ("nothing.json", "{}", ["one column only, without a name"]),
         ("folder.zip", "no archive", ["can't be unpacked"]),
         ("data.csv.gz", "no archive", ["can't be unpacked"]),
         ("data.csv.zst", "no archive", ["can't be unpacked"]),

@@ -115,6 +115,11 @@ def _unknown(table: Table, problem: str, option: str) -> UserError:
     missing = header_is_missing(table)
     if missing:
         return UserError(f"data file {table.name!r} {problem}: {missing}.")
+    if len(table.columns) < 2:
+        return UserError(
+            f"data file {table.name!r} has one column only, {table.samples() or 'without a name'}: expected a text and "
+            "a label, in delimited text with a comma, a semicolon or a tab between them."
+        )
     return UserError(
         f"data file {table.name!r} {problem}; its columns are {table.samples()}: name the right one with "
         f'SET="{option}=..."; a file without a header line needs data.header=false.'
