@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import zipfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from harness.config.schema import DataConfig
@@ -114,6 +116,16 @@ def test_lines_that_hold_no_data_are_skipped(tmp_path: Path, rows: list, before:
     assert rows_in(load(tmp_path / "data.csv")) == [(f"{text}; again", label) for text, label in rows]
 
 
+def test_bytes_of_parquet_are_text(tmp_path: Path, rows: list) -> None:
+    """Some writers don't mark text as such."""
+    path = tmp_path / "data.parquet"
+    pd.DataFrame([(text.encode(), label.encode()) for text, label in rows], columns=["text", "label"]).to_parquet(path)
+    assert rows_in(load(path)) == rows
+    pd.DataFrame({"text": [text.encode("utf-16") for text, _ in rows], "label": 1}).to_parquet(path)
+    with pytest.raises(UserError, match="'text' holds bytes that are no UTF-8"):
+        load(path)
+
+
 # With options
 
 
@@ -183,7 +195,7 @@ def test_an_encoding_that_is_not_western_is_asked_for(tmp_path: Path, encoding: 
     if encoding == "shift_jis":
         texts = ["これはとても良い映画です", "悪い"]
     path = write(tmp_path, [(f"{texts[n % 2]} {n}", "ab"[n % 2]) for n in range(40)], Form(encoding=encoding))
-    with pytest.raises(UserError, match='line 2: neither UTF-8 nor a western encoding.* SET="data.encoding=cp1251"'):
+    with pytest.raises(UserError, match="line 2: neither UTF-8 nor a western encoding"):
         load(path)
     assert rows_in(load(path, encoding=encoding))[3] == (f"{texts[1]} 3", "b")
 
@@ -194,6 +206,18 @@ def test_a_few_bytes_that_happen_to_be_utf8_are_no_utf8(tmp_path: Path) -> None:
     dataset = load(write(tmp_path, rows, Form(encoding="cp1252")))
     assert rows_in(dataset) == rows
     assert "read as cp1252, not being UTF-8: for example '£' in line 2" in dataset.notes
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_archive_of_any_method(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "data.csv.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("data.csv", "text,label\n" + "a text,a\nanother,b\n" * 99)
+    content = bytearray(path.read_bytes())
+    content[50:60] = b"0123456789"
+    path.write_bytes(bytes(content))
+    with pytest.raises(UserError, match="can't be unpacked"):
+        load(path)
 
 
 # What is odd is said
