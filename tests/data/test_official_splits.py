@@ -139,6 +139,28 @@ def test_a_part_without_the_column_of_the_others(folder: Path) -> None:
         load(folder, folder)
 
 
+def test_several_files_of_a_part_are_refused_unless_they_are_shards(folder: Path, parts: Parts) -> None:
+    """They would be read one after the other, so each text twice."""
+    write(folder, parts["train"], Form(kind=".jsonl"), stem="train")
+    with pytest.raises(UserError, match=r"several files of the part train: .*train\.csv, .*train\.jsonl"):
+        load(folder, folder)
+
+
+def test_a_part_without_a_header_and_with_few_texts(tmp_path: Path, parts: Parts) -> None:
+    """In the test file nothing but the training file's form says that there is none."""
+    parts["test"] = parts["test"][:3]
+    for name, rows in parts.items():
+        write(tmp_path, rows, Form(names=None), stem=name)
+    assert texts_by_part(load(tmp_path, tmp_path)) == parts
+
+
+def test_nothing_but_hidden_labels(tmp_path: Path, parts: Parts) -> None:
+    for number in (1, 2):
+        write(tmp_path, [(text, "-1") for text, _ in parts["test"]], Form(), stem=f"test-{number}")
+    with pytest.raises(UserError, match="all labels in 'label' are hidden"):
+        load(tmp_path, tmp_path)
+
+
 def test_a_run_uses_the_split_and_its_record_says_so(run_here: Callable, folder: Path) -> None:
     (record,) = run_here(data__name=str(folder), strategy=["head_only"], training__epochs=1)
     assert record.data.sizes == {"train": 40, "validation": 6, "test": 13}

@@ -178,8 +178,8 @@ def _recurs(value: str, column: Sequence[str]) -> bool:
 def header_is_missing(table: Table) -> str | None:
     """How to read a table whose header is its first row of data, as the options say it; None where it is none.
 
-    The label is the column with the fewest values, two or more, of those whose first value recurs. Texts have blanks and
-    hardly recur.
+    The label is the column with the fewest values, two or more, of those whose first value recurs. Texts have blanks
+    and hardly recur.
     """
     plain = table.without_header and table.without_header()
     if plain is None or len(plain.columns) < 2:
@@ -193,8 +193,8 @@ def header_is_missing(table: Table) -> str | None:
     others = [number for number in columns if number != label]
     texts = [number for number in others if kinds[number] > len(plain) / 2 and _mostly_blanks(columns[number])]
     return (
-        f"its first line is data, not names ({plain.samples()}): say that there is no header, and which columns to use, "
-        f'such as SET="data.header=false data.label_column={label} data.text_column={",".join(texts or others)}"'
+        f"its first line is data, not names ({plain.samples()}): say that there is no header, and which columns to "
+        f'use, such as SET="data.header=false data.label_column={label} data.text_column={",".join(texts or others)}"'
     )
 
 
