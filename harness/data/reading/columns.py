@@ -14,7 +14,7 @@ from harness.errors import UserError
 _TEXTS = """text sentence review reviewtext reviewbody content message body v2 comment commenttext tweet utterance 
     document post email sms headline article query question"""
 _LABELS = """label labels class classes classindex category categories sentiment intent v1 target topic rating stars
-    emotion polarity coarselabel isspam"""
+    emotion polarity coarselabel isspam goldlabel isduplicate overall"""
 TEXT_NAMES, LABEL_NAMES = _TEXTS.split(), _LABELS.split()
 PAIRS = (
     ("premise", "hypothesis"),
