@@ -50,6 +50,7 @@ KINDS = {
         ["text 'v2', label 'v1' (by their names)", "read as cp1252, not being UTF-8: for example '£' in line"],
     ),
     "GLUE": (Form(kind=".tsv", delimiter="\t", names=("sentence", "label")), ["text 'sentence', label 'label'"]),
+    "product reviews": (Form(kind=".jsonl", names=("reviewText", "overall")), ["text 'reviewText', label 'overall'"]),
     "film reviews": (Form(names=("review", "sentiment")), ["text 'review', label 'sentiment'"]),
     "a header with spaces": (Form(spaces=True), ["text 'text', label 'label'"]),
     "a spreadsheet's export": (Form(delimiter=";"), ["separated by semicolons"]),
@@ -82,7 +83,14 @@ def test_what_was_found_stands_in_the_configuration(tmp_path: Path, rows: list) 
 def test_unnamed_columns_at_the_end_are_none(tmp_path: Path, rows: list) -> None:
     lines = ["v1,v2,,,", *(f'{label},"{text}",,,' for text, label in rows)]
     (tmp_path / "spam.csv").write_text("\n".join(lines), encoding="cp1252")
-    assert rows_in(load(tmp_path / "spam.csv")) == rows
+    dataset = load(tmp_path / "spam.csv")
+    assert rows_in(dataset) == rows
+    assert "without a name" not in "; ".join(dataset.notes)
+    lines[7] = lines[7].removesuffix(",,,") + ', the rest of it",,'
+    (tmp_path / "spam.csv").write_text("\n".join(lines), encoding="cp1252")
+    dataset = load(tmp_path / "spam.csv")
+    assert rows_in(dataset) == rows
+    assert "1 row(s) go on in columns without a name, which are not used" in dataset.notes
 
 
 def test_a_quotation_mark_that_quotes_nothing_loses_no_row(tmp_path: Path, rows: list) -> None:
@@ -235,6 +243,24 @@ def test_contradictions_are_counted(tmp_path: Path, rows: list) -> None:
     assert "contradictions: 1 (texts with several labels), in 3 rows" in "; ".join(dataset.notes)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("yes", "no", "-"), "'-' (16)"),
+        (("yes", "no", "-1"), "'-1' (16)"),
+        (("1", "0", "-1"), None),
+        (("+", "0", "-"), None),
+        (("None", "no", "yes"), None),
+    ],
+    ids=str,
+)
+def test_a_class_that_may_be_no_class_is_named(tmp_path: Path, rows: list, labels: tuple, said: str | None) -> None:
+    lines = [(text, labels[number % 3]) for number, (text, _) in enumerate(rows)]
+    notes = "; ".join(load(write(tmp_path, lines, Form())).notes)
+    assert (f"classes that may stand for a missing label: {said}" in notes) == (said is not None)
+    assert said or "missing" not in notes
+
+
 # What is refused
 
 
@@ -249,6 +275,12 @@ def test_contradictions_are_counted(tmp_path: Path, rows: list) -> None:
             "text,label\n" + "".join(f"w{n}{' w' * (n % 3)},O{' B' * (n % 3)}\n" for n in range(20)),
             ["'label'", "each word"],
         ),
+        (
+            "names.tsv",
+            "".join(f"w{n}\t{'B-PER' if n % 3 else 'O'}\n" for n in range(20)),
+            ["'2'", "a label for each word of the text, such as 'B-PER'"],
+        ),
+        ("lists.csv", 'text,label\na,"[1, 2]"\nb,[1]\n', ["'label'", "several labels", "'[1, 2]'"]),
         ("score.csv", "text,label\n" + "".join(f"w{n},{n / 7:.3f}\n" for n in range(40)), ["'label'", "regression"]),
         ("ids.csv", "text,label\n" + "".join(f"w{n},id{n}\n" for n in range(40)), ["'label'", "no classes"]),
         ("two.csv", "review,content,label\na,b,x\n", ["may be the text", "'review' ('a')", "data.text_column"]),
@@ -259,7 +291,8 @@ def test_contradictions_are_counted(tmp_path: Path, rows: list) -> None:
         ("data.csv.gz", "no archive", ["can't be unpacked"]),
         ("data.csv.zst", "no archive", ["can't be unpacked"]),
         ("data.parquet", "no parquet", ["no parquet file"]),
-        ("data.json", '[{"text": "a",', ["line 1", "not JSON"]),
+        ("data.json", '[{"text": "a",', ["line 1", "no array of objects"]),
+        ("pretty.json", '{\n "text": "a"\n}', ["line 1", "no JSON object on one line"]),
         ("items.json", '[{"text": "a", "label": "x"}, 3]', ["item 2", "object"]),
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value and len(value) < 20 else "",

@@ -93,7 +93,9 @@ def test_a_split_column_is_a_split(tmp_path: Path, parts: Parts) -> None:
         [(*row[:2], number % 3) for number, row in enumerate(rows)], columns=["text", "label", "split"]
     )
     frame.to_csv(tmp_path / "folds.csv", index=False)
-    assert load(tmp_path / "folds.csv", tmp_path).config.split == "stratified"
+    folds = load(tmp_path / "folds.csv", tmp_path)
+    assert folds.config.split == "stratified"
+    assert "its column 'split' is not used: its values are not train, validation and test alone" in folds.notes
 
 
 def test_validation_is_cut_from_train_where_there_is_none(folder: Path, parts: Parts) -> None:

@@ -40,6 +40,9 @@ def read_delimited(
     if header is None:
         header = not rows or is_header(_names(rows[0][1])) or not _is_data(rows)
     notes = _notes(delimiter, kind, quoting == "none" and _has_quotes(text), header)
+    beyond = _beyond_the_names(rows) if header else 0
+    if beyond:
+        notes.append(f"{beyond} row(s) go on in columns without a name, which are not used")
     return _table(name, rows, header, notes), quoting
 
 
@@ -63,6 +66,12 @@ def _table(name: str, rows: Rows, header: bool, notes: list[str]) -> Table:
         without_header=partial(_table, name, rows, False, []) if header else None,
         notes=notes,
     )
+
+
+def _beyond_the_names(rows: Rows) -> int:
+    """How many rows have values behind the last column with a name."""
+    named = max((number for number, name in enumerate(rows[0][1], start=1) if name.strip()), default=0) if rows else 0
+    return sum(any(map(str.strip, values[named:])) for _, values in rows[1:])
 
 
 def _has_quotes(text: TextFile) -> bool:

@@ -115,6 +115,11 @@ def combine(config: DataConfig, tables: Mapping[str | None, list[Table]]) -> Own
         for table in tables[part]:
             frame = _texts_of(table, columns, may_be_hidden=part == "test")
             frames.append(frame if part is None else frame.assign(part=part))
+            if part is None and "part" not in frame:
+                notes += [
+                    f"its column {column!r} is not used: its values are not train, validation and test alone"
+                    for column in _split_columns(table)
+                ]
             several = len(tables) > 1 or len(tables[part]) > 1
             notes += [f"{PurePosixPath(table.name).name}: {note}" if several else note for note in table.notes]
     texts = pd.concat(frames, ignore_index=True)
@@ -183,8 +188,12 @@ def _filled(table: Table, column: str, values: list[str]) -> list[str]:
 
 def _part_column(table: Table) -> pd.Series | None:
     """The parts of a `split` column, if it names nothing but parts, train among them."""
-    named = [column for column in table.columns if column.lower() == SPLIT_NAME]
+    named = _split_columns(table)
     if len(named) != 1:
         return None
     parts = pd.Series([part_of(value) for value in table.texts(named[0])], dtype=object)
     return parts if parts.notna().all() and "train" in set(parts) and parts.nunique() > 1 else None
+
+
+def _split_columns(table: Table) -> list[str]:
+    return [column for column in table.columns if column.lower() == SPLIT_NAME]
