@@ -167,6 +167,18 @@ def test_a_missing_header_is_named_with_columns_that_can_be_used(tmp_path: Path,
     ]
 
 
+def test_a_label_column_with_the_name_of_a_class_is_a_header(tmp_path: Path, rows: list) -> None:
+    """Its line would else be a row of data."""
+    path = write(
+        tmp_path,
+        [(text, {"kind0": "fine"}.get(label, "toxic")) for text, label in rows],
+        Form(names=("comment", "toxic")),
+    )
+    with pytest.raises(UserError, match="its columns are 'comment' .*, 'toxic' "):
+        load(path)
+    assert len(load(path, label_column="toxic").source.texts) == len(rows)
+
+
 @pytest.mark.parametrize(
     ("names", "options", "is_pair"),
     [
