@@ -147,7 +147,9 @@ def _read(name: str, text: TextFile, delimiter: str, quotes: bool) -> Iterator[t
 
 def _holds_data(values: list[str], delimiter: str) -> bool:
     """Not so blank lines, lines of delimiters alone, and the line that names the delimiter to a spreadsheet."""
-    return any(map(str.strip, values)) and delimiter.join(values) != f"sep={delimiter}"
+    if len(values) <= 2 and delimiter.join(values) == f"sep={delimiter}":
+        return False
+    return any(not value.isspace() for value in values if value)
 
 
 def _names(row: Sequence[str]) -> list[str]:
