@@ -148,7 +148,7 @@ def data(
 
     changes = {"data.name": data, "model.name": model}
     (config,) = load_suite(None, changes, split_assignments(set or [])).runs()
-    print_data(console, config, cache, as_json)
+    print_data(console, config, cache, as_json, set or [])
 
 
 @app.command("list")

@@ -17,7 +17,8 @@ class Table:
 
     name: of the file, as messages show it. columns: their names. read: the values of one. places: where each row
     begins, a line, or its number in files without lines. unit: what `places` count. has_header: whether the names are
-    from the file; else they are "1", "2", ... notes: what was found out of the file by looking.
+    from the file; else they are "1", "2", ... without_header: the table with its header as a row. notes: what was found
+    out of the file by looking.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Table:
     places: Sequence[int]
     unit: str = "line"
     has_header: bool = True
+    without_header: Callable[[], Table] | None = None
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
