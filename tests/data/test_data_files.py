@@ -174,7 +174,7 @@ def test_a_label_column_with_the_name_of_a_class_is_a_header(tmp_path: Path, row
         [(text, {"kind0": "fine"}.get(label, "toxic")) for text, label in rows],
         Form(names=("comment", "toxic")),
     )
-    with pytest.raises(UserError, match="its columns are 'comment' .*, 'toxic' "):
+    with pytest.raises(UserError, match=r"its columns are 'comment' .*, 'toxic' "):
         load(path)
     assert len(load(path, label_column="toxic").source.texts) == len(rows)
 
