@@ -15,6 +15,7 @@ help:
 	@echo "make test                       the tests that must be green everywhere (make test-all: the long ones too)"
 	@echo "make gate                       fail on a real regression against results/reference/gate (under 5 minutes)"
 	@echo "                                make gate-update REASON=\"why\" writes a new reference"
+	@echo "                                CONFIG=my.yaml REFERENCE=folder with both: of a suite of your own"
 	@echo "make perf                       speed against the plain path and the Hugging Face Trainer, side by side"
 	@echo "make test-gpu                   what only a GPU can show (under 3 minutes); PYTHON=python3: with an installed Python"
 	@echo "make perf-gpu                   speed on a GPU, beside the plain path and the Trainer (under 4 minutes); PYTHON too"
@@ -58,7 +59,7 @@ gate: setup
 	@$(BIN)/ftbench gate $(GATE_OPTIONS)
 
 gate-update: setup
-	@$(BIN)/ftbench gate --update "$(REASON)" $(GATE_OPTIONS)
+	@$(BIN)/ftbench gate --update "$(REASON)" $(call flag,COSTS,costs) $(GATE_OPTIONS)
 
 # Ratios measured side by side; FULL=1: the full data set and all strategies (hours).
 perf: setup

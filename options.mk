@@ -34,7 +34,10 @@ REPORT_OPTIONS = \
 	$(call option,CACHE,cache)
 
 GATE_OPTIONS = \
-	$(call option,RESULTS,results)
+	$(call option,REFERENCE,reference) \
+	$(call option,CONFIG,config) \
+	$(call option,RESULTS,results) \
+	$(call option,CACHE,cache)
 
 DATA_OPTIONS = \
 	$(call option,MODEL,model) \

@@ -21,12 +21,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness.config.suite import load_suite
-from harness.gate import measurement as gate
+from harness.gate import suite as gate
 from harness.gate.checks import alarms, compare, farthest
-from harness.gate.measurement import Cost, Measurement
+from harness.gate.measurement import Cost, Measurement, case_of, cost_of, measurement_of, run_of, subject_of
+from harness.gate.rerun import measure_costs
 from harness.launch.launcher import launch
-from harness.planning.plan import Plan
+from harness.planning.plan import Plan, PlannedRun, resolve
+from harness.planning.workspace import Workspace
 from harness.results.record import Record
 from harness.results.store import Store
 from tools.simulated_regressions import lowered, swollen
@@ -34,7 +35,8 @@ from tools.simulated_regressions import lowered, swollen
 POOL = Path("results") / "gate_errors"
 RERUNS = 3000
 SEEDS = range(40)
-GATE_SEEDS = list(dict.fromkeys(run.seed for run in load_suite(gate.SUITE, {}, []).runs()))
+SUITE = gate.chosen(None, None)
+GATE_SEEDS = list(dict.fromkeys(run.seed for run in SUITE.load().runs()))
 COST_REPEATS = 6
 # The gate's own seeds again; the first is what all others are compared with.
 VARIANTS = {
@@ -59,10 +61,10 @@ def fill(variant: str) -> None:
     variant's."""
     store, suite, costs = _planned(variant)
     launch(_lacking(suite, store))
-    gate.measure_costs([_lacking(plan, store) for plan in costs], store)
+    measure_costs([_lacking(plan, store) for plan in costs], store)
     for repeat in range(COST_REPEATS if variant == BASE else 0):
         store, plans = _planned_costs(repeat)
-        gate.measure_costs([_lacking(plan, store) for plan in plans], store)
+        measure_costs([_lacking(plan, store) for plan in plans], store)
 
 
 def _lacking(plan: Plan, store: Store) -> Plan:
@@ -73,9 +75,15 @@ def _lacking(plan: Plan, store: Store) -> Plan:
 def read(variant: str) -> dict[int, Measurement]:
     """Of each seed that is complete."""
     store, suite, costs = _planned(variant)
+    workspace = Workspace(suite.cache)
     of_suite, of_costs = (_by_seed(plans, store) for plans in ([suite], costs))
-    seeds = [seed for seed in of_suite if all(of_suite[seed]) and all(of_costs[seed])]
-    return {seed: gate.measurement(store, of_suite[seed], of_costs[seed]) for seed in seeds}
+    found = {}
+    for seed, done in of_suite.items():
+        records, pairs = [record for _, record in done if record], _pairs(of_costs[seed])
+        if len(records) == len(done) and pairs:
+            runs = [run_of(subject_of(run, workspace), record, store) for run, record in done if record]
+            found[seed] = measurement_of(records[0].environment, runs, pairs)
+    return found
 
 
 def read_costs() -> list[list[Cost]]:
@@ -83,28 +91,41 @@ def read_costs() -> list[list[Cost]]:
     found = []
     for repeat in range(COST_REPEATS):
         store, plans = _planned_costs(repeat)
-        pairs = {seed: gate.cost(*records) for seed, records in _by_seed(plans, store).items()}
-        found += [[pairs[seed] for seed in dict.fromkeys(run.config.seed for run in plan.runs)] for plan in plans]
+        found += [[cost for of_seed in _by_seed([plan], store).values() for cost in _pairs(of_seed)] for plan in plans]
     return found
 
 
-def _by_seed(plans: Sequence[Plan], store: Store) -> dict[int, list[Record | None]]:
+Done = tuple[PlannedRun, Record | None]
+
+
+def _pairs(done: Sequence[Done]) -> list[Cost]:
+    """Of fast runs and their plain paths, in turn; none where one is missing."""
+    pairs = list(zip(done[::2], done[1::2], strict=True))
+    return [cost_of(case_of(run), fast, plain) for (run, fast), (_, plain) in pairs if fast and plain]
+
+
+def _by_seed(plans: Sequence[Plan], store: Store) -> dict[int, list[Done]]:
     records = {json.dumps(record.config, sort_keys=True): record for record in store.all()}
-    found: dict[int, list[Record | None]] = {}
+    found: dict[int, list[Done]] = {}
     for run in (run for plan in plans for run in plan.runs):
-        found.setdefault(run.config.seed, []).append(records.get(json.dumps(run.used, sort_keys=True)))
+        found.setdefault(run.config.seed, []).append((run, records.get(json.dumps(run.used, sort_keys=True))))
     return found
 
 
 def _planned(variant: str) -> tuple[Store, Plan, list[Plan]]:
     store, seeds = _store(variant), list(SEEDS) if variant == BASE else list(GATE_SEEDS)
-    cache = store.results / "cache"
-    return store, gate.suite_plan(store.results, cache, seeds), gate.cost_plans(store.results, cache, seeds)
+    workspace = Workspace(store.results / "cache")
+    return store, resolve(SUITE.load(seeds), store.results, workspace), _cost_plans(store, workspace, seeds)
 
 
 def _planned_costs(repeat: int) -> tuple[Store, list[Plan]]:
     store = _store(f"costs {repeat}")
-    return store, gate.cost_plans(store.results, store.results / "cache")
+    return store, _cost_plans(store, Workspace(store.results / "cache"), None)
+
+
+def _cost_plans(store: Store, workspace: Workspace, seeds: list[int] | None) -> list[Plan]:
+    pairs = gate.cost_pairs(SUITE, store.results, workspace, seeds)
+    return [gate.plan_of(of_process, store.results, workspace) for of_process in pairs]
 
 
 def _store(name: str) -> Store:
@@ -140,7 +161,7 @@ def same_seeds(pool: Pool, random: np.random.Generator) -> tuple[Measurement, Me
 
 def rates(pool: Pool, draw: Callable, random: np.random.Generator) -> dict[str, float]:
     """The share of reruns in which the gate alarms, by what was done to the rerun."""
-    names = list(dict.fromkeys(run.strategy for one in pool.variants[BASE].values() for run in one.runs))
+    names = list(dict.fromkeys(run.row for one in pool.variants[BASE].values() for run in one.runs))
     changes: dict[str, Callable[[Measurement], Measurement]] = {"nothing worse": lambda rerun: rerun}
     for strategies in ([name] for name in names):
         changes[f"{strategies[0]} 3 points lower"] = lambda rerun, these=strategies: lowered(rerun, these, random)

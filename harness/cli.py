@@ -117,12 +117,21 @@ def report(
 @app.command()
 def gate(
     update: Annotated[str | None, typer.Option(help="write a new reference, for this reason")] = None,
+    config: Annotated[Path | None, typer.Option(help="the file of a suite of one's own, with --reference")] = None,
+    reference: Annotated[str | None, typer.Option(help="the folder of that suite's reference")] = None,
+    costs: Annotated[bool, typer.Option("--costs", help="with --update: keep memory and speed, too")] = False,
     results: Results = RESULTS,
+    cache: Cache = CACHE,
 ) -> None:
-    """Run a small suite again and compare it with the committed reference; exit code 1 on a real regression."""
-    from harness.gate.command import run_gate, update_reference
+    """Run a suite again and compare it with its reference; exit code 1 on a real regression."""
+    from harness.gate.command import check_costs, run_gate, update_reference
+    from harness.gate.suite import chosen
 
-    raise typer.Exit(run_gate(console, results) if update is None else update_reference(console, results, update))
+    suite = chosen(config, reference)
+    check_costs(costs, update)
+    if update is None:
+        raise typer.Exit(run_gate(console, suite, results, cache))
+    raise typer.Exit(update_reference(console, suite, results, cache, update, costs))
 
 
 @app.command()

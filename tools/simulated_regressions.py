@@ -11,9 +11,9 @@ from harness.gate.measurement import Measurement, Run
 FALL, GROWTH = 0.03, 1.2
 
 
-def lowered(measured: Measurement, strategies: Iterable[str], random: np.random.Generator) -> Measurement:
-    """Each right answer of `strategies` turned wrong with the chance that lowers their accuracy by FALL on average."""
-    runs = [_lowered(run, random) if run.strategy in strategies else run for run in measured.runs]
+def lowered(measured: Measurement, rows: Iterable[str], random: np.random.Generator) -> Measurement:
+    """Each right answer of `rows` turned wrong with the chance that lowers their accuracy by FALL on average."""
+    runs = [_lowered(run, random) if run.row in rows else run for run in measured.runs]
     return measured.model_copy(update={"runs": runs})
 
 

@@ -81,10 +81,10 @@ OPTIONS = (
     Option("seeds", "a list such as `0,1,2` or a range such as `0..9`", key="seed"),
     Option(
         "reference",
-        "the strategy that the others are compared with",
+        "the strategy that the others are compared with; of `make gate` the folder of its reference",
         key="reference",
         default_text="`last_block`, or else the first",
-        targets=("bench", "report"),
+        targets=("bench", "report", "gate"),
     ),
     Option(
         "metric",
@@ -113,6 +113,7 @@ OPTIONS = (
         type=Path,
         default_text="none",
         see="[a suite from a file](#a-suite-from-a-file)",
+        targets=("bench", "gate"),
     ),
     Option(
         "set",
@@ -135,7 +136,7 @@ OPTIONS = (
         type=Path,
         default=user_cache_path("ftbench", appauthor=False),
         default_text="the user's cache folder",
-        targets=("bench", "report", "data"),
+        targets=("bench", "report", "gate", "data"),
     ),
     Option(
         "force",

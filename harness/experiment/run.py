@@ -84,7 +84,8 @@ def open_features(
     if config.plain:
         return computed(model.loader, examples, "the plain path recomputes it", longest_row(examples))
     # Machines that share a cache folder keep their features separate: each fills its folder with its own ranks.
-    folder = shared.cache / "features" / ("" if world.local_size == world.size else f"machine-{world.machine}")
+    folder = shared.features or shared.cache / "features"
+    folder /= "" if world.local_size == world.size else f"machine-{world.machine}"
     limit_bytes = int(config.features.limit_gigabytes * 1e9)
     code, known = shared.features_code_sha256(), shared.known_tensors
     store = FeatureStore(folder, limit_bytes, world, code, known, context.observer.warning)

@@ -1,38 +1,25 @@
-"""The gate measures: a small suite is run again, and a `Measurement` is what the gate keeps of its records.
+"""What the gate keeps of the records of its suite: a `Measurement`.
 
-The reference is a `Measurement`, too (`harness.gate.reference`); `harness.gate.checks` turns two of them into findings.
+The reference is one, too (`harness.gate.reference`); `harness.gate.checks` turns two of them into findings.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.config.suite import load_suite
-from harness.experiment.runner import checkpoints_of, prepare_store
-from harness.launch.launcher import launch
-from harness.planning.plan import Plan, resolve
+from harness.planning.plan import PlannedRun
 from harness.planning.workspace import Workspace
 from harness.results.record import SCHEMA_VERSION as RECORD_SCHEMA_VERSION
 from harness.results.record import Record
 from harness.results.store import Store
 
-ROOT = Path(__file__).parents[2]
-SUITE = ROOT / "configs" / "gate.yaml"
-COST_SUITE = ROOT / "configs" / "gate_cost.yaml"
-GATE_SCHEMA_VERSION = 2
-# All peaks of a process are a little higher or lower, depending on the layout of its heap (docs/gate.md): the pairs of
-# cost runs are distributed over several.
-COST_PROCESSES = 8
-
+GATE_SCHEMA_VERSION = 3
 ENVIRONMENT = ("processor", "cores", "threads", "cpu_capability", "device", "versions", "code_sha256")
 
 
@@ -40,19 +27,37 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Run(Part):
-    """messages_sha256: of the indices of the test messages. correct: whether each of them, in order of index, was
-    classified right, as packed bits in hex."""
+class Case(Part):
+    """row: of the suite; where it lists none, the strategy. config: without the seed; precision is auto where the
+    machine chooses it."""
 
-    strategy: str
+    row: str
     seed: int
     config: dict[str, Any]
+
+
+class Subject(Case):
+    """What a run measures, known before it runs. messages_sha256: of the indices of the test messages."""
+
     weights_sha256: str | None
     data_sha256: str
-    trainable_parameters: int
-    messages: int
     messages_sha256: str
+
+
+class Run(Subject):
+    """correct: whether each test message, in order of index, was classified right, as packed bits in hex.
+
+    precision: what it ran in; None for a baseline that does not depend on it.
+    labels, predicted: of the same messages, numbers of classes in alphabetical order; None in schema version 2.
+    trainable_parameters: None for a baseline that trains none. losses: none of a baseline.
+    """
+
+    precision: str | None = None
+    trainable_parameters: int | None
+    messages: int
     correct: str
+    labels: list[int] | None = None
+    predicted: list[int] | None = None
     losses: list[float] = Field(description="of each training step, six significant digits")
 
     def answers(self) -> np.ndarray:
@@ -60,18 +65,17 @@ class Run(Part):
         return np.unpackbits(np.frombuffer(bytes.fromhex(self.correct), np.uint8), count=self.messages).astype(bool)
 
 
-class Cost(Part):
+class Cost(Case):
     """One seed's run over the plain path's: peak memory above the start of the run, and steps per second."""
 
-    strategy: str
-    seed: int
-    config: dict[str, Any]
     memory: float
     speed: float
 
 
 class Measurement(Part):
-    schema_version: Literal[2] = GATE_SCHEMA_VERSION
+    """costs: none where they were not asked for."""
+
+    schema_version: Literal[3] = GATE_SCHEMA_VERSION
     record_schema_version: int = RECORD_SCHEMA_VERSION
     reason: str | None = Field(default=None, description="why a reference was written")
     finished_at: str
@@ -79,115 +83,59 @@ class Measurement(Part):
     runs: list[Run]
     costs: list[Cost]
 
-
-class FailedRuns(Exception):
-    """Runs of the suite did not end well; their records give the reasons."""
-
-    def __init__(self, records: list[Record]) -> None:
-        super().__init__(", ".join(record.run_id for record in records))
-        self.records = records
-
-
-def rerun(results: Path) -> Measurement:
-    """Run the suite again below `results`/gate, with an empty cache: features of older code would hide a change.
-
-    Raises FailedRuns where a run did not end well.
-    """
-    store = Store(results / "gate")
-    store.check_writable()
-    with tempfile.TemporaryDirectory(dir=store.results, prefix="cache-") as cache:
-        suite, costs = suite_plan(store.results, Path(cache)), cost_plans(store.results, Path(cache))
-        for run in [*suite.runs, *(run for plan in costs for run in plan.runs)]:
-            store.remove(run.run_id)
-            checkpoints_of(run, store).remove()  # a resumed run would time its last steps only
-        launch(prepare_store(suite, store, force=False)[0])
-        measure_costs(costs, store)
-    suite_records = _records_of([suite], store)
-    cost_records = _records_of(costs, store)
-    failed = [record for record in suite_records + cost_records if record.status != "ok"]
-    if failed:
-        raise FailedRuns(failed)
-    return measurement(store, suite_records, cost_records)
+    def rows(self) -> dict[str, list[Run]]:
+        """The runs of each row, in order of their seeds."""
+        found: dict[str, list[Run]] = {}
+        for run in sorted(self.runs, key=lambda run: run.seed):
+            found.setdefault(run.row, []).append(run)
+        return {row: found[row] for row in dict.fromkeys(run.row for run in self.runs)}
 
 
-def _records_of(plans: list[Plan], store: Store) -> list[Record]:
-    records = [store.read(run.run_id) for plan in plans for run in plan.runs]
-    found = [record for record in records if record]
-    assert len(found) == len(records), "the launcher returned, and a run has no record"
-    return found
+def case_of(planned: PlannedRun) -> Case:
+    config = {key: value for key, value in planned.used.items() if key != "seed"}
+    if "precision" in config and planned.choices["precision"].startswith("auto"):
+        config["precision"] = "auto"
+    return Case(row=planned.title, seed=planned.config.seed, config=config)
 
 
-def suite_plan(results: Path, cache: Path, seeds: list[int] | None = None) -> Plan:
-    """The runs of the gate's suite; seeds: instead of its own."""
-    return resolve(load_suite(SUITE, {"seed": seeds}, []), results, Workspace(cache))
-
-
-def cost_plans(results: Path, cache: Path, seeds: list[int] | None = None) -> list[Plan]:
-    """The cost runs of each of COST_PROCESSES processes: pairs of a fast run and its plain path."""
-    workspace = Workspace(cache)
-    fast, plain = (
-        resolve(load_suite(COST_SUITE, {"seed": seeds, "plain": is_plain}, []), results, workspace).runs
-        for is_plain in (False, True)
-    )
-    pairs = list(zip(fast, plain, strict=True))
-    by_process = [pairs[first::COST_PROCESSES] for first in range(min(COST_PROCESSES, len(pairs)))]
-    return [
-        Plan(
-            runs=[run for pair in its_pairs for run in pair],
-            results=results,
-            cache=cache,
-            code_sha256=workspace.code_sha256(),
-            quiet=True,
-        )
-        for its_pairs in by_process
-    ]
-
-
-def measure_costs(plans: list[Plan], store: Store) -> None:
-    """Run each plan in a process of its own, one after the other."""
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh:
-        for plan in plans:
-            fresh.submit(launch, prepare_store(plan, store, force=False)[0]).result()
-
-
-def measurement(store: Store, suite: list[Record], costs: list[Record]) -> Measurement:
-    """What the gate keeps of its suite's records; costs: of the cost runs, each before that of its plain path."""
-    return Measurement(
-        finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        environment={key: suite[0].environment[key] for key in ENVIRONMENT},
-        runs=[_run(store, record) for record in suite],
-        costs=[cost(fast, plain) for fast, plain in zip(costs[::2], costs[1::2], strict=True)],
+def subject_of(planned: PlannedRun, workspace: Workspace) -> Subject:
+    return Subject(
+        **case_of(planned).model_dump(),
+        weights_sha256=planned.model.weights_sha256,
+        data_sha256=planned.data_sha256,
+        messages_sha256=_sha256(sorted(planned.dataset(workspace).split["test"].index)),
     )
 
 
-def _run(store: Store, record: Record) -> Run:
+def _sha256(indices: Iterable[int]) -> str:
+    return hashlib.sha256(",".join(map(str, indices)).encode()).hexdigest()
+
+
+def run_of(subject: Subject, record: Record, store: Store) -> Run:
     predictions, curve = store.predictions(record.run_id), store.curve(record.run_id)
     assert predictions is not None, f"{record.run_id} has no predictions.csv"
-    assert curve is not None, f"{record.run_id} has no losses.csv"
-    assert record.model.trainable_parameters is not None, f"{record.run_id} trained nothing"
     frame = predictions.sort_values("index")
+    assert _sha256(frame["index"]) == subject.messages_sha256, f"{record.run_id} was not tested on what was planned"
+    numbers = {name: number for number, name in enumerate(sorted(record.ok_data.classes))}
+    labels, predicted = (frame[column].map(numbers) for column in ("label", "predicted"))
     return Run(
-        strategy=record.strategy,
-        seed=record.seed,
-        config=_without_seed(record),
-        weights_sha256=record.model.weights_sha256,
-        data_sha256=record.ok_data.sha256,
+        **subject.model_dump(),
+        precision=record.precision,
         trainable_parameters=record.model.trainable_parameters,
         messages=len(frame),
-        messages_sha256=hashlib.sha256(",".join(map(str, frame["index"])).encode()).hexdigest(),
-        correct=np.packbits(frame["label"] == frame["predicted"]).tobytes().hex(),
-        losses=[float(f"{loss:.6g}") for loss in curve["loss"]],
+        correct=np.packbits(labels == predicted).tobytes().hex(),
+        labels=labels.tolist(),
+        predicted=predicted.tolist(),
+        losses=[] if curve is None else [float(f"{loss:.6g}") for loss in curve["loss"]],
     )
 
 
-def cost(fast: Record, plain: Record) -> Cost:
-    """Both of the same strategy and seed."""
+def cost_of(case: Case, fast: Record, plain: Record) -> Cost:
+    """Records of the same row and seed."""
     fast_bytes, fast_milliseconds = _bytes_and_milliseconds(fast)
     plain_bytes, plain_milliseconds = _bytes_and_milliseconds(plain)
     return Cost(
-        strategy=fast.strategy,
-        seed=fast.seed,
-        config=_without_seed(fast),
+        **case.model_dump(),
         memory=fast_bytes / plain_bytes,
         speed=plain_milliseconds / fast_milliseconds,
     )
@@ -202,5 +150,11 @@ def _bytes_and_milliseconds(record: Record) -> tuple[int, float]:
     return record.memory.grown_bytes, median
 
 
-def _without_seed(record: Record) -> dict[str, Any]:
-    return {key: value for key, value in record.config.items() if key not in ("strategy", "seed")}
+def measurement_of(environment: dict[str, Any], runs: list[Run], costs: list[Cost]) -> Measurement:
+    """environment: of a record of the runs."""
+    return Measurement(
+        finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        environment={key: environment[key] for key in ENVIRONMENT},
+        runs=runs,
+        costs=costs,
+    )

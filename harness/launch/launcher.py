@@ -48,7 +48,7 @@ def launch(plan: Plan, workspace: Workspace | None = None) -> None:
         return
     engine = plan.runs[0].config.engine
     if engine.processes * engine.nodes == 1 and not plan.hosts.hostfile:
-        work(plan, workspace or Workspace(plan.cache), alone=True)
+        work(plan, workspace or Workspace(plan.cache, plan.features), alone=True)
         return
     stop_signals = StopSignals()
     stop_signals.listen()

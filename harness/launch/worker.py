@@ -36,7 +36,7 @@ def work(plan: Plan, workspace: Workspace, alone: bool = False) -> None:
 if __name__ == "__main__":
     try:
         plan = Plan.model_validate_json(Path(sys.argv[1]).read_bytes())
-        work(plan, Workspace(plan.cache))
+        work(plan, Workspace(plan.cache, plan.features))
     except (KeyboardInterrupt, RankLost):
         leave(1)  # the record has the reason
     leave(0)

@@ -76,8 +76,8 @@ class PlannedRun(BaseModel):
 
 class Plan(BaseModel):
     """runs: as tables show them. rows: of the suite's file; none where it lists none. left_out: why baselines that this
-    model can't give are not among them. metric: what the best classifier is chosen by. code_sha256: of the code that
-    determines results. quiet: print no progress."""
+    model can't give are not among them. metric: what the best classifier is chosen by. features: of stored features;
+    None: in the cache. code_sha256: of the code that determines results. quiet: print no progress."""
 
     runs: list[PlannedRun]
     rows: list[SavedRow] = []
@@ -85,6 +85,7 @@ class Plan(BaseModel):
     metric: MetricName = "accuracy"
     results: Path
     cache: Path
+    features: Path | None = None
     hosts: Hosts = ONE_MACHINE
     code_sha256: str
     quiet: bool = False
@@ -136,6 +137,7 @@ def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Host
         metric=suite.metric,
         results=results,
         cache=workspace.cache,
+        features=workspace.features,
         hosts=hosts,
         code_sha256=workspace.code_sha256(),
     )

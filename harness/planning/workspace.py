@@ -21,12 +21,13 @@ from harness.planning.strategy import split_without_tensors
 
 @dataclass(frozen=True)
 class Workspace:
-    """cache: the folder of downloads and stored features.
+    """cache: the folder of downloads and stored features. features: another folder for the latter; None: in the cache.
 
     known_tensors: hashes of the prefixes that this process has loaded (see features.store.FeatureStore).
     """
 
     cache: Path
+    features: Path | None = None
     known_tensors: dict[str, list[str]] = field(default_factory=dict)
     _loaded: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 

@@ -64,6 +64,7 @@ def _comparison(table: ComparisonTable) -> dict[str, Any]:
     numeric = [column for column in table.columns if column.best]
     return {
         "conditions": table.heading,
+        "in_words": table.in_words,
         "notes": table.notes,
         "metric": table.metric.name,
         "learning_rates": [asdict(curve) for curve in table.swept],

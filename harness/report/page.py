@@ -76,12 +76,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """highlights: what is best, the name of the row and its value."""
+    """in_words: sentences on the comparison. highlights: what is best, the name of the row and its value."""
 
     heading: str
     grids: list[Grid]
     notes: list[str]
     pictures: list[Picture]
+    in_words: list[str] = field(default_factory=list)
     highlights: list[tuple[str, str, str]] = field(default_factory=list)
     misclassified: list[Misclassified] = field(default_factory=list)
 
@@ -172,6 +173,7 @@ def _compared(
         grids=grids,
         notes=table.notes,
         pictures=plot_files.pictures(f"table{number}", plots()),
+        in_words=table.in_words,
         highlights=_highlights(table),
         misclassified=misclassified(entries, cache),
     )

@@ -69,11 +69,23 @@ def accuracy_interval(correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def paired_difference(correct: np.ndarray, reference: np.ndarray) -> Difference:
     """Several seeds, paired by seed and message; both [..., seeds, messages]. Generalises to new seeds and messages."""
     squares = mean_squares(correct.astype(float) - reference)
-    variance, fraction = _variance(squares, (-1.0, 1.0), DIFFERENCE_PSEUDO_MESSAGES, DIFFERENCE_LEAST)
-    error = np.sqrt(variance)
+    error, fraction = _error_of_difference(squares)
     half = multiplier(fraction, squares.seeds - 1, LEVEL) * error
     p = two_sided_p(np.abs(squares.mean) / error, fraction, squares.seeds - 1)
     return Difference(squares.mean, np.maximum(squares.mean - half, -1), np.minimum(squares.mean + half, 1), p)
+
+
+def smallest_shown(squares: MeanSquares, level: float) -> np.ndarray:
+    """The least difference [...] with a two-sided p below `level` in `paired_difference`, where these are the mean
+    squares of the differences in correctness."""
+    error, fraction = _error_of_difference(squares)
+    return multiplier(fraction, squares.seeds - 1, level) * error
+
+
+def _error_of_difference(squares: MeanSquares) -> tuple[np.ndarray, np.ndarray]:
+    """The standard error, and the fraction of its square that is estimated from the seeds."""
+    variance, fraction = _variance(squares, (-1.0, 1.0), DIFFERENCE_PSEUDO_MESSAGES, DIFFERENCE_LEAST)
+    return np.sqrt(variance), fraction
 
 
 def mcnemar(correct: np.ndarray, reference: np.ndarray) -> Difference:

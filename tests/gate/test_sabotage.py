@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.gate import measurement as gate
+from harness.gate import rerun
 from harness.gate.checks import compare
 from harness.gate.measurement import Measurement
+from harness.gate.suite import chosen
 from harness.kernels import one_query
 from harness.model import split
 from harness.training.batches import TrainingBatches
@@ -76,12 +77,17 @@ SABOTAGES = {
 }
 
 
+def _measured(folder: Path) -> Measurement:
+    with rerun.planned(chosen(None, None), folder / "results", folder / "cache", costs=True) as planned:
+        return planned.measure()
+
+
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Measurement:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("honest")
         use_suite(patch, folder, 3_000, 3, STRATEGIES)
-        return gate.rerun(folder / "results")
+        return _measured(folder)
 
 
 @pytest.mark.long
@@ -91,9 +97,9 @@ def test_sabotage_is_seen(
 ) -> None:
     use_suite(monkeypatch, tmp_path, 3_000, 3, STRATEGIES)
     calls = _put_in_place(sabotage, monkeypatch)
-    findings = compare(honest, gate.rerun(tmp_path / "results"))
+    findings = compare(honest, _measured(tmp_path))
     assert calls, f"{sabotage.name} was never called: the sabotage is none"
-    alarming = {f"{one.check} of {one.strategy}" for one in findings if one.verdict == "regression"}
+    alarming = {f"{one.check} of {one.row}" for one in findings if one.verdict == "regression"}
     assert sabotage.seen_by <= alarming, "\n".join(map(str, findings))
 
 

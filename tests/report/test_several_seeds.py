@@ -8,10 +8,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
-from harness import commands
-from harness.config.suite import load_suite
 from harness.report.analysis.comparison import compare
 from harness.report.analysis.grouping import Group, groups
 from harness.report.files import comparison, summary, write_tables
@@ -20,6 +17,7 @@ from harness.report.table.formats import markdown
 from harness.results.record import Record
 from harness.results.store import Store
 from harness.statistics import accuracy_interval, mcnemar, paired_difference
+from tests.support.runs import untrained_run
 from tests.support.tables import cells_of, printed
 
 RATES = {"head_only": 0.6, "last_block": 0.95}
@@ -28,14 +26,7 @@ NEAR = {"head_only": 0.85, "last_block": 0.9}
 
 @pytest.fixture(scope="module")
 def run_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, pd.DataFrame]:
-    """A record and its predictions."""
-    folder = tmp_path_factory.mktemp("once")
-    options = {"model.name": "mini", "data.name": "synthetic", "data.size": 400, "training.epochs": 0}
-    store = Store(folder / "results")
-    suite = load_suite(None, {**options, "strategy": "head_only"}, [])
-    commands.run_suite(Console(quiet=True), suite, store.results, folder / "cache", force=False)
-    (record,) = store.all()
-    return record, store.predictions(record.run_id)
+    return untrained_run(tmp_path_factory.mktemp("once"))
 
 
 @pytest.fixture
@@ -162,3 +153,38 @@ def test_the_reference_must_be_among_the_rows(suite: list[Record], run_cli) -> N
     assert (code, "expected one of head_only, last_block" in told) == (2, True)
     code, _, told = run_cli("run", "--strategy", "head_only", "--reference", "full", "--model", "mini")
     assert (code, "expected one of head_only" in told) == (2, True)
+
+
+def _in_words(records: list[Record], store: Store, reference: str | None = None) -> str:
+    (table,) = comparison_tables(groups(records), store, reference)
+    assert " ".join(table.in_words) in markdown([table])
+    return " ".join(table.in_words)
+
+
+def test_a_comparison_in_words(suite: list[Record], store: Store) -> None:
+    """A time of its own for each strategy: the better one takes longer."""
+    timed = [
+        one.model_copy(
+            update={"seconds": one.seconds.model_copy(update={"total": 9.0 if "last" in one.strategy else 1.0})}
+        )
+        for one in suite
+    ]
+    accuracy = {entry.name: f"{100 * entry.accuracy:.2f}%" for entry in compare(Group(timed), store)}
+    told = _in_words(timed, store)
+    assert f"For accuracy nothing is shown to be better than last_block ({accuracy['last_block']})." in told
+    assert "It also takes least time of all that are not shown to be worse (9.0 s)." in told, "the other is worse"
+    assert "Not settled" not in told
+    told = _in_words(timed, store, reference="head_only")
+    assert f"For accuracy take last_block ({accuracy['last_block']}): better than head_only by" in told
+    random = np.random.default_rng(3)
+    near = [_predicting(one, store, random.random(80) < NEAR[one.strategy]) for one in timed]
+    head_only = compare(Group(near), store)[0]
+    told = _in_words(near, store)
+    assert f"For cost take head_only ({100 * head_only.accuracy:.2f}%, 1.0 s)" in told
+    assert "last_block takes 9.0 s." in told
+    assert (
+        f"Not settled against last_block: head_only. The nearest to it is head_only: {head_only.evidence.seeds_needed}"
+        in told
+    )
+    assert "SEEDS=0..4" not in told
+    assert "SEEDS=0..4 compares the strategies" in _in_words([one for one in near if one.seed == 0], store)

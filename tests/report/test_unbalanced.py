@@ -8,11 +8,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 from sklearn.metrics import balanced_accuracy_score, f1_score, matthews_corrcoef
 
-from harness import commands
-from harness.config.suite import load_suite
 from harness.metrics import METRICS
 from harness.report.analysis.comparison import compare
 from harness.report.analysis.grouping import Group, groups
@@ -22,6 +19,7 @@ from harness.report.table.formats import csv, markdown
 from harness.results.record import Record
 from harness.results.store import Store
 from harness.statistics import metric_difference, metric_interval
+from tests.support.runs import untrained_run
 from tests.support.tables import cells_of, printed
 
 MACRO = METRICS["macro_f1"]
@@ -34,14 +32,13 @@ CALLED_RARE = {
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Record:
-    folder = tmp_path_factory.mktemp("one")
-    options = {"model.name": "mini", "data.name": "synthetic", "data.size": 400, "training.epochs": 0}
-    store = Store(folder / "results")
-    suite = load_suite(None, {**options, "strategy": "head_only"}, [])
-    commands.run_suite(Console(quiet=True), suite, store.results, folder / "cache", force=False)
-    (record,) = store.all()
-    return record
+def run_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, pd.DataFrame]:
+    return untrained_run(tmp_path_factory.mktemp("once"))
+
+
+@pytest.fixture
+def one(run_once: tuple[Record, pd.DataFrame]) -> Record:
+    return run_once[0]
 
 
 @pytest.fixture
@@ -63,9 +60,8 @@ def _predicted(strategy: str) -> np.ndarray:
     return np.stack([CALLED_RARE[strategy](seed) for seed in range(3)]).astype(int)
 
 
-def test_a_record_holds_scikit_learns_values(one: Record, tmp_path_factory: pytest.TempPathFactory) -> None:
-    (predictions,) = tmp_path_factory.getbasetemp().rglob(f"{one.run_id}/predictions.csv")
-    frame, test = pd.read_csv(predictions), one.ok_metrics.test
+def test_a_record_holds_scikit_learns_values(run_once: tuple[Record, pd.DataFrame]) -> None:
+    (one, frame), test = run_once, run_once[0].ok_metrics.test
     pair = frame["label"], frame["predicted"]
     found = (test.macro_f1, test.balanced_accuracy, test.mcc)
     expected = (f1_score(*pair, average="macro"), balanced_accuracy_score(*pair), matthews_corrcoef(*pair))

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.gate import measurement as gate
-from harness.gate import reference as gate_reference
+from harness.gate import suite as gate
 
 
 def use_suite(monkeypatch: pytest.MonkeyPatch, folder: Path, size: int, seeds: int, strategies: list[str]) -> None:
@@ -21,4 +20,4 @@ def use_suite(monkeypatch: pytest.MonkeyPatch, folder: Path, size: int, seeds: i
         path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(content))
         monkeypatch.setattr(gate, name, path)
-    monkeypatch.setattr(gate_reference, "REFERENCE", folder / "reference")
+    monkeypatch.setattr(gate, "REFERENCE", folder / "reference")

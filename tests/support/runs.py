@@ -10,12 +10,15 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+from rich.console import Console
 
-from harness import cli
+from harness import cli, commands
 from harness.config.schema import DataConfig
+from harness.config.suite import load_suite
 from harness.data.dataset import load_dataset
 from harness.data.tokenizer import load_tokenizer
 from harness.results.record import Record
+from harness.results.store import Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,3 +96,15 @@ def _is_worker(process: psutil.Process) -> bool:
     except psutil.NoSuchProcess:  # ended while it was looked at
         return False
     return "harness.launch.worker" in arguments and "torch.distributed.run" not in arguments
+
+
+def untrained_run(folder: Path) -> tuple[Record, pd.DataFrame]:
+    """A record and its predictions, from which tests of tables make those that they need."""
+    options = {"model.name": "mini", "data.name": "synthetic", "data.size": 400, "training.epochs": 0}
+    store = Store(folder / "results")
+    suite = load_suite(None, {**options, "strategy": "head_only"}, [])
+    commands.run_suite(Console(quiet=True), suite, store.results, folder / "cache", force=False)
+    (record,) = store.all()
+    predictions = store.predictions(record.run_id)
+    assert predictions is not None
+    return record, predictions

@@ -46,7 +46,8 @@ class Columns:
 
 
 def is_header(row: Sequence[str], config: DataConfig) -> bool:
-    """Whether a row of names holds those asked for, or a known name of a text and, if more than two, one of a label."""
+    """Whether a row of names holds those asked for; else a known name of a text, and one of a label, unless it has two
+    columns."""
     asked = {config.label_column, *asked_texts(config.text_column, row)} - {AUTO}
     if asked:
         return asked <= set(row)

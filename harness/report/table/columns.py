@@ -194,7 +194,7 @@ def _verdict_column(reference: str) -> Column:
 
 
 _TEST = _over_seeds(_metric("test", "accuracy"), np.mean)
-_SECONDS = _over_seeds(lambda record: record.seconds.total, np.median)
+SECONDS = _over_seeds(lambda record: record.seconds.total, np.median)
 
 
 def several_seeds(entries: list[Entry]) -> bool:
@@ -232,8 +232,8 @@ def columns(entries: list[Entry]) -> list[Column]:
         _column("memory", _grown, _bytes, min, 5, np.median),
         Column(
             "time",
-            _SECONDS,
-            lambda entry: f"{_known(_SECONDS(entry)):.1f} s" + ("*" if reused(entry) else ""),
+            SECONDS,
+            lambda entry: f"{_known(SECONDS(entry)):.1f} s" + ("*" if reused(entry) else ""),
             min,
             3,
             is_complete=lambda entry: not reused(entry),

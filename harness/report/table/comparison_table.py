@@ -10,6 +10,7 @@ from harness.metrics import ACCURACY, Metric
 from harness.report.analysis.comparison import Entry, compare
 from harness.report.analysis.grouping import Group
 from harness.report.analysis.sweep import SweepCurve, curves
+from harness.report.in_words import in_words
 from harness.report.table.columns import Column, columns
 from harness.report.table.notes import headings, notes
 from harness.report.table.rows import TableRow, table_rows
@@ -35,7 +36,8 @@ FULL_VIEW = View()
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """rows: of `entries`, with the cells of `columns`. first_title: of the column with names. swept: what a sweep
+    """rows: of `entries`, with the cells of `columns`. first_title: of the column with names. in_words: sentences on
+    all entries. swept: what a sweep
     of learning rates gave, if there was one. metric: what rows are compared by.
 
     What is best, the evidence, heading and notes refer to the full table, not only to the rows that are shown.
@@ -46,6 +48,7 @@ class ComparisonTable:
     columns: list[Column]
     entries: list[Entry]
     rows: list[TableRow]
+    in_words: list[str]
     notes: list[str]
     swept: list[SweepCurve]
     metric: Metric
@@ -96,6 +99,7 @@ def _table(heading: str, group: Group, entries: list[Entry], view: View, metric:
         columns=[all_columns[n] for n in shown_columns],
         entries=[entries[n] for n in shown_rows],
         rows=[_with_columns(rows[n], shown_columns) for n in shown_rows],
+        in_words=in_words(entries),
         notes=lines,
         swept=swept,
         metric=metric,

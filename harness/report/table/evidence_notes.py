@@ -79,13 +79,13 @@ def _open_rows_notes(compared: dict[str, Evidence], metric: Metric) -> list[str]
     equal = [name for name, evidence in undecided.items() if not evidence.difference]
     if equal:
         lines.append(f"no difference at all was seen: {', '.join(equal)}.")
-    needed = [f"{name} {_what_settles(evidence)}" for name, evidence in undecided.items() if evidence.difference]
+    needed = [f"{name} {what_settles(evidence)}" for name, evidence in undecided.items() if evidence.difference]
     if needed and metric is ACCURACY:
         lines.append(f"needed to show a difference as large as seen (80% power): {'; '.join(needed)}.")
     return lines
 
 
-def _what_settles(evidence: Evidence) -> str:
+def what_settles(evidence: Evidence) -> str:
     seeds = f"{evidence.seeds_needed:,} seeds" if evidence.seeds_needed else ""
     messages = f"{evidence.messages_needed:,} test messages" if evidence.messages_needed else ""
     if not seeds and not messages:

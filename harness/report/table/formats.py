@@ -27,6 +27,7 @@ def _markdown(table: ComparisonTable) -> str:
         *markdown_table(titles, [_markdown_row(row) for row in table.rows]),
         *sweep_markdown(table.swept),
         "",
+        *([cell(" ".join(table.in_words)), ""] if table.in_words else []),
         *(f"- {cell(note)}" for note in table.notes),
     ]
     return "\n".join([*lines, ""])

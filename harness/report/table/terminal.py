@@ -32,6 +32,8 @@ def print_table(
             if row.failure:
                 console.print(f"  [bold red]{escape(row.name)}, {escape(row.failure)}[/]")
         print_sweep(console, table.swept)
+        if table.in_words:
+            console.print(f"  {escape(' '.join(table.in_words))}\n", highlight=False)
         for line in table.notes:
             console.print(f"  [dim]{escape(line)}[/]", highlight=False)
         if len(shown) < len(wanted):
