@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.config.schema import RunConfig
+from harness.config.schema import DataConfig, RunConfig
 from harness.errors import UserError
 from harness.gate import checks as gate_checks
 from harness.gate import reference as gate_reference
@@ -227,7 +227,8 @@ def test_a_reference_of_schema_version_2_is_compared_as_before(tmp_path: Path) -
     tree = {"schema_version": 2, "record_schema_version": 2, "reason": "old", "finished_at": "2026-01-01"}
     (tmp_path / "reference.json").write_text(json.dumps(tree | {"environment": {}, "runs": [run], "costs": [cost]}))
     old = gate_reference.read_reference(GateSuite(Path("my.yaml"), tmp_path))
-    config = RunConfig(strategy="full", precision="fp32").model_dump(mode="json", exclude={"seed"})
+    config = RunConfig(strategy="full", precision="fp32", data=DataConfig(pair=False))
+    config = config.model_dump(mode="json", exclude={"seed"})
     new = _changed(old, "full", config=config, labels=[0, 1, 0], predicted=[0, 0, 0])
     _check_comparable(old, new)
     assert _verdicts(compare(old, new, "macro_f1")) == {}

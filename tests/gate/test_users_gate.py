@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.gate import suite
 from harness.gate.suite import GateSuite
 from harness.model import split
 from harness.training.engines import ddp
@@ -147,7 +148,10 @@ def test_costs_belong_to_the_reference(users_gate: Callable) -> None:
 
 
 @pytest.mark.long
-def test_memory_and_speed_are_compared_where_the_reference_has_them(users_gate: Callable, tmp_path: Path) -> None:
+def test_memory_and_speed_are_compared_where_the_reference_has_them(
+    users_gate: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "USERS_COST_SEEDS", range(1_000, 1_002))
     assert users_gate("--update", "a test", "--costs", seed=0)[0] == 0
     path = tmp_path / "ref" / "reference.json"
     tree = json.loads(path.read_text())

@@ -14,6 +14,7 @@ from tests.support.runs import ROOT
 # What the reader is to bring, or to put in place of a name in capitals: made for a test, so that the rest is checked.
 READERS_FILES = {
     "reviews.csv": "text,label\n" + "".join(f"text number {n},{'good' if n % 2 else 'bad'}\n" for n in range(40)),
+    "my.yaml": "model: {name: mini}\ndata: {name: reviews.csv}\nseed: [0, 1, 2]\n",
     "path/to/mine.py": "from harness import Strategy\n\nstrategy = Strategy()\n",
     "hosts.txt": "worker-1 slots=4\nworker-2 slots=4\n",
 }
