@@ -12,6 +12,7 @@ from harness.config.strategy import AttentionKind, Readout
 Precision = Literal["auto", "fp32", "bf16", "fp64"]
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0)]
+_Beta = Annotated[float, Field(ge=0, lt=1)]
 Percentage = Annotated[float, Field(ge=0, le=100)]
 # The range that NumPy's legacy generators, which pandas uses, take.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -144,12 +145,20 @@ class FeaturesConfig(Part):
 class OptimizerConfig(Part):
     """AdamW.
 
-    learning_rate: None: 5e-5, the textbook's; for mini 3e-4, above which `full` and `lora` are unstable.
+    learning_rate: the highest; None: 5e-5, the textbook's; for mini 3e-4, above which `full` and `lora` are unstable.
+    schedule: how it falls after the warm-up: to zero in a straight line or as a cosine, or not at all.
+    warmup: the part of all steps in which it rises from zero, 0.1 for a tenth.
+    decay_norms_and_biases: False: weight decay for matrices only; vectors are norms and biases.
     clip_norm: largest norm of all gradients together; None: no clipping.
     """
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Fraction = 0.1
+    decay_norms_and_biases: bool = True
     clip_norm: Annotated[float, Field(gt=0)] | None = None
 
 

@@ -24,6 +24,7 @@ from harness.training.checkpoints import Checkpoints
 from harness.training.engines.factory import open_engine
 from harness.training.evaluation import predict, probabilities
 from harness.training.loop import train
+from harness.training.schedule import untrained_factor
 
 
 def run(
@@ -46,7 +47,7 @@ def run(
     with context.phase("train"):
         batches = TrainingBatches(features["train"], examples["train"], config.training, config.seed, world)
         outcome.curve, outcome.resumed_from_step = train(
-            engine, batches, checkpoints, context.clock, context.observer.progress
+            engine, batches, config.optimizer, checkpoints, context.clock, context.observer.progress
         )
         outcome.graphs = step_graphs(engine, world.device)
 
@@ -59,7 +60,9 @@ def run(
     if planned.save:
         tensors = engine.values()
         if model.full_table:
-            tensors = model.full_table.complete(tensors, config.optimizer, steps=len(outcome.curve))
+            tensors = model.full_table.complete(
+                tensors, untrained_factor(config.optimizer, len(outcome.curve), batches.steps)
+            )
         pad_to = int(examples["test"].lengths[0]) if strategy.pad_to else None
         outcome.trained = Trained(tensors, dataset.source.classes, pad_to)
     outcome.communication = measured_communication(engine, batches, config.precision)

@@ -25,7 +25,14 @@ from harness.planning.data import resolve_data
 from harness.planning.identity import identity_of, only, run_id_of
 from harness.planning.resolve import CanNotAnswer, NotHere, ResolvedModel, resolve_engine, resolve_model
 from harness.planning.strategy import ResolvedStrategy, resolve_strategy
-from harness.planning.validate import check_batch, check_padding, check_precision, check_ranks, check_row_length
+from harness.planning.validate import (
+    check_batch,
+    check_padding,
+    check_precision,
+    check_ranks,
+    check_row_length,
+    check_schedule,
+)
 from harness.planning.workspace import Workspace
 from harness.results.record import BASELINE, StrategySource
 from harness.results.suites import SavedRow
@@ -178,6 +185,7 @@ class _Planner:
         check_ranks(config)
         asked(("hosts", engine), lambda: check_hosts(engine, self.hosts))
         check_batch(config.training, len(dataset.split["train"]))
+        check_schedule(config.optimizer, config.training, len(dataset.split["train"]))
         check_row_length(config.data.max_tokens, model.name, self.workspace)
         choices = model.choices | {"data": why_data, "precision": why_precision}
         if config.strategy in baselines.NAMES:

@@ -39,6 +39,11 @@ class TrainingBatches:
     def of_all_epochs(self) -> list[np.ndarray]:
         return [indices for epoch in range(self.config.epochs) for indices in self.of_epoch(epoch)]
 
+    @property
+    def steps(self) -> int:
+        """Of all epochs."""
+        return self.config.epochs * len(self.of_epoch(0))
+
     def local(self, indices: np.ndarray) -> list[MicroBatch]:
         """This rank's slice of a global batch, as `Engine.step` takes it."""
         return [self._micro_batch(*part) for part in self._parts(indices)]

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.config.schema import OptimizerConfig
 from harness.distributed.process_group import World
 from harness.measure.clock import Clock, Mark
 from harness.results.record import TrainingCurve
 from harness.training.batches import TrainingBatches
 from harness.training.checkpoints import Checkpoints
 from harness.training.engines.protocol import Engine
+from harness.training.schedule import learning_rate
 
 # Losses stay on the device until they are exchanged. Several ranks do that, and tell whether one was asked to stop,
 # this often: seldom enough not to matter, often enough to write a checkpoint before a cluster's patience ends.
@@ -47,11 +49,14 @@ class Pending:
 def train(
     engine: Engine,
     batches: TrainingBatches,
+    optimizer: OptimizerConfig,
     checkpoints: Checkpoints,
     clock: Clock,
     on_progress: Callable[[int, int, float, float], None],
 ) -> tuple[TrainingCurve, int | None]:
     """Train on the batches of every epoch, from the last checkpoint where there is one.
+
+    optimizer: the engine's, whose schedule is followed.
 
     Returns the curve and the step that training resumed from. on_progress receives steps done, steps in all, the last
     loss, and the fraction of correct predictions since it was last called.
@@ -66,6 +71,7 @@ def train(
         shown = time.monotonic()
         for done, indices in enumerate(every[len(curve) :], start=len(curve) + 1):
             began = clock.mark()
+            engine.set_learning_rate(learning_rate(optimizer, done - 1, len(every)))
             result = engine.step(batches.local(indices), len(indices))
             pending.append(Pending(indices, result, began, clock.mark()))
             is_last, is_due = done == len(every), checkpoints.due(done)

@@ -93,7 +93,7 @@ def _curve(
         if done == stop_after:
             raise KeyboardInterrupt
 
-    curve, _ = train(_engine(graphs, optimizer), _batches(training), checkpoints, Clock(CPU), on_progress)
+    curve, _ = train(_engine(graphs, optimizer), _batches(training), optimizer, checkpoints, Clock(CPU), on_progress)
     return curve
 
 

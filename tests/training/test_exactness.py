@@ -36,6 +36,7 @@ from tests.support.runs import losses_of
 
 CPU = torch.device("cpu")
 WORLD = World(0, 1, CPU)
+OPTIMIZER = OptimizerConfig(learning_rate=5e-5)
 
 
 ENGINES = {
@@ -94,7 +95,7 @@ def _computed(prefix: Prefix, examples: Examples, width: int | None, plain: bool
 
 def _engine(suffix: Suffix, plain: bool) -> DDPEngine:
     engine = DDPEngine(WORLD, "fp32", fused=not plain)
-    engine.prepare(suffix, OptimizerConfig(learning_rate=5e-5))
+    engine.prepare(suffix, OPTIMIZER)
     return engine
 
 
@@ -139,7 +140,7 @@ def test_60_losses_lie_within_what_one_ulp_opens(
         checkpoints = Checkpoints(tmp_path / "checkpoints", {}, None)
         clock = Clock(CPU)
         batches = TrainingBatches(features, examples, config, 0, WORLD)
-        curve, _ = train(engine, batches, checkpoints, clock, lambda *_: None)
+        curve, _ = train(engine, batches, OPTIMIZER, checkpoints, clock, lambda *_: None)
         return np.array(curve.losses)
 
     def arranged(options: list[str]) -> np.ndarray:

@@ -24,6 +24,13 @@ NO_CONDITIONS = {
 ADDED = {
     "deterministic": False,
     "tf32": False,
+    "optimizer": {
+        "schedule": "constant",
+        "warmup": 0.0,
+        "betas": [0.9, 0.999],
+        "eps": 1e-8,
+        "decay_norms_and_biases": True,
+    },
     "training": {"class_weights": "none"},
     "data": {"subset": None, "revision": None, "split_sizes": [70, 10, 20], "max_tokens": None, "cut": "head"},
 }
@@ -126,7 +133,7 @@ def _conditions(record: Record) -> dict[str, object]:
         if part in rest:
             rest[part] = {key: value for key, value in config[part].items() if key not in keys}
     if record.sweep_around:
-        rest["optimizer"] = {**record.config["optimizer"], "learning_rate": record.sweep_around}
+        rest["optimizer"] = {**config["optimizer"], "learning_rate": record.sweep_around}
     if record.data:
         rest["data sha256"] = record.data.sha256
     if record.model.weights:

@@ -15,7 +15,14 @@ from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Suffix
 from harness.training.engines.captured import CapturedSteps, CUDAGraphs
-from harness.training.engines.optimizer import adamw, copied, load_whole_state, trained_parameters, whole_state
+from harness.training.engines.optimizer import (
+    adamw,
+    copied,
+    load_whole_state,
+    set_learning_rate,
+    trained_parameters,
+    whole_state,
+)
 from harness.training.loss import loss_sum, part_of_step
 from harness.training.micro_batch import MicroBatch
 
@@ -51,6 +58,9 @@ class DDPEngine:
         if self.world.size > 1:
             return "several ranks"
         return None if self.fused else "the plain path"
+
+    def set_learning_rate(self, rate: float) -> None:
+        set_learning_rate(self._optimizer, rate)
 
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
         self._suffix.train()

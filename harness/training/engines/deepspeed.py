@@ -22,7 +22,15 @@ from harness.distributed.process_group import World
 from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Suffix
-from harness.training.engines.optimizer import MOMENTS, adamw, copied, load_whole_state, trained_parameters, whole_state
+from harness.training.engines.optimizer import (
+    MOMENTS,
+    adamw,
+    copied,
+    load_whole_state,
+    set_learning_rate,
+    trained_parameters,
+    whole_state,
+)
 from harness.training.loss import loss_sum, part_of_step
 from harness.training.micro_batch import MicroBatch
 
@@ -53,6 +61,9 @@ class DeepSpeedEngine:
             config=self._settings(elements, optimizer.clip_norm),
             dist_init_required=False,
         )
+
+    def set_learning_rate(self, rate: float) -> None:
+        set_learning_rate(self._engine.basic_optimizer, rate)
 
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
         self._engine.train()
@@ -120,13 +131,10 @@ class DeepSpeedEngine:
 
     def _make_state(self, warm_up: Sequence[MicroBatch]) -> None:
         """ZeRO's parts of the optimizer state come to be in the first step: do one that changes nothing."""
-        groups = self._engine.basic_optimizer.param_groups
-        rates = [group["lr"] for group in groups]
-        for group in groups:
-            group["lr"] = 0.0
+        rate = float(self._engine.basic_optimizer.param_groups[0]["lr"])
+        self.set_learning_rate(0.0)
         self.step(warm_up, global_count=1)
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate
+        self.set_learning_rate(rate)
 
     def _steps(self) -> list[Tensor]:
         """The optimizer's counters of steps, one for each of the parts that this rank holds."""

@@ -33,6 +33,10 @@ class Engine(Protocol):
         """Take over the suffix: place it, wrap it, make the optimizer of its trained parameters."""
         ...
 
+    def set_learning_rate(self, rate: float) -> None:
+        """Of the steps to come; that of the configuration where it was never called."""
+        ...
+
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
         """One optimizer step; returns this rank's part of [loss, accuracy], both before the update.
 
