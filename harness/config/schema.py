@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from harness.config.strategy import AttentionKind, Readout
+from harness.metrics import MetricName
 
 Precision = Literal["auto", "fp32", "bf16", "fp64"]
 Positive = Annotated[int, Field(ge=1)]
@@ -169,6 +170,9 @@ class TrainingConfig(Part):
     drop_last: leave out the incomplete batch at the end of an epoch.
     class_weights: factors of the rows' losses; balanced: for each class in inverse proportion to its training texts.
         The loss of a step stays the sum over its rows divided by their number.
+    keep: the parameters of the last epoch, or of the best one by the validation texts.
+    patience: end training after as many epochs without a better one by the validation texts; None: never.
+    validation_metric: what is better for both, ties broken by the loss; None: METRIC.
     checkpoint_steps: steps between two checkpoints; None: one is written only where a run is interrupted.
     """
 
@@ -177,7 +181,15 @@ class TrainingConfig(Part):
     micro_batch_size: Positive | None = None
     drop_last: bool = True
     class_weights: Literal["none", "balanced"] = "none"
+    keep: Literal["last", "best"] = "last"
+    patience: Positive | None = None
+    validation_metric: MetricName | None = None
     checkpoint_steps: Positive | None = 500
+
+    @property
+    def judges_epochs(self) -> bool:
+        """Whether the validation texts are asked after each epoch."""
+        return self.keep == "best" or self.patience is not None
 
 
 class AdapterConfig(Part):

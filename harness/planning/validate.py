@@ -49,6 +49,19 @@ def check_schedule(optimizer: OptimizerConfig, training: TrainingConfig, texts: 
         )
 
 
+def check_patience(training: TrainingConfig) -> None:
+    if training.patience and training.patience >= training.epochs:
+        raise UserError(
+            f"training.patience={training.patience} ends no run of {training.epochs} epochs early: use a smaller "
+            "number, or more epochs."
+        )
+    if training.validation_metric and not training.judges_epochs:
+        raise UserError(
+            f"training.validation_metric={training.validation_metric} without training.keep=best or training.patience: "
+            "the validation texts decide on nothing; set one of these."
+        )
+
+
 def check_row_length(max_tokens: int | None, model: str, workspace: Workspace) -> None:
     context = workspace.model(model).context
     if max_tokens and max_tokens > context:

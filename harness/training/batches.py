@@ -39,10 +39,15 @@ class TrainingBatches:
     def of_all_epochs(self) -> list[np.ndarray]:
         return [indices for epoch in range(self.config.epochs) for indices in self.of_epoch(epoch)]
 
+    @functools.cached_property
+    def steps_of_epoch(self) -> int:
+        """The same in each."""
+        return len(self.of_epoch(0))
+
     @property
     def steps(self) -> int:
         """Of all epochs."""
-        return self.config.epochs * len(self.of_epoch(0))
+        return self.config.epochs * self.steps_of_epoch
 
     def local(self, indices: np.ndarray) -> list[MicroBatch]:
         """This rank's slice of a global batch, as `Engine.step` takes it."""

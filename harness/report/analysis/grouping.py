@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import strategies
 from harness import baselines
@@ -21,7 +22,7 @@ NO_CONDITIONS = {
     "data": ("pair", "header", "encoding", "quoting"),  # of a file, whose content is a condition
 }
 # Settings that older records lack, and how they ran.
-ADDED = {
+ADDED: dict[str, Any] = {
     "deterministic": False,
     "tf32": False,
     "optimizer": {
@@ -31,7 +32,7 @@ ADDED = {
         "eps": 1e-8,
         "decay_norms_and_biases": True,
     },
-    "training": {"class_weights": "none"},
+    "training": {"class_weights": "none", "keep": "last", "patience": None, "validation_metric": None},
     "data": {"subset": None, "revision": None, "split_sizes": [70, 10, 20], "max_tokens": None, "cut": "head"},
 }
 # Joins the names of rows that are the same runs.
@@ -121,6 +122,16 @@ def _names(table: list[Record]) -> Callable[[Record], str]:
 def _position(record: Record, known: list[str]) -> tuple[bool, int]:
     """Sorts rows regardless of when they ran: built-in strategies in the order of `ftbench list`, others, baselines."""
     return record.strategy_source.is_baseline, known.index(record.strategy) if record.strategy in known else len(known)
+
+
+def recipe(record: Record) -> list[str]:
+    """What its training has that is not the default, such as "schedule cosine"; a note names the metric of epochs."""
+    return [
+        f"{key.replace('_', ' ')} {value}"
+        for part in ("optimizer", "training")
+        for key, default in ADDED[part].items()
+        if (value := record.config.get(part, {}).get(key, default)) != default and key != "validation_metric"
+    ]
 
 
 def _conditions(record: Record) -> dict[str, object]:

@@ -98,6 +98,12 @@ class DDPEngine:
     def values(self) -> dict[str, Tensor]:
         return {} if self.world.rank else copied(self._named)
 
+    def set_values(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self._named.items():
+            if self.world.rank == 0:
+                parameter.data.copy_(values[name])
+            self.world.broadcast(parameter.data)
+
     def save(self) -> dict[str, Tensor]:
         return {} if self.world.rank else whole_state(self._named, self._optimizer)
 

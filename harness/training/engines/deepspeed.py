@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore
 
 from harness.config.schema import EngineConfig, OptimizerConfig, Precision
@@ -96,6 +96,15 @@ class DeepSpeedEngine:
                 values[name] = full.detach().cpu().clone()
         return values
 
+    def set_values(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self._named.items():
+            full_shape = getattr(parameter, "ds_shape", parameter.shape)
+            value = torch.empty(full_shape, dtype=parameter.dtype, device=self.world.device)
+            if self.world.rank == 0:
+                value.copy_(values[name])
+            self.world.broadcast(value)
+            self._set_value(parameter, value)
+
     def save(self) -> dict[str, Tensor]:
         from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -112,22 +121,28 @@ class DeepSpeedEngine:
         return state
 
     def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
-        import deepspeed
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+        from deepspeed.utils import safe_set_full_optimizer_state
 
         if not self.config.zero_stage:
             load_whole_state(self._named, self._engine.basic_optimizer, state)
             return
         self._make_state(warm_up)
         for name, parameter in self._named.items():
-            value = state[f"value/{name}"].to(self.world.device)
-            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
-                parameter.data.copy_(value)
-            safe_set_full_fp32_param(parameter, value)
+            self._set_value(parameter, state[f"value/{name}"].to(self.world.device))
             for key in MOMENTS:
                 safe_set_full_optimizer_state(parameter, state[f"{key}/{name}"].to(self.world.device), key)
         for step in self._steps():
             step.fill_(state["optimizer_steps"])
+
+    def _set_value(self, parameter: nn.Parameter, value: Tensor) -> None:
+        """value: complete, on every rank."""
+        import deepspeed
+        from deepspeed.utils import safe_set_full_fp32_param
+
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            parameter.data.copy_(value)
+        if self.config.zero_stage:
+            safe_set_full_fp32_param(parameter, value)
 
     def _make_state(self, warm_up: Sequence[MicroBatch]) -> None:
         """ZeRO's parts of the optimizer state come to be in the first step: do one that changes nothing."""

@@ -61,6 +61,10 @@ class Engine(Protocol):
         """A copy of the trained parameters by name, complete and on the CPU, on the first rank; every rank calls it."""
         ...
 
+    def set_values(self, values: dict[str, Tensor]) -> None:
+        """Take over what `values` gave, on the first rank; every rank calls it. The optimizer's state stays."""
+        ...
+
     def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
         """Take over what `save` gave. warm_up: some batch, for engines whose optimizer gets its state in a step."""
         ...
