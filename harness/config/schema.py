@@ -13,7 +13,7 @@ from harness.metrics import MetricName
 Precision = Literal["auto", "fp32", "bf16", "fp64"]
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0)]
-_Beta = Annotated[float, Field(ge=0, lt=1)]
+_BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Percentage = Annotated[float, Field(ge=0, le=100)]
 # The range that NumPy's legacy generators, which pandas uses, take.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -155,8 +155,8 @@ class OptimizerConfig(Part):
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
+    warmup: _BelowOne = 0.0
+    betas: tuple[_BelowOne, _BelowOne] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Fraction = 0.1
     decay_norms_and_biases: bool = True
@@ -170,6 +170,10 @@ class TrainingConfig(Part):
     drop_last: leave out the incomplete batch at the end of an epoch.
     class_weights: factors of the rows' losses; balanced: for each class in inverse proportion to its training texts.
         The loss of a step stays the sum over its rows divided by their number.
+    label_smoothing: the part of each label that is spread evenly over all classes, as in PyTorch's cross_entropy.
+    dropout: the part of the hidden state that the head reads which is set to zero in each step.
+    gradient_checkpointing: keep only what enters each block of the suffix, and compute the rest again in the backward
+        pass: less memory for a third more computation.
     keep: the parameters of the last epoch, or of the best one by the validation texts.
     patience: end training after as many epochs without a better one by the validation texts; None: never.
     validation_metric: what is better for both, ties broken by the loss; None: METRIC.
@@ -181,6 +185,9 @@ class TrainingConfig(Part):
     micro_batch_size: Positive | None = None
     drop_last: bool = True
     class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: _BelowOne = 0.0
+    dropout: _BelowOne = 0.0
+    gradient_checkpointing: bool = False
     keep: Literal["last", "best"] = "last"
     patience: Positive | None = None
     validation_metric: MetricName | None = None

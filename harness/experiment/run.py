@@ -54,7 +54,10 @@ def run(
         features, report = open_features(planned, strategy, model, examples, context)
 
     with context.phase("train"):
-        batches = TrainingBatches(features["train"], examples["train"], config.training, config.seed, world)
+        hidden = model.suffix.width
+        batches = TrainingBatches(
+            features["train"], examples["train"], config.training, config.seed, world, hidden=hidden
+        )
         selection = Selection(config.training, judge(config, model, engine, features, examples, context))
         outcome.curve, outcome.resumed_from_step = train(
             engine, batches, config.optimizer, selection, checkpoints, context.clock, context.observer.progress

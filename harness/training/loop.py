@@ -77,7 +77,7 @@ def train(
                 break
             began = clock.mark()
             engine.set_learning_rate(learning_rate(optimizer, done - 1, len(every)))
-            result = engine.step(batches.local(indices), len(indices))
+            result = engine.step(batches.local(indices, step=done - 1), len(indices))
             pending.append(Pending(indices, result, began, clock.mark()))
             is_last, is_due = done == len(every), checkpoints.due(done)
             is_judged = selection.is_asked_for and done % batches.steps_of_epoch == 0

@@ -17,7 +17,8 @@ from strategies import built_in_names
 from tests.support.runs import ROOT, exchanged_parameters, losses_of, predicted_by, run_command
 
 SIZE = 120
-RECIPE = "optimizer.schedule=cosine optimizer.warmup=0.2 optimizer.decay_norms_and_biases=false training.keep=best"
+RECIPE = "optimizer.schedule=cosine optimizer.warmup=0.2 optimizer.decay_norms_and_biases=false training.keep=best "
+RECIPE += "training.dropout=0.1 training.gradient_checkpointing=true"
 MINI = ["--model", "mini", "--weights", "random", "--data", "synthetic"]
 ARRANGEMENTS = {
     "ddp-2": ["--nproc", "2"],

@@ -77,7 +77,8 @@ def arranged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def _rows(folder: Path, *, real_messages: bool) -> list[dict[str, object]]:
     """The full 124M architecture is among them where there are real messages: 4 batches of those."""
-    weighted = OF_MINI | {"training": {**OF_MINI["training"], "class_weights": "balanced"}}
+    regularised = {"class_weights": "balanced", "dropout": 0.2, "label_smoothing": 0.1, "gradient_checkpointing": True}
+    weighted = OF_MINI | {"training": {**OF_MINI["training"], **regularised}}
     judged = OF_MINI | {"training": {**OF_MINI["training"], "keep": "best", "patience": 1}}
     scheduled = {"optimizer": {"schedule": "cosine", "warmup": 0.1, "decay_norms_and_biases": False}}
     rows: list[dict[str, object]] = [
@@ -94,7 +95,7 @@ def _rows(folder: Path, *, real_messages: bool) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("row", ["last_block", "full"])
 def test_ranks_share_the_same_global_batches(arranged: Arranged, row: str) -> None:
-    """With each row's weight in the loss where classes are weighted (`full`), and the epoch that is kept."""
+    """With the same dropout and weight of each row (`full`), and the same epoch kept (`last_block`)."""
     single, shared = arranged.one[row], arranged.many[row]
     assert shared.engine.world_size == arranged.ranks
     single_losses, shared_losses = arranged.losses(row)

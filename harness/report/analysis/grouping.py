@@ -32,7 +32,15 @@ ADDED: dict[str, Any] = {
         "eps": 1e-8,
         "decay_norms_and_biases": True,
     },
-    "training": {"class_weights": "none", "keep": "last", "patience": None, "validation_metric": None},
+    "training": {
+        "class_weights": "none",
+        "label_smoothing": 0.0,
+        "dropout": 0.0,
+        "gradient_checkpointing": False,
+        "keep": "last",
+        "patience": None,
+        "validation_metric": None,
+    },
     "data": {"subset": None, "revision": None, "split_sizes": [70, 10, 20], "max_tokens": None, "cut": "head"},
 }
 # Joins the names of rows that are the same runs.

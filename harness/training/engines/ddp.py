@@ -41,7 +41,7 @@ class DDPEngine:
         self._named = trained_parameters(suffix)
         self._clip_norm = optimizer.clip_norm
         self._optimizer = adamw(self._named, optimizer, self.fused)
-        reason = self._not_capturable()
+        reason = self._not_capturable(suffix)
         self._steps = CapturedSteps(self._step, self.world.device, None if reason else CUDAGraphs(), reason)
 
     @property
@@ -52,11 +52,13 @@ class DDPEngine:
     def graphs(self) -> int:
         return self._steps.captured
 
-    def _not_capturable(self) -> str | None:
+    def _not_capturable(self, suffix: Suffix) -> str | None:
         if self.world.device.type != "cuda":
             return "a CPU has no graphs"
         if self.world.size > 1:
             return "several ranks"
+        if suffix.recomputes_blocks:
+            return "gradient checkpointing"
         return None if self.fused else "the plain path"
 
     def set_learning_rate(self, rate: float) -> None:
