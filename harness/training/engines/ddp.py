@@ -18,6 +18,7 @@ from harness.training.engines.captured import CapturedSteps, CUDAGraphs
 from harness.training.engines.optimizer import (
     adamw,
     copied,
+    hold_rate_in_tensor,
     load_whole_state,
     set_learning_rate,
     trained_parameters,
@@ -42,6 +43,8 @@ class DDPEngine:
         self._clip_norm = optimizer.clip_norm
         self._optimizer = adamw(self._named, optimizer, self.fused)
         reason = self._not_capturable(suffix)
+        if not reason and (optimizer.schedule != "constant" or optimizer.warmup):
+            hold_rate_in_tensor(self._optimizer, self.world.device)
         self._steps = CapturedSteps(self._step, self.world.device, None if reason else CUDAGraphs(), reason)
 
     @property

@@ -18,19 +18,14 @@ def trained_parameters(suffix: nn.Module) -> dict[str, nn.Parameter]:
 
 def adamw(named: dict[str, nn.Parameter], config: OptimizerConfig, fused: bool) -> torch.optim.AdamW:
     assert config.learning_rate is not None, "a plan resolves it"
-    capturable = fused and all(parameter.is_cuda for parameter in named.values())
-    rate: float | Tensor = config.learning_rate
-    if capturable and (config.schedule != "constant" or config.warmup):
-        # A captured step would repeat a number, and reads a tensor each time.
-        rate = torch.tensor(rate, dtype=torch.float32, device="cuda")
     return torch.optim.AdamW(
         _groups(list(named.values()), config),
-        lr=rate,
+        lr=config.learning_rate,
         betas=config.betas,
         eps=config.eps,
         weight_decay=config.weight_decay,
         fused=fused or None,
-        capturable=capturable,
+        capturable=fused and all(parameter.is_cuda for parameter in named.values()),
     )
 
 
@@ -41,6 +36,12 @@ def _groups(parameters: list[nn.Parameter], config: OptimizerConfig) -> list[dic
     matrices = [parameter for parameter in parameters if parameter.ndim > 1]
     vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
     return [{"params": matrices}, *([{"params": vectors, "weight_decay": 0.0}] if vectors else [])]
+
+
+def hold_rate_in_tensor(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """For steps that are captured: they would repeat a number, and read a tensor each time."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
