@@ -88,7 +88,7 @@ OPTIONS = (
     ),
     Option(
         "metric",
-        "what decides, in verdicts and between learning rates and classifiers: `accuracy`, `macro_f1`, "
+        "what decides, in verdicts and between learning rates, epochs and classifiers: `accuracy`, `macro_f1`, "
         "`balanced_accuracy` or `mcc`",
         key="metric",
         default_text="`accuracy`",

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from harness.config.schema import Precision
 from harness.config.strategy import Readout, Strategy
 from harness.errors import UserError
-from harness.model.backbone import Backbone, Stage, run_stages
+from harness.model.backbone import Backbone, Block, Stage, run_stages
 from harness.model.lora import adapt
 from harness.model.packing import PackedBatch
 from harness.model.precision import compute_context, parameter_dtype, store_frozen
@@ -91,11 +92,28 @@ class Prefix(Part):
 
 
 class Suffix(Part):
-    """The stages from the cut upwards, the readout unless the prefix has read already, and the head."""
+    """The stages from the cut upwards, the readout unless the prefix has read already, and the head.
+
+    recomputes_blocks: gradient checkpointing, off unless it is set.
+    """
 
     def __init__(self, stages: dict[str, nn.Module], head: nn.Linear, readout: Readout | None) -> None:
         super().__init__(stages, readout)
         self.head = head
+        self.recomputes_blocks = False
+
+    def hidden_states(self, inputs: Tensor, batch: PackedBatch, done: int = 0) -> Tensor:
+        """Where it recomputes its blocks, only what enters each is kept for the backward pass (Chen et al.,
+        arXiv:1604.06174)."""
+        if not (self.recomputes_blocks and torch.is_grad_enabled()):
+            return super().hidden_states(inputs, batch, done)
+        hidden = inputs
+        for stage in [*list(self.stages)[done:], *([] if self.readout is None else [self.readout])]:
+            if isinstance(stage, Block):
+                hidden = checkpoint(stage, hidden, batch, use_reentrant=False)
+            else:
+                hidden = run_stages([stage], hidden, batch)
+        return hidden
 
     @property
     def width(self) -> int:
@@ -105,6 +123,8 @@ class Suffix(Part):
     def forward(self, features: Tensor, batch: PackedBatch) -> Tensor:
         """features: what the prefix gives -> logits [rows, classes]."""
         hidden = self.hidden_states(features, batch)
+        if batch.dropout is not None:
+            hidden = hidden * batch.dropout.to(hidden.dtype)
         # Never in bfloat16: the head decides on small margins.
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(hidden)
