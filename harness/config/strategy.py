@@ -69,8 +69,9 @@ class Strategy:
     A head, `Linear(hidden, classes)`, replaces the output layer. It is always trained and needs no mention, so
     `Strategy()` trains the head alone.
 
-    trainable: the stages of the backbone to train: "embeddings", "block.N" (from 0; negative N counts from the top),
-        "final_norm", or "all".
+    trainable: selectors of what to train of the backbone: a stage ("embeddings", "block.N" from 0 or, negative, from
+        the top, "final_norm", "all"), a part ("attention.query", "mlp", "norm"), "bias", or several of these, such as
+        "block.-1.norm.bias" (see harness/model/selectors.py).
     adapt: at most one adapter. It is trained, the layers of the backbone that it adapts only where `trainable` names
         them.
     readout: the position whose hidden state feeds the head: "first", "last", or "mean" for the mean over all positions.
@@ -84,7 +85,8 @@ class Strategy:
     cacheable: False where `build` adds state or randomness below the first trained parameter. The hidden states there
         are then computed in every step, instead of once for each text.
 
-    Raises ValueError for values of another type or name. Stages are checked when the strategy meets a backbone.
+    Raises ValueError for values of another type or name. Selectors are checked when the strategy meets a
+    backbone.
     """
 
     trainable: tuple[str, ...] = ()
@@ -97,7 +99,7 @@ class Strategy:
 
     def __post_init__(self) -> None:
         if not isinstance(self.trainable, tuple) or not all(isinstance(name, str) for name in self.trainable):
-            raise ValueError(f"trainable={self.trainable!r}: expected a tuple of stage names, such as ('block.-1',)")
+            raise ValueError(f"trainable={self.trainable!r}: expected a tuple of names, such as ('block.-1',)")
         if not isinstance(self.adapt, tuple) or not all(isinstance(adapter, Adapter) for adapter in self.adapt):
             raise ValueError(f"adapt={self.adapt!r}: expected a tuple of adapters, such as (Adapter(rank=16),)")
         if len(self.adapt) > 1:

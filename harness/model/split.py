@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from harness.config.schema import Precision
 from harness.config.strategy import Readout, Strategy
-from harness.errors import UserError
 from harness.model.backbone import Backbone, Stage, run_stages
 from harness.model.lora import adapt
 from harness.model.packing import PackedBatch
 from harness.model.precision import compute_context, parameter_dtype, store_frozen
 from harness.model.readout import readout_of
+from harness.model.selectors import selected_parameters
 
 
 class Part(nn.Module):
@@ -114,15 +114,15 @@ def split(backbone: Backbone, strategy: Strategy, classes: int) -> tuple[Prefix,
     """Freeze, unfreeze, adapt and cut `backbone` (which is used up) as `strategy` says.
 
     New parameters, the head first, are drawn from PyTorch's global generator.
-    Raises UserError where the strategy names a stage that the backbone does not have.
+    Raises UserError where the strategy names what the backbone does not have.
     """
     backbone.requires_grad_(False)
     strategy = strategy.resolved_for(backbone.attention)
     assert strategy.attention is not None, "`resolved_for` sets it"
     backbone.set_attention(strategy.attention)
     for name in strategy.trainable:
-        for stage in _named_stages(backbone.stages(), name):
-            stage.requires_grad_(True)
+        for parameter in selected_parameters(backbone.stages(), backbone.parts, name):
+            parameter.requires_grad_(True)
     classifier = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(backbone.hidden, classes)})
     for adapter in strategy.adapt:
         adapt(classifier, adapter)
@@ -145,22 +145,6 @@ def parameter_counts(prefix: Prefix, suffix: Suffix) -> tuple[int, int]:
     """All parameters, and those that are trained."""
     parameters = [*prefix.parameters(), *suffix.parameters()]
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
-
-
-def _named_stages(stages: dict[str, nn.Module], name: str) -> list[nn.Module]:
-    if name == "all":
-        return list(stages.values())
-    blocks = sum(stage.startswith("block.") for stage in stages)
-    resolved = name
-    kind, _, number = name.partition(".")
-    if kind == "block" and number.lstrip("-").isdigit() and -blocks <= int(number) < 0:
-        resolved = f"block.{blocks + int(number)}"
-    if resolved not in stages:
-        raise UserError(
-            f"strategy trains {name!r}, which this backbone does not have: expected 'all', 'embeddings', "
-            f"'final_norm' or 'block.N' with N from {-blocks} to {blocks - 1}."
-        )
-    return [stages[resolved]]
 
 
 def _boundary(stages: dict[str, nn.Module]) -> int:

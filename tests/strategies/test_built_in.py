@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from harness.model.models import GPT2Model
 from harness.model.shapes import SHAPES
 from harness.model.split import parameter_counts, split
 from harness.planning.strategy import trainable_parameters
+from tests.support.runs import ROOT
 
 # Trained parameters of the 124M model with two classes, and the first stage above the cut. Embeddings alone are no
 # prefix worth keeping.
@@ -32,6 +34,8 @@ EXPECTED = {
     "mean_pool": (7_090_946, "block.11"),
     "last_padded": (7_090_946, "block.11"),
     "no_causal_mask": (7_090_946, "block.11"),
+    "bias_only": (103_682, "embeddings"),
+    "norms_only": (39_938, "embeddings"),
 }
 
 
@@ -66,6 +70,17 @@ def test_every_strategy_fits_every_size(model: str) -> None:
         assert trainable_parameters(strategies.load(name).strategy, GPT2Model(model), 5) > 0
 
 
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_formula_of_a_strategy_gives_what_it_trains(name: str) -> None:
+    described = (ROOT / "strategies" / f"{name}.py").read_text()
+    (formula,) = re.findall(r"^Trained of GPT-2: (.*)$", described, re.MULTILINE)
+    assert f"| `{name}` | `{formula}` |" in (ROOT / "docs" / "strategies.md").read_text()
+    for model, classes in (("mini", 2), ("gpt2", 5), ("gpt2-medium", 3)):
+        facts = {**vars(SHAPES[model]), "classes": classes, "head": (SHAPES[model].hidden + 1) * classes}
+        trained = trainable_parameters(strategies.load(name).strategy, GPT2Model(model), classes)
+        assert eval(formula, facts) == trained, model
+
+
 def test_the_head_has_a_row_for_each_class() -> None:
     assert trainable_parameters(Strategy(), GPT2Model("gpt2"), 7) == 7 * 768 + 7
 
@@ -95,7 +110,9 @@ def test_the_second_name_of_a_block_is_the_same_block() -> None:
     assert trained[0] == trained[1]
 
 
-@pytest.mark.parametrize("stage", ["block.12", "block.-13", "block.x", "block.", "blocks.1", "head", "norm", ""])
+@pytest.mark.parametrize(
+    "stage", ["block.12", "block.-13", "block.x", "block.", "blocks.1", "head", "norms", "", "bias.bias", "block.-1."]
+)
 def test_a_stage_that_does_not_exist_is_named(stage: str) -> None:
     with pytest.raises(UserError, match=r"'block\.N' with N from -12 to 11") as caught:
         trainable_parameters(Strategy(trainable=(stage,)), GPT2Model("gpt2"), 2)
