@@ -12,6 +12,7 @@ exchange.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Readout = Literal["first", "last", "mean"]
 AttentionKind = Literal["causal", "full"]
 PadTo = int | Literal["longest"]
+Scale = Literal["alpha", "alpha / rank", "alpha / sqrt(rank)"]
 
 
 @dataclass(frozen=True)
@@ -46,20 +48,61 @@ class Input:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A low-rank adapter (LoRA, arXiv:2106.09685) of every Linear layer, the head included.
+    """A low-rank adapter (LoRA, arXiv:2106.09685).
 
-    A layer's output becomes `linear(x) + alpha * x A B`, with A of shape [inputs, rank] and B of shape
-    [rank, outputs]; A and B are trained. As in the textbook the scale is alpha, not alpha / rank.
+    A layer's output becomes `linear(x) + scale * x A B`, with A of shape [inputs, rank] and B of shape
+    [rank, outputs]; A and B are trained.
 
-    Raises ValueError for a rank below 1.
+    targets: selectors of the layers, as in `Strategy.trainable`. None named: every Linear layer, the head included.
+    scale: "alpha", as in the textbook; "alpha / rank", as in the paper; "alpha / sqrt(rank)" (rsLoRA,
+        arXiv:2312.03732).
+    trains_size: the matrix of each output is brought to a trained size (DoRA, arXiv:2402.09353).
+
+    Raises ValueError for a rank below 1, and for values of another type or name.
     """
 
     rank: int = 16
     alpha: float = 16.0
+    targets: tuple[str, ...] = ()
+    scale: Scale = "alpha"
+    trains_size: bool = False
+    kind: Literal["low rank"] = "low rank"
 
     def __post_init__(self) -> None:
         if not isinstance(self.rank, int) or self.rank < 1:
             raise ValueError(f"rank={self.rank!r}: expected a whole number of at least 1")
+        _check_selectors("targets", self.targets)
+        if self.scale not in get_args(Scale):
+            raise ValueError(f"scale={self.scale!r}: expected one of {', '.join(get_args(Scale))}")
+
+    @property
+    def factor(self) -> float:
+        """What the low-rank product is multiplied by."""
+        divisors = {"alpha": 1, "alpha / rank": self.rank, "alpha / sqrt(rank)": math.sqrt(self.rank)}
+        return self.alpha / divisors[self.scale]
+
+
+@dataclass(frozen=True)
+class IA3:
+    """Trained factors, which start at one ((IA)³, arXiv:2205.05638).
+
+    outputs, inputs: selectors of the layers whose outputs, and of those whose inputs, are multiplied by them.
+
+    Raises ValueError where no layer is named, and for values of another type.
+    """
+
+    outputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    kind: Literal["ia3"] = "ia3"
+
+    def __post_init__(self) -> None:
+        _check_selectors("outputs", self.outputs)
+        _check_selectors("inputs", self.inputs)
+        if not self.outputs and not self.inputs:
+            raise ValueError("outputs=(), inputs=(): expected the layers that IA3 rescales, such as ('attention.key',)")
+
+
+AnyAdapter = Adapter | IA3
 
 
 @dataclass(frozen=True)
@@ -90,7 +133,7 @@ class Strategy:
     """
 
     trainable: tuple[str, ...] = ()
-    adapt: tuple[Adapter, ...] = ()
+    adapt: tuple[AnyAdapter, ...] = ()
     readout: Readout | None = None
     input: Input = Input()
     attention: AttentionKind | None = None
@@ -98,12 +141,11 @@ class Strategy:
     cacheable: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.trainable, tuple) or not all(isinstance(name, str) for name in self.trainable):
-            raise ValueError(f"trainable={self.trainable!r}: expected a tuple of names, such as ('block.-1',)")
-        if not isinstance(self.adapt, tuple) or not all(isinstance(adapter, Adapter) for adapter in self.adapt):
+        _check_selectors("trainable", self.trainable)
+        if not isinstance(self.adapt, tuple) or not all(isinstance(adapter, AnyAdapter) for adapter in self.adapt):
             raise ValueError(f"adapt={self.adapt!r}: expected a tuple of adapters, such as (Adapter(rank=16),)")
         if len(self.adapt) > 1:
-            raise ValueError(f"adapt={self.adapt!r}: expected one adapter at most, since it is of every Linear")
+            raise ValueError(f"adapt={self.adapt!r}: expected one adapter at most")
         if not isinstance(self.input, Input):
             raise ValueError(f"input={self.input!r}: expected an Input, such as Input(pad_to=120)")
         if self.readout not in (None, *get_args(Readout)):
@@ -115,3 +157,8 @@ class Strategy:
         """This strategy with readout and attention set, for a backbone that was pretrained with `attention`."""
         readout: Readout = self.readout or ("last" if attention == "causal" else "first")
         return replace(self, readout=readout, attention=self.attention or attention)
+
+
+def _check_selectors(field: str, given: object) -> None:
+    if not isinstance(given, tuple) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"{field}={given!r}: expected a tuple of names, such as ('block.-1',)")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from harness.config.schema import Precision
 from harness.config.strategy import Readout, Strategy
+from harness.model.adapters import adapt
 from harness.model.backbone import Backbone, Stage, run_stages
-from harness.model.lora import adapt
 from harness.model.packing import PackedBatch
 from harness.model.precision import compute_context, parameter_dtype, store_frozen
 from harness.model.readout import readout_of
@@ -125,7 +125,7 @@ def split(backbone: Backbone, strategy: Strategy, classes: int) -> tuple[Prefix,
             parameter.requires_grad_(True)
     classifier = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(backbone.hidden, classes)})
     for adapter in strategy.adapt:
-        adapt(classifier, adapter)
+        adapt(classifier, backbone.stages(), backbone.parts, adapter)
     if strategy.build:
         strategy.build(backbone)
     stages, head = backbone.stages(), classifier["head"]

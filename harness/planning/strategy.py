@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 import strategies
 from harness.config.schema import RunConfig
-from harness.config.strategy import Adapter, AttentionKind, Input, PadTo, Readout, Strategy
+from harness.config.strategy import Adapter, AnyAdapter, AttentionKind, Input, PadTo, Readout, Strategy
 from harness.errors import UserError
 from harness.model.meta import on_meta_device
 from harness.model.models import Model
@@ -29,7 +29,7 @@ class ResolvedStrategy(BaseModel):
     name: str
     source: StrategySource
     trainable: tuple[str, ...]
-    adapt: tuple[Adapter, ...]
+    adapt: tuple[Annotated[AnyAdapter, Field(discriminator="kind")], ...]
     readout: Readout
     pad_to: PadTo | None
     attention: AttentionKind
@@ -77,11 +77,12 @@ def resolve_strategy(config: RunConfig, attention: AttentionKind, also_known: Se
     }
     adapter = config.adapter.model_dump(exclude_none=True)
     if adapter:
-        if not strategy.adapt:
+        low_rank = [declared for declared in strategy.adapt if isinstance(declared, Adapter)]
+        if not low_rank:
             raise UserError(
-                f"strategy {config.strategy!r} has no adapter: `adapter.rank` and `adapter.alpha` are lora's."
+                f"strategy {config.strategy!r} has no low-rank adapter: `adapter.rank` and `adapter.alpha` are lora's."
             )
-        changes["adapt"] = tuple(replace(declared, **adapter) for declared in strategy.adapt)
+        changes["adapt"] = tuple(replace(declared, **adapter) for declared in low_rank)
     changed = replace(strategy, **{name: value for name, value in changes.items() if value is not None})
     resolved = changed.resolved_for(attention)
     assert resolved.readout, "`resolved_for` sets it"

@@ -19,13 +19,13 @@ from torch import nn
 import strategies
 from harness import baselines
 from harness.config.schema import ModelConfig
-from harness.config.strategy import PadTo, Strategy
+from harness.config.strategy import IA3, AnyAdapter, PadTo, Strategy
 from harness.data.downloads import NotAvailable, assets_folder
 from harness.data.tokenizer import load_tokenizer
 from harness.errors import UserError
+from harness.model.adapters.adapted import AdaptedLinear
 from harness.model.attention import visible
 from harness.model.backbone import Block
-from harness.model.lora import LoRALinear
 from harness.model.models import Model
 from harness.model.packing import PackedBatch
 from harness.model.readout import ReadToken
@@ -38,7 +38,7 @@ from harness.report.catalogue import usable_model
 SENTENCE: str = "You won a prize, call now"
 PADDING = "[pad]"
 SHOWN_PADDING = 3
-MARKS = {"trained": "■", "frozen": "□", "adapted (LoRA)": "▣", "trained, adapted (LoRA)": "▣", "partly trained": "◧"}
+MARKS = {"trained": "■", "frozen": "□", "adapted": "▣", "trained, adapted": "▣", "partly trained": "◧"}
 STYLES = {"trained": "bold green", "frozen": "cyan"}
 
 
@@ -119,15 +119,15 @@ def lines(prefix: Prefix, suffix: Suffix) -> list[Line]:
 
 
 def _line(name: str, stage: nn.Module, once: bool, tokens: str) -> Line:
-    adapters = [module for module in stage.modules() if isinstance(module, LoRALinear)]
-    added = {id(parameter) for adapter in adapters for parameter in (adapter.down, adapter.up)}
+    adapters = [module for module in stage.modules() if isinstance(module, AdaptedLinear)]
+    added = {id(parameter) for adapter in adapters for parameter in adapter.added()}
     own = [parameter for parameter in stage.parameters() if id(parameter) not in added]
     trained_own = sum(parameter.requires_grad for parameter in own)
     state = "partly trained" if trained_own else "frozen"
     if own and trained_own == len(own):
         state = "trained"
     if adapters:
-        state = "adapted (LoRA)" if state == "frozen" else "trained, adapted (LoRA)"
+        state = "adapted" if state == "frozen" else "trained, adapted"
     return Line(
         name=name,
         state=state,
@@ -171,10 +171,7 @@ def _picture(found: list[Line]) -> Table:
 def _notes(strategy: Strategy, prefix: Prefix, suffix: Suffix) -> list[str]:
     parameters, trained = parameter_counts(prefix, suffix)
     told = [f"Trained: {trained:,} of {parameters:,} parameters ({trained / parameters:.2%})."]
-    told += [
-        f"Adapted: every Linear gets a low-rank update of rank {adapter.rank}, scaled by {adapter.alpha:g}."
-        for adapter in strategy.adapt
-    ]
+    told += [f"Adapted: {_adaptation(adapter)}." for adapter in strategy.adapt]
     if not prefix.names:
         told.append("Once: nothing. Below the first trained parameter is no block whose output could be stored.")
     elif not prefix.facts.cacheable:
@@ -186,6 +183,16 @@ def _notes(strategy: Strategy, prefix: Prefix, suffix: Suffix) -> list[str]:
             "taken from there in every step."
         )
     return told
+
+
+def _adaptation(adapter: AnyAdapter) -> str:
+    if isinstance(adapter, IA3):
+        what = {"outputs": adapter.outputs, "inputs": adapter.inputs}
+        scaled = " and ".join(f"the {which} of {', '.join(names)}" for which, names in what.items() if names)
+        return f"{scaled} are multiplied by trained factors"
+    where = ", ".join(adapter.targets) or "every Linear"
+    size = ", and a trained size of each output" if adapter.trains_size else ""
+    return f"{where} gets a low-rank update of rank {adapter.rank}, scaled by {adapter.factor:g}{size}"
 
 
 def _tokens(strategy: Strategy, model_name: str, cache: Path) -> RenderableType:

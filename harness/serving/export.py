@@ -15,8 +15,8 @@ from harness import kernels
 from harness.data.libraries import import_transformers
 from harness.data.tokenizer import END_OF_TEXT, BytePairs, Tokenizer
 from harness.errors import UserError
+from harness.model.adapters.adapted import AdaptedLinear
 from harness.model.gpt2 import GPT2, Embeddings
-from harness.model.lora import LoRALinear
 from harness.model.shapes import SHAPES
 from harness.model.weights import published_tensors
 from harness.serving.classifier import Classifier
@@ -118,10 +118,11 @@ def _tensors(classifier: Classifier) -> dict[str, Tensor]:
 def _merge_adapters(module: nn.Module) -> None:
     """Replace every adapted layer by a plain one that computes the same."""
     for name, child in module.named_children():
-        if isinstance(child, LoRALinear):
+        if isinstance(child, AdaptedLinear):
             merged = nn.Linear(child.in_features, child.out_features)
-            merged.weight.copy_(child.weight + child.alpha * child.up @ child.down)
-            merged.bias.copy_(child.bias)
+            for own, parameter in zip((merged.weight, merged.bias), child.merged(), strict=True):
+                assert parameter is not None, "GPT-2's have biases"
+                own.copy_(parameter)
             setattr(module, name, merged)
         else:
             _merge_adapters(child)
