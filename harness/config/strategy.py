@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from torch import nn
 
-Readout = Literal["first", "last", "mean"]
+Readout = Literal["first", "last", "mean", "max", "attention"]
 AttentionKind = Literal["causal", "full"]
 PadTo = int | Literal["longest"]
 Scale = Literal["alpha", "alpha / rank", "alpha / sqrt(rank)"]
@@ -117,9 +117,12 @@ class Strategy:
         "block.-1.norm.bias" (see harness/model/selectors.py).
     adapt: at most one adapter. It is trained, the layers of the backbone that it adapts only where `trainable` names
         them.
-    readout: the position whose hidden state feeds the head: "first", "last", or "mean" for the mean over all positions.
-        None: "last" for a backbone that was pretrained with causal attention, where only the last token has seen the
-        full text, else "first" ([CLS]).
+    readout: what of the hidden states feeds the head: that of the "first" or "last" token, their "mean", their "max" in
+        each dimension, or "attention": a mean with the weights softmax(hidden states . query), where the query is
+        trained and starts at zero. None: "last" for a backbone that was pretrained with causal attention, where only
+        the last token has seen the full text, else "first" ([CLS]).
+    readout_layer: the block that is read, from 0 or, negative, from the top. Those above it don't exist for the
+        strategy: "block.-1" is the one that is read. The final norm stays, and is read through.
     input: how a text becomes a row of tokens.
     attention: "causal" (a token sees itself and those before it) or "full" (every token sees every token). None: as
         the backbone was pretrained.
@@ -135,6 +138,7 @@ class Strategy:
     trainable: tuple[str, ...] = ()
     adapt: tuple[AnyAdapter, ...] = ()
     readout: Readout | None = None
+    readout_layer: int = -1
     input: Input = Input()
     attention: AttentionKind | None = None
     build: Callable[[nn.Module], None] | None = None
@@ -150,6 +154,8 @@ class Strategy:
             raise ValueError(f"input={self.input!r}: expected an Input, such as Input(pad_to=120)")
         if self.readout not in (None, *get_args(Readout)):
             raise ValueError(f"readout={self.readout!r}: expected one of {', '.join(get_args(Readout))}")
+        if not isinstance(self.readout_layer, int) or isinstance(self.readout_layer, bool):
+            raise ValueError(f"readout_layer={self.readout_layer!r}: expected the number of a block, such as -1")
         if self.attention not in (None, *get_args(AttentionKind)):
             raise ValueError(f"attention={self.attention!r}: expected one of {', '.join(get_args(AttentionKind))}")
 

@@ -31,6 +31,7 @@ class ResolvedStrategy(BaseModel):
     trainable: tuple[str, ...]
     adapt: tuple[Annotated[AnyAdapter, Field(discriminator="kind")], ...]
     readout: Readout
+    readout_layer: int
     pad_to: PadTo | None
     attention: AttentionKind
     cacheable: bool
@@ -42,6 +43,7 @@ class ResolvedStrategy(BaseModel):
             trainable=self.trainable,
             adapt=self.adapt,
             readout=self.readout,
+            readout_layer=self.readout_layer,
             input=Input(self.pad_to),
             attention=self.attention,
             build=self._loaded().build if self.builds else None,
@@ -72,6 +74,7 @@ def resolve_strategy(config: RunConfig, attention: AttentionKind, also_known: Se
     strategy = entry.strategy
     changes: dict[str, Any] = {
         "readout": config.readout,
+        "readout_layer": config.readout_layer,
         "attention": config.attention,
         "input": Input(config.pad_to) if config.pad_to is not None else None,
     }
@@ -94,6 +97,7 @@ def resolve_strategy(config: RunConfig, attention: AttentionKind, also_known: Se
         trainable=resolved.trainable,
         adapt=resolved.adapt,
         readout=resolved.readout,
+        readout_layer=resolved.readout_layer,
         pad_to=resolved.input.pad_to,
         attention=resolved.attention,
         cacheable=resolved.cacheable,

@@ -28,7 +28,7 @@ from harness.model.attention import visible
 from harness.model.backbone import Block
 from harness.model.models import Model
 from harness.model.packing import PackedBatch
-from harness.model.readout import ReadToken
+from harness.model.readout import ReadAttention, ReadMax, ReadToken
 from harness.model.split import Prefix, Suffix, parameter_counts, split
 from harness.planning.strategy import split_without_tensors
 from harness.planning.validate import check_padding
@@ -114,8 +114,14 @@ def lines(prefix: Prefix, suffix: Suffix) -> list[Line]:
     stages = dict(zip((*prefix.names, *suffix.names), (*prefix.stages, *suffix.stages), strict=True))
     once = [prefix.facts.cacheable and number < len(prefix.names) for number in range(len(stages))]
     found = [_line(*named, *where) for named, where in zip(stages.items(), zip(once, tokens, strict=True), strict=True)]
-    head = _line("head", suffix.head, False, "the read one" if reads_token else "their mean")
-    return list(_folded([head, *(line for line in reversed(found) if line.parameters)]))
+    read = "the read one" if reads_token else f"their {_aggregate(reading.readout)}"
+    head = _line("head", suffix.head, False, read)
+    readout = [_line("readout", suffix.readout, False, "all")] if suffix.readout else []
+    return list(_folded([head, *(line for line in [*readout, *reversed(found)] if line.parameters)]))
+
+
+def _aggregate(readout: nn.Module | None) -> str:
+    return {ReadMax: "largest values", ReadAttention: "weighted mean"}.get(type(readout), "mean")
 
 
 def _line(name: str, stage: nn.Module, once: bool, tokens: str) -> Line:
@@ -201,12 +207,12 @@ def _tokens(strategy: Strategy, model_name: str, cache: Path) -> RenderableType:
     row, padding = _padded(row, strategy.input.pad_to)
     count, causal = len(row), strategy.attention == "causal"
     assert strategy.readout is not None, "Strategy.on sets it"
-    read_at = {"first": [0], "last": [count - 1], "mean": list(range(count))}[strategy.readout]
+    read_at = {"first": [0], "last": [count - 1]}.get(strategy.readout, list(range(count)))
     seen = _seen(count, read_at[-1], causal)
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_row("tokens", *(Text(token, "dim" if token == PADDING else "") for token in row))
     table.add_row("read", *(Text("▲" if number in read_at else "", "bold green") for number in range(count)))
-    if strategy.readout != "mean":
+    if strategy.readout in ("first", "last"):
         table.add_row("it sees", *("●" if one else "·" for one in seen))
     return Group(table, *(f"  {line}" for line in [*_reading(strategy, padding), *remarks]))
 
@@ -243,7 +249,10 @@ def _reading(strategy: Strategy, padding: bool) -> list[str]:
         "first": "the first token",
         "last": "the last position of the padded row" if padding else "the last token",
         "mean": f"the mean over all tokens{padded}",
+        "max": f"the largest value of each dimension over all tokens{padded}",
+        "attention": f"a mean over all tokens{padded}, with weights by a learned query",
     }[strategy.readout]
+    what += "" if strategy.readout_layer == -1 else f", above block {strategy.readout_layer}"
     sees = "itself and the tokens before it" if strategy.attention == "causal" else f"every token{padded}"
     lines = [f"Read: {what}. Attention is {strategy.attention}: a token sees {sees}."]
     if strategy.input.pad_to:

@@ -71,7 +71,9 @@ def _check_expressible(classifier: Classifier) -> None:
     elif strategy.build:
         reason = "its network is built by the strategy's own code"
     elif strategy.readout != "last":
-        reason = f"it reads the {strategy.readout} token" if strategy.readout == "first" else "it reads a mean"
+        reason = f"its readout is {strategy.readout}"
+    elif strategy.readout_layer != -1:
+        reason = f"it reads block {strategy.readout_layer}"
     elif strategy.attention != "causal":
         reason = "its tokens see those after them"
     elif about.pad_to:

@@ -148,7 +148,8 @@ def test_an_adapted_layer_adds_alpha_times_the_low_rank_product(rank: int, alpha
 def test_adapters_are_what_is_trained_and_every_linear_has_one() -> None:
     model = GPT2(SHAPES["mini"]).requires_grad_(False)
     linears = sum(isinstance(module, nn.Linear) for module in model.modules())
-    adapt(model, model.stages(), model.parts, Adapter(rank=2))
+    classifier = nn.ModuleDict({"backbone": model, "head": nn.Linear(128, 2)})
+    adapt(classifier, model.stages(), model.parts, Adapter(rank=2))
     adapted = [module for module in model.modules() if isinstance(module, LoRALinear)]
     assert len(adapted) == linears == 4 * 6
     trained = {name.rpartition(".")[2] for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -13,10 +13,11 @@ from harness.model.adapters.lora import DoRALinear, LoRALinear
 from harness.model.selectors import Stages, selected_layers
 
 
-def adapt(classifier: nn.Module, stages: Stages, parts: Mapping[str, str], adapter: AnyAdapter) -> None:
-    """Adapt layers of `classifier`, which holds the stages of a backbone and a head.
+def adapt(classifier: nn.ModuleDict, stages: Stages, parts: Mapping[str, str], adapter: AnyAdapter) -> None:
+    """Adapt layers of `classifier`, a "backbone" with its "head".
 
-    stages, parts: as in `selected_layers`. Raises UserError where a target matches nothing.
+    stages: those of the backbone that are used, by name. parts: as `Backbone.parts`. Raises
+    UserError where a target matches nothing.
     """
 
     def targets(names: Sequence[str]) -> set[nn.Linear]:
@@ -28,8 +29,10 @@ def adapt(classifier: nn.Module, stages: Stages, parts: Mapping[str, str], adapt
         replace_layers(classifier, lambda layer: RescaledInputs(layer) if layer in inputs else None)
     else:
         chosen, form = targets(adapter.targets), DoRALinear if adapter.trains_size else LoRALinear
-        every = not adapter.targets
-        replace_layers(classifier, lambda layer: form(layer, adapter) if every or layer in chosen else None)
+        if not adapter.targets:
+            roots = [*stages.values(), classifier["head"]]
+            chosen = {part for root in roots for part in root.modules() if isinstance(part, nn.Linear)}
+        replace_layers(classifier, lambda layer: form(layer, adapter) if layer in chosen else None)
 
 
 def begin_adapters(module: nn.Module) -> None:
