@@ -77,10 +77,10 @@ def run(**given: Any) -> None:
 
 def _strategy_names(given: str | None) -> list[str] | None:
     from harness import baselines
-    from strategies import built_in_names
+    from strategies import ALL
 
     if given == "all":
-        return [*built_in_names(), *baselines.NAMES]
+        return [*ALL, *baselines.NAMES]
     return given.split(",") if given else None
 
 

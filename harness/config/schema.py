@@ -209,7 +209,7 @@ class AdapterConfig(Part):
 class RunConfig(Part):
     """A run: one strategy, one seed, one configuration.
 
-    readout, attention, pad_to: None: as the strategy declares.
+    readout, readout_layer, attention, pad_to: None: as the strategy declares.
     plain: the reference path: rows padded to the longest text, float32, all layers computed at all positions in each
         step, PyTorch's default AdamW.
     deterministic: only algorithms that give the same bits each time, at the cost of speed; a CPU's do anyway.
@@ -219,6 +219,7 @@ class RunConfig(Part):
     strategy: str = "last_block"
     seed: Seed = 0
     readout: Readout | None = None
+    readout_layer: int | None = None
     attention: AttentionKind | None = None
     pad_to: Annotated[int, Field(ge=1, strict=True)] | Literal["longest"] | None = None
     adapter: AdapterConfig = AdapterConfig()

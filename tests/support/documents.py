@@ -21,7 +21,7 @@ READERS_FILES = {
 # What stands in code spans without being a whole command.
 PARTS = {"ftbench run"}
 # Entry points of a package that is not installed here.
-READERS_STRATEGIES = {"norms_only"}
+READERS_STRATEGIES = {"every_second_block"}
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
 TYPED = re.compile(r"(?:\w+=\S+ )*(?:make|ftbench|sbatch|pytest|python|pip) ")

@@ -14,7 +14,7 @@ from harness.results.names import row_name
 from harness.results.record import Record
 from harness.results.suites import SavedSuite
 
-AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
+AXES = ("strategy", "seed", "readout", "readout_layer", "attention", "pad_to", "adapter")
 # Settings that affect how a run is done, but nothing that a table shows.
 NO_CONDITIONS = {
     "training": ("checkpoint_steps",),
