@@ -17,7 +17,7 @@ from harness.config.schema import Precision
 from harness.config.strategy import Readout, Strategy
 from harness.errors import UserError
 from harness.model.adapters import adapt
-from harness.model.backbone import Backbone, Stage, run_stages
+from harness.model.backbone import Backbone, Block, Stage, run_stages
 from harness.model.packing import PackedBatch
 from harness.model.precision import compute_context, parameter_dtype, store_frozen
 from harness.model.readout import readout_of
