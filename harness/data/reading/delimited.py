@@ -108,9 +108,8 @@ def _rows(name: str, text: TextFile, delimiter: str, quoting: Quoting) -> tuple[
     """Quotation marks quote nothing where every line has as many values without them, and with them rows are lost."""
     if quoting == "none" or not _has_quotes(text):
         return list(_read(name, text, delimiter, quotes=False)), "none" if quoting == "none" else "minimal"
-    unquoted = [] if quoting == "minimal" else list(_read(name, text, delimiter, quotes=False))
-    widths = {len(values) for _, values in unquoted}
-    if len(widths) != 1 or max(widths) < 2:  # no table without them
+    unquoted = None if quoting == "minimal" else _even_rows(name, text, delimiter)
+    if unquoted is None:
         return list(_read(name, text, delimiter, quotes=True)), "minimal"
     try:
         quoted = list(_read(name, text, delimiter, quotes=True))
@@ -118,6 +117,16 @@ def _rows(name: str, text: TextFile, delimiter: str, quoting: Quoting) -> tuple[
         return unquoted, "none"
     loses_rows = len(quoted) < len(unquoted) and _fewest_values(unquoted) <= _fewest_values(quoted)
     return (unquoted, "none") if loses_rows else (quoted, "minimal")
+
+
+def _even_rows(name: str, text: TextFile, delimiter: str) -> Rows | None:
+    """The rows with quotation marks as text; None as soon as those are no table of two columns or more."""
+    rows: Rows = []
+    for line, values in _read(name, text, delimiter, quotes=False):
+        if len(values) < 2 or (rows and len(values) != len(rows[0][1])):
+            return None
+        rows.append((line, values))
+    return rows
 
 
 def _fewest_values(rows: Rows) -> float:
@@ -132,24 +141,21 @@ def _fewest_values(rows: Rows) -> float:
 
 def _read(name: str, text: TextFile, delimiter: str, quotes: bool) -> Iterator[tuple[int, list[str]]]:
     quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
-    reader = csv.reader(text.open(), delimiter=delimiter, quoting=quoting, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise UserError(f"data file {name!r}, line {line}: {error}; check the quotes from there on.") from error
-        if _holds_data(values, delimiter):
-            yield line, values
+    reader, line = csv.reader(text.open(), delimiter=delimiter, quoting=quoting, strict=True), 1
+    try:
+        for values in reader:
+            if _holds_data(values, delimiter):
+                yield line, values
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"data file {name!r}, line {line}: {error}; check the quotes from there on.") from error
 
 
 def _holds_data(values: list[str], delimiter: str) -> bool:
     """Not so blank lines, lines of delimiters alone, and the line that names the delimiter to a spreadsheet."""
-    if len(values) <= 2 and delimiter.join(values) == f"sep={delimiter}":
+    if not values or (len(values) <= 2 and delimiter.join(values) == f"sep={delimiter}"):
         return False
-    return any(not value.isspace() for value in values if value)
+    return bool(values[0].strip()) or any(value.strip() for value in values)
 
 
 def _names(row: Sequence[str]) -> list[str]:
