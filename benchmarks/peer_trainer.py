@@ -39,7 +39,7 @@ from harness.data.downloads import assets_folder
 from harness.data.model_files.hub import is_hub, locate
 from harness.data.tokenizer import Tokenizer, load_tokenizer
 from harness.measure.clock import WARM_UP_STEPS
-from harness.model.hub.backbone import FAMILIES
+from harness.model.hub.families import FAMILIES
 from harness.model.shapes import SHAPES
 
 CACHE = user_cache_path("ftbench", appauthor=False)

@@ -77,10 +77,10 @@ def run(**given: Any) -> None:
 
 def _strategy_names(given: str | None) -> list[str] | None:
     from harness import baselines
-    from strategies import built_in_names
+    from strategies import ALL
 
     if given == "all":
-        return [*built_in_names(), *baselines.NAMES]
+        return [*ALL, *baselines.NAMES]
     return given.split(",") if given else None
 
 
@@ -148,7 +148,7 @@ def data(
 
     changes = {"data.name": data, "model.name": model}
     (config,) = load_suite(None, changes, split_assignments(set or [])).runs()
-    print_data(console, config, cache, as_json)
+    print_data(console, config, cache, as_json, set or [])
 
 
 @app.command("list")

@@ -1,4 +1,7 @@
-"""The last block trained, the mean over all real tokens read."""
+"""The last block trained, the mean over all real tokens read.
+
+Trained of GPT-2: 12 * hidden**2 + 15 * hidden + head
+"""
 
 from harness import Strategy
 

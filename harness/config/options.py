@@ -65,7 +65,12 @@ OPTIONS = (
         key="data.name",
         see="[your own data](data.md)",
     ),
-    Option("readout", "`first`, `last` or `mean`", key="readout", default_text="the strategy's"),
+    Option(
+        "readout",
+        "`first`, `last`, `mean`, `max` or `attention`",
+        key="readout",
+        default_text="the strategy's",
+    ),
     Option("engine", "`ddp` or `deepspeed`", key="engine.name", see="[engines](engines.md)"),
     Option("zero", "DeepSpeed's ZeRO stage, `0` to `3`", key="engine.zero_stage", type=int, default_text="`2`"),
     Option("nproc", "ranks on each machine", key="engine.processes", type=int),
@@ -88,7 +93,7 @@ OPTIONS = (
     ),
     Option(
         "metric",
-        "what decides, in verdicts and between learning rates and classifiers: `accuracy`, `macro_f1`, "
+        "what decides, in verdicts and between learning rates, epochs and classifiers: `accuracy`, `macro_f1`, "
         "`balanced_accuracy` or `mcc`",
         key="metric",
         default_text="`accuracy`",

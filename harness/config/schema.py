@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from harness.config.strategy import AttentionKind, Readout
+from harness.metrics import MetricName
 
 Precision = Literal["auto", "fp32", "bf16", "fp64"]
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0)]
+_BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Percentage = Annotated[float, Field(ge=0, le=100)]
 # The range that NumPy's legacy generators, which pandas uses, take.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -144,12 +146,20 @@ class FeaturesConfig(Part):
 class OptimizerConfig(Part):
     """AdamW.
 
-    learning_rate: None: 5e-5, the textbook's; for mini 3e-4, above which `full` and `lora` are unstable.
+    learning_rate: the highest; None: 5e-5, the textbook's; for mini 3e-4, above which `full` and `lora` are unstable.
+    schedule: how it falls after the warm-up: to zero in a straight line or as a cosine, or not at all.
+    warmup: the part of all steps in which it rises from zero, 0.1 for a tenth.
+    decay_norms_and_biases: False: weight decay for matrices only; vectors are norms and biases.
     clip_norm: largest norm of all gradients together; None: no clipping.
     """
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: _BelowOne = 0.0
+    betas: tuple[_BelowOne, _BelowOne] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Fraction = 0.1
+    decay_norms_and_biases: bool = True
     clip_norm: Annotated[float, Field(gt=0)] | None = None
 
 
@@ -160,6 +170,13 @@ class TrainingConfig(Part):
     drop_last: leave out the incomplete batch at the end of an epoch.
     class_weights: factors of the rows' losses; balanced: for each class in inverse proportion to its training texts.
         The loss of a step stays the sum over its rows divided by their number.
+    label_smoothing: the part of each label that is spread evenly over all classes, as in PyTorch's cross_entropy.
+    dropout: the part of the hidden state that the head reads which is set to zero in each step.
+    gradient_checkpointing: keep only what enters each block of the suffix, and compute the rest again in the backward
+        pass: less memory for a third more computation.
+    keep: the parameters of the last epoch, or of the best one by the validation texts.
+    patience: end training after as many epochs without a better one by the validation texts; None: never.
+    validation_metric: what is better for both, ties broken by the loss; None: METRIC.
     checkpoint_steps: steps between two checkpoints; None: one is written only where a run is interrupted.
     """
 
@@ -168,7 +185,18 @@ class TrainingConfig(Part):
     micro_batch_size: Positive | None = None
     drop_last: bool = True
     class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: _BelowOne = 0.0
+    dropout: _BelowOne = 0.0
+    gradient_checkpointing: bool = False
+    keep: Literal["last", "best"] = "last"
+    patience: Positive | None = None
+    validation_metric: MetricName | None = None
     checkpoint_steps: Positive | None = 500
+
+    @property
+    def judges_epochs(self) -> bool:
+        """Whether the validation texts are asked after each epoch."""
+        return self.keep == "best" or self.patience is not None
 
 
 class AdapterConfig(Part):
@@ -181,7 +209,7 @@ class AdapterConfig(Part):
 class RunConfig(Part):
     """A run: one strategy, one seed, one configuration.
 
-    readout, attention, pad_to: None: as the strategy declares.
+    readout, readout_layer, attention, pad_to: None: as the strategy declares.
     plain: the reference path: rows padded to the longest text, float32, all layers computed at all positions in each
         step, PyTorch's default AdamW.
     deterministic: only algorithms that give the same bits each time, at the cost of speed; a CPU's do anyway.
@@ -191,6 +219,7 @@ class RunConfig(Part):
     strategy: str = "last_block"
     seed: Seed = 0
     readout: Readout | None = None
+    readout_layer: int | None = None
     attention: AttentionKind | None = None
     pad_to: Annotated[int, Field(ge=1, strict=True)] | Literal["longest"] | None = None
     adapter: AdapterConfig = AdapterConfig()

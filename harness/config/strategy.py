@@ -12,6 +12,7 @@ exchange.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
@@ -19,9 +20,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from torch import nn
 
-Readout = Literal["first", "last", "mean"]
+Readout = Literal["first", "last", "mean", "max", "attention"]
 AttentionKind = Literal["causal", "full"]
 PadTo = int | Literal["longest"]
+Scale = Literal["alpha", "alpha / rank", "alpha / sqrt(rank)"]
 
 
 @dataclass(frozen=True)
@@ -46,20 +48,61 @@ class Input:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A low-rank adapter (LoRA, arXiv:2106.09685) of every Linear layer, the head included.
+    """A low-rank adapter (LoRA, arXiv:2106.09685).
 
-    A layer's output becomes `linear(x) + alpha * x A B`, with A of shape [inputs, rank] and B of shape
-    [rank, outputs]; A and B are trained. As in the textbook the scale is alpha, not alpha / rank.
+    A layer's output becomes `linear(x) + scale * x A B`, with A of shape [inputs, rank] and B of shape
+    [rank, outputs]; A and B are trained.
 
-    Raises ValueError for a rank below 1.
+    targets: selectors of the layers, as in `Strategy.trainable`. None named: every Linear layer, the head included.
+    scale: "alpha", as in the textbook; "alpha / rank", as in the paper; "alpha / sqrt(rank)" (rsLoRA,
+        arXiv:2312.03732).
+    trains_size: the matrix of each output is brought to a trained size (DoRA, arXiv:2402.09353).
+
+    Raises ValueError for a rank below 1, and for values of another type or name.
     """
 
     rank: int = 16
     alpha: float = 16.0
+    targets: tuple[str, ...] = ()
+    scale: Scale = "alpha"
+    trains_size: bool = False
+    kind: Literal["low rank"] = "low rank"
 
     def __post_init__(self) -> None:
         if not isinstance(self.rank, int) or self.rank < 1:
             raise ValueError(f"rank={self.rank!r}: expected a whole number of at least 1")
+        _check_selectors("targets", self.targets)
+        if self.scale not in get_args(Scale):
+            raise ValueError(f"scale={self.scale!r}: expected one of {', '.join(get_args(Scale))}")
+
+    @property
+    def factor(self) -> float:
+        """What the low-rank product is multiplied by."""
+        divisors = {"alpha": 1, "alpha / rank": self.rank, "alpha / sqrt(rank)": math.sqrt(self.rank)}
+        return self.alpha / divisors[self.scale]
+
+
+@dataclass(frozen=True)
+class IA3:
+    """Trained factors, which start at one ((IA)³, arXiv:2205.05638).
+
+    outputs, inputs: selectors of the layers whose outputs, and of those whose inputs, are multiplied by them.
+
+    Raises ValueError where no layer is named, and for values of another type.
+    """
+
+    outputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    kind: Literal["ia3"] = "ia3"
+
+    def __post_init__(self) -> None:
+        _check_selectors("outputs", self.outputs)
+        _check_selectors("inputs", self.inputs)
+        if not self.outputs and not self.inputs:
+            raise ValueError("outputs=(), inputs=(): expected the layers that IA3 rescales, such as ('attention.key',)")
+
+
+AnyAdapter = Adapter | IA3
 
 
 @dataclass(frozen=True)
@@ -69,13 +112,17 @@ class Strategy:
     A head, `Linear(hidden, classes)`, replaces the output layer. It is always trained and needs no mention, so
     `Strategy()` trains the head alone.
 
-    trainable: the stages of the backbone to train: "embeddings", "block.N" (from 0; negative N counts from the top),
-        "final_norm", or "all".
+    trainable: selectors of what to train of the backbone: a stage ("embeddings", "block.N" from 0 or, negative, from
+        the top, "final_norm", "all"), a part ("attention.query", "mlp", "norm"), "bias", or several of these, such as
+        "block.-1.norm.bias" (see harness/model/selectors.py).
     adapt: at most one adapter. It is trained, the layers of the backbone that it adapts only where `trainable` names
         them.
-    readout: the position whose hidden state feeds the head: "first", "last", or "mean" for the mean over all positions.
-        None: "last" for a backbone that was pretrained with causal attention, where only the last token has seen the
-        full text, else "first" ([CLS]).
+    readout: what of the hidden states feeds the head: that of the "first" or "last" token, their "mean", their "max" in
+        each dimension, or "attention": a mean with the weights softmax(hidden states . query), where the query is
+        trained and starts at zero. None: "last" for a backbone that was pretrained with causal attention, where only
+        the last token has seen the full text, else "first" ([CLS]).
+    readout_layer: the block that is read, from 0 or, negative, from the top. Those above it don't exist for the
+        strategy: "block.-1" is the one that is read. The final norm stays, and is read through.
     input: how a text becomes a row of tokens.
     attention: "causal" (a token sees itself and those before it) or "full" (every token sees every token). None: as
         the backbone was pretrained.
@@ -84,28 +131,31 @@ class Strategy:
     cacheable: False where `build` adds state or randomness below the first trained parameter. The hidden states there
         are then computed in every step, instead of once for each text.
 
-    Raises ValueError for values of another type or name. Stages are checked when the strategy meets a backbone.
+    Raises ValueError for values of another type or name. Selectors are checked when the strategy meets a
+    backbone.
     """
 
     trainable: tuple[str, ...] = ()
-    adapt: tuple[Adapter, ...] = ()
+    adapt: tuple[AnyAdapter, ...] = ()
     readout: Readout | None = None
+    readout_layer: int = -1
     input: Input = Input()
     attention: AttentionKind | None = None
     build: Callable[[nn.Module], None] | None = None
     cacheable: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.trainable, tuple) or not all(isinstance(name, str) for name in self.trainable):
-            raise ValueError(f"trainable={self.trainable!r}: expected a tuple of stage names, such as ('block.-1',)")
-        if not isinstance(self.adapt, tuple) or not all(isinstance(adapter, Adapter) for adapter in self.adapt):
+        _check_selectors("trainable", self.trainable)
+        if not isinstance(self.adapt, tuple) or not all(isinstance(adapter, AnyAdapter) for adapter in self.adapt):
             raise ValueError(f"adapt={self.adapt!r}: expected a tuple of adapters, such as (Adapter(rank=16),)")
         if len(self.adapt) > 1:
-            raise ValueError(f"adapt={self.adapt!r}: expected one adapter at most, since it is of every Linear")
+            raise ValueError(f"adapt={self.adapt!r}: expected one adapter at most")
         if not isinstance(self.input, Input):
             raise ValueError(f"input={self.input!r}: expected an Input, such as Input(pad_to=120)")
         if self.readout not in (None, *get_args(Readout)):
             raise ValueError(f"readout={self.readout!r}: expected one of {', '.join(get_args(Readout))}")
+        if not isinstance(self.readout_layer, int) or isinstance(self.readout_layer, bool):
+            raise ValueError(f"readout_layer={self.readout_layer!r}: expected the number of a block, such as -1")
         if self.attention not in (None, *get_args(AttentionKind)):
             raise ValueError(f"attention={self.attention!r}: expected one of {', '.join(get_args(AttentionKind))}")
 
@@ -113,3 +163,8 @@ class Strategy:
         """This strategy with readout and attention set, for a backbone that was pretrained with `attention`."""
         readout: Readout = self.readout or ("last" if attention == "causal" else "first")
         return replace(self, readout=readout, attention=self.attention or attention)
+
+
+def _check_selectors(field: str, given: object) -> None:
+    if not isinstance(given, tuple) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"{field}={given!r}: expected a tuple of names, such as ('block.-1',)")

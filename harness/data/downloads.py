@@ -9,8 +9,6 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
-
 from harness.errors import UserError
 from harness.files import file_sha256, unwritable, write_atomically
 
@@ -74,6 +72,8 @@ def fetch(remote: Remote, cache: Path, assets: Path | None) -> Path:
 
 
 def _download(remote: Remote) -> bytes:
+    import pooch  # here, as most commands find what they need
+
     pooch.get_logger().setLevel(logging.WARNING)
     http = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)
     with tempfile.TemporaryDirectory() as folder:

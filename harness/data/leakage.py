@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pandas as pd
 
@@ -10,6 +10,7 @@ from harness.data.splits import Split, near_duplicate_key
 
 FEWEST = 3  # texts of a class: one in each part
 _NAMED = 5
+_MISSING = ("-", "?", "nan", "null", "n/a")
 
 
 def seen_in_training(split: Split) -> tuple[list[bool], int]:
@@ -42,6 +43,17 @@ def warnings(texts: pd.DataFrame, split: Split) -> Iterator[str]:
         named = ", ".join(f"{label!r} ({count})" for label, count in rare[:_NAMED].items())
         more = f" and {len(rare) - _NAMED} more" if len(rare) > _NAMED else ""
         yield (f"classes with fewer than {FEWEST} texts: {named}{more}; such a class can't be both learnt and tested")
+    missing = [label for label in counts.index if _may_be_missing(label, counts.index)]
+    if missing:
+        named = ", ".join(f"{label!r} ({counts[label]:,})" for label in missing)
+        yield f"classes that may stand for a missing label: {named}; remove these texts if so"
     untrained = sorted(set(split["test"]["label"]) - set(split["train"]["label"]))
     if untrained:
         yield f"classes of the test part without a training text: {', '.join(map(repr, untrained[:_NAMED]))}"
+
+
+def _may_be_missing(label: str, labels: Collection[str]) -> bool:
+    """-1 where no other label is a number, and what tables write for nothing."""
+    if label == "-1":
+        return not any(other.isdigit() for other in labels)
+    return label.lower() in _MISSING and not (label == "-" and "+" in labels)

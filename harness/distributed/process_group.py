@@ -66,6 +66,11 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def broadcast(self, tensor: Tensor) -> None:
+        """Give the tensor the first rank's content, on every rank."""
+        if self.size > 1:
+            dist.broadcast(tensor, src=0)
+
     def note(self, where: str) -> None:
         """Leave a note of how far this rank is, for the error message of ranks that wait for it."""
         if self.store:

@@ -42,5 +42,6 @@ def build_model(
         kernels.optimize(suffix, device, config.precision)
         # A third party's `build` may count on the complete embedding.
         full_table = None if strategy.builds else train_occurring_tokens(suffix, examples)
+    suffix.recomputes_blocks = config.training.gradient_checkpointing
     loader = PrefixLoader(prefix, fill, device, config.precision, config.plain)
     return CutModel(prefix, suffix, loader, parameters, full_table if planned.save else None)

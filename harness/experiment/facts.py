@@ -77,20 +77,24 @@ def all_metrics(
     examples: dict[str, Examples],
     dataset: Dataset,
     batches: TrainingBatches | None = None,
+    epochs: int = 0,
 ) -> AllMetrics:
-    """logits: [examples, classes] of each part. batches: None for a baseline, which trains on none."""
+    """logits: [examples, classes] of each part. batches: None for a baseline, which trains on none. epochs: as many as
+    the parameters were trained for."""
     classes = dataset.source.classes
     clean, labels = ~np.array(dataset.test_seen), examples["test"].labels
     return AllMetrics(
         **{name: measure(logits[name], part.labels, classes) for name, part in examples.items()},
         test_clean=measure(logits["test"][clean], labels[clean], classes) if clean.any() else None,
-        train_batches=_metrics_of_batches(logits["train"], batches, classes) if batches else None,
+        train_batches=_metrics_of_batches(logits["train"], batches, epochs, classes) if batches else None,
     )
 
 
-def _metrics_of_batches(logits: np.ndarray, batches: TrainingBatches, classes: list[str]) -> Metrics | None:
+def _metrics_of_batches(
+    logits: np.ndarray, batches: TrainingBatches, epochs: int, classes: list[str]
+) -> Metrics | None:
     """Of the texts in the last epoch's batches; None where those are all, or none."""
-    last_epoch = batches.of_epoch(max(batches.config.epochs - 1, 0))
+    last_epoch = batches.of_epoch(max(epochs - 1, 0))
     trained = np.concatenate(last_epoch) if last_epoch else np.array([], dtype=int)
     labels = batches.examples.labels
     return measure(logits[trained], labels[trained], classes) if 0 < len(trained) < len(labels) else None

@@ -96,6 +96,7 @@ def record_of(
         metrics=outcome.metrics,
         prefix=outcome.prefix,
         resumed_from_step=outcome.resumed_from_step,
+        epochs=outcome.epochs,
         sweep_around=planned.sweep_around,
         graphs=outcome.graphs,
         communication=outcome.communication,

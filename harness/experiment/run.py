@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from harness.config.schema import RunConfig
 from harness.data.dataset import Dataset
 from harness.data.encoding import Examples, RowRule, encode_split, longest_row
 from harness.experiment.context import Context
@@ -14,16 +19,21 @@ from harness.experiment.facts import (
     recipe_of,
     step_graphs,
 )
+from harness.features.features import Features
 from harness.features.store import FeatureStore, OpenedFeatures, computed
 from harness.features.token_budget import TokenBudget
 from harness.planning.plan import PlannedRun
 from harness.planning.strategy import ResolvedStrategy
 from harness.results.outcome import Outcome, Predictions, Trained
+from harness.results.record import EpochScore
 from harness.training.batches import TrainingBatches
 from harness.training.checkpoints import Checkpoints
 from harness.training.engines.factory import open_engine
+from harness.training.engines.protocol import Engine
 from harness.training.evaluation import predict, probabilities
 from harness.training.loop import train
+from harness.training.schedule import untrained_factor
+from harness.training.selection import Selection, score
 
 
 def run(
@@ -44,30 +54,63 @@ def run(
         features, report = open_features(planned, strategy, model, examples, context)
 
     with context.phase("train"):
-        batches = TrainingBatches(features["train"], examples["train"], config.training, config.seed, world)
-        outcome.curve, outcome.resumed_from_step = train(
-            engine, batches, checkpoints, context.clock, context.observer.progress
+        hidden = model.suffix.width
+        batches = TrainingBatches(
+            features["train"], examples["train"], config.training, config.seed, world, hidden=hidden
         )
+        selection = Selection(config.training, judge(config, model, engine, features, examples, context))
+        outcome.curve, outcome.resumed_from_step = train(
+            engine, batches, config.optimizer, selection, checkpoints, context.clock, context.observer.progress
+        )
+        outcome.epochs = selection.facts()
+        epochs = outcome.epochs.kept if outcome.epochs else config.training.epochs
         outcome.graphs = step_graphs(engine, world.device)
 
     with context.phase("evaluate"):
-        model.prefix.eval()
-        batch_size = config.training.batch_size if config.plain else None
-        budget = TokenBudget.of(world, model.suffix.width, config.precision, context.observer.warning)
-        logits = {name: predict(engine, part, world, batch_size, budget) for name, part in features.items()}
+        logits = evaluate(config, model, engine, features, context)
 
     if planned.save:
         tensors = engine.values()
         if model.full_table:
-            tensors = model.full_table.complete(tensors, config.optimizer, steps=len(outcome.curve))
+            factor = untrained_factor(config.optimizer, epochs * batches.steps_of_epoch, batches.steps)
+            tensors = model.full_table.complete(tensors, factor)
         pad_to = int(examples["test"].lengths[0]) if strategy.pad_to else None
         outcome.trained = Trained(tensors, dataset.source.classes, pad_to)
     outcome.communication = measured_communication(engine, batches, config.precision)
     engine.close()
     outcome.prefix = prefix_facts(model.prefix, report, world)
-    outcome.metrics = all_metrics(logits, examples, dataset, batches)
+    outcome.metrics = all_metrics(logits, examples, dataset, batches, epochs)
     test = examples["test"]
     outcome.test = Predictions(test.index, test.labels, probabilities(logits["test"]), dataset.source.classes)
+
+
+def judge(
+    config: RunConfig,
+    model: CutModel,
+    engine: Engine,
+    features: Mapping[str, Features],
+    examples: dict[str, Examples],
+    context: Context,
+) -> Callable[[], EpochScore]:
+    """What scores the engine's parameters on the validation texts, between two epochs."""
+
+    def validate() -> EpochScore:
+        logits = evaluate(config, model, engine, {"validation": features["validation"]}, context)
+        model.prefix.train()
+        assert config.training.validation_metric is not None, "a plan resolves it"
+        return score(logits["validation"], examples["validation"].labels, config.training.validation_metric)
+
+    return validate
+
+
+def evaluate(
+    config: RunConfig, model: CutModel, engine: Engine, features: Mapping[str, Features], context: Context
+) -> dict[str, np.ndarray]:
+    """Logits [examples, classes] of each part. The prefix is left in evaluation mode."""
+    model.prefix.eval()
+    batch_size = config.training.batch_size if config.plain else None
+    budget = TokenBudget.of(context.world, model.suffix.width, config.precision, context.observer.warning)
+    return {name: predict(engine, part, context.world, batch_size, budget) for name, part in features.items()}
 
 
 def load_data(planned: PlannedRun, strategy: ResolvedStrategy, context: Context) -> tuple[Dataset, dict[str, Examples]]:

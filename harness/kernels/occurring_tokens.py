@@ -1,8 +1,8 @@
 """A trained token embedding without the rows that no text of a run looks up.
 
-Such a row has no gradient: AdamW only shrinks it by the weight decay, by the same factor in every step (Loshchilov and
-Hutter, arXiv:1711.05101, algorithm 2). That needs neither moments nor a pass over the row in each step: it is applied
-once at the end where the full table is needed. Losses and logits are the same. docs/performance.md says what it saves.
+Such a row has no gradient: AdamW only shrinks it by the weight decay, by one factor for all rows in every step. That
+needs neither moments nor a pass over the row in each step: it is applied once at the end where the full table is
+needed. Losses and logits are the same. docs/performance.md says what it saves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config.schema import OptimizerConfig
 from harness.data.encoding import Examples
 from harness.model.gpt2 import Embeddings
 from harness.model.split import Suffix
@@ -46,16 +45,16 @@ class FullTable:
     ids: Tensor
     table: Tensor
 
-    def complete(self, values: dict[str, Tensor], optimizer: OptimizerConfig, steps: int) -> dict[str, Tensor]:
-        """The values of a suffix after `steps` training steps, with the full table.
+    def complete(self, values: dict[str, Tensor], untrained_factor: float) -> dict[str, Tensor]:
+        """The values of a suffix with the full table.
 
-        values: what `Engine.values` gives: nothing on all ranks but the first.
+        values: what `Engine.values` gives: nothing on all ranks but the first. untrained_factor: what weight decay has
+        multiplied a row by that is never trained (`harness.training.schedule`).
         """
         if not values:
             return values
-        assert optimizer.learning_rate is not None, "a plan resolves it"
         stayed = values[self.name]
-        table = self.table.to(stayed.dtype) * (1 - optimizer.learning_rate * optimizer.weight_decay) ** steps
+        table = self.table.to(stayed.dtype) * untrained_factor
         table[self.ids] = stayed
         return values | {self.name: table}
 

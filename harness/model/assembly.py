@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from harness.config.strategy import Strategy
+from harness.model.adapters import begin_adapters
 from harness.model.models import Model
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import Weights
@@ -28,4 +29,5 @@ def assemble(
         return *split(backbone, strategy, classes), None
     prefix, suffix = split(backbone, strategy, classes)
     weights.fill(backbone, suffix.names)
+    begin_adapters(suffix)
     return prefix, suffix, lambda stage: weights.fill(backbone, [stage])

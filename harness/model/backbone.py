@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
 from harness.config.strategy import AttentionKind
 from harness.model.attention import DotProductAttention
 from harness.model.packing import PackedBatch
+
+# The Linear layers of a block in most networks.
+PARTS = ("attention.query", "attention.key", "attention.value", "attention.output", "mlp.expand", "mlp.contract")
 
 
 class Stage(nn.Module):
@@ -23,8 +26,9 @@ class Block(Stage):
 
 class Backbone(nn.Module, ABC):
     """hidden: the width of its hidden states. context: the most tokens of a row. attention: what it was pretrained
-    with."""
+    with. parts: the Linear layers of a block, dotted names below it by what they do, such as "attention.query"."""
 
+    parts: Mapping[str, str]
     embeddings: nn.Module
     blocks: nn.ModuleList
     final_norm: nn.Module

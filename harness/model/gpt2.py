@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.model.attention import DotProductAttention
-from harness.model.backbone import Backbone, Block, Stage
+from harness.model.backbone import PARTS, Backbone, Block, Stage
 from harness.model.packing import PackedBatch
 from harness.model.shapes import Shape
 
@@ -67,7 +67,7 @@ class GPT2Block(Block):
 class GPT2(Backbone):
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape.hidden, shape.context)
-        self.shape = shape
+        self.shape, self.parts = shape, {name: name for name in PARTS}
         self.embeddings = Embeddings(shape)
         self.blocks = nn.ModuleList(GPT2Block(shape) for _ in range(shape.blocks))
         self.final_norm = nn.LayerNorm(shape.hidden)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 import numpy as np
@@ -53,6 +53,7 @@ class PackedBatch:
     slots: [tokens] int64, the slot of each token in that rectangle, behind its end for filler; None where the tokens
     fill it.
     boundaries: [rows + filler rows + 1] int32, the cumulative lengths of all rows, padding and filler included.
+    dropout: [rows, hidden] float32, factors of the hidden states that the head reads; None: all 1.
     """
 
     starts: Tensor
@@ -60,6 +61,7 @@ class PackedBatch:
     width: int
     slots: Tensor | None
     boundaries: Tensor
+    dropout: Tensor | None = field(default=None, kw_only=True)
 
     @classmethod
     def packed(cls, lengths: np.ndarray, shape: BatchShape | None = None) -> PackedBatch:
@@ -93,7 +95,7 @@ class PackedBatch:
     def to(self, device: torch.device) -> Self:
         if self.lengths.device == device:
             return self
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         moved = {name: value.to(device, non_blocking=True) for name, value in values.items() if torch.is_tensor(value)}
         return replace(self, **moved)
 

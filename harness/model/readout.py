@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from harness.config.strategy import Readout
 from harness.model.backbone import Stage
@@ -35,10 +37,38 @@ class ReadMean(Stage):
         return (rectangle * batch.attended()[..., None]).sum(dim=1) / batch.lengths[:, None]
 
 
+class ReadMax(Stage):
+    """The largest value of each dimension among the hidden states of all attended tokens of each row."""
+
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        """[tokens, hidden] -> [rows, hidden]."""
+        rectangle = batch.rectangle(hidden)
+        return rectangle.masked_fill(~batch.attended()[..., None], -math.inf).amax(dim=1)
+
+
+class ReadAttention(Stage):
+    """A weighted mean of the hidden states of all attended tokens of each row: the weights are the softmax of their
+    products with a trained query, [hidden], which starts at zero: all weights alike."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(hidden))
+
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        """[tokens, hidden] -> [rows, hidden]."""
+        rectangle = batch.rectangle(hidden)
+        products = (rectangle * self.query).sum(dim=-1)  # a matrix product could be in bfloat16
+        weights = products.masked_fill(~batch.attended(), -math.inf).softmax(dim=-1)
+        return (rectangle * weights[..., None]).sum(dim=1)
+
+
 def read_indices(batch: PackedBatch, position: Position) -> Tensor:
     """Which tokens of the flat sequence are read, [rows] int64."""
     return batch.starts if position == "first" else batch.starts + batch.lengths - 1
 
 
-def readout_of(kind: Readout) -> Stage:
-    return ReadMean() if kind == "mean" else ReadToken(kind)
+def readout_of(kind: Readout, hidden: int) -> Stage:
+    """hidden: the width of the hidden states."""
+    if kind in ("first", "last"):
+        return ReadToken(kind)
+    return {"mean": ReadMean, "max": ReadMax, "attention": lambda: ReadAttention(hidden)}[kind]()

@@ -11,25 +11,27 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from harness.config.schema import Precision
 from harness.config.strategy import Readout, Strategy
 from harness.errors import UserError
-from harness.model.backbone import Backbone, Stage, run_stages
-from harness.model.lora import adapt
+from harness.model.adapters import adapt
+from harness.model.backbone import Backbone, Block, Stage, run_stages
 from harness.model.packing import PackedBatch
 from harness.model.precision import compute_context, parameter_dtype, store_frozen
 from harness.model.readout import readout_of
+from harness.model.selectors import selected_parameters
 
 
 class Part(nn.Module):
     """Consecutive stages of a backbone by name, and the readout where it lies in this part."""
 
-    def __init__(self, stages: dict[str, nn.Module], readout: Readout | None) -> None:
+    def __init__(self, stages: dict[str, nn.Module], readout: Stage | None) -> None:
         super().__init__()
         self.names = tuple(stages)
         self.stages = nn.ModuleList(stages.values())
-        self.readout: Stage | None = readout_of(readout) if readout else None
+        self.readout = readout
 
     def hidden_states(self, inputs: Tensor, batch: PackedBatch, done: int = 0) -> Tensor:
         """Of the stages from number `done` on: [tokens, hidden], or [rows, hidden] where this part reads."""
@@ -59,8 +61,8 @@ class Prefix(Part):
     count: a captured step runs no code of its own.
     """
 
-    def __init__(self, stages: dict[str, nn.Module], facts: PrefixFacts) -> None:
-        super().__init__(stages, facts.reads)
+    def __init__(self, stages: dict[str, nn.Module], facts: PrefixFacts, readout: Stage | None = None) -> None:
+        super().__init__(stages, readout)
         self.facts = facts
         self.computed_tokens = 0
 
@@ -91,11 +93,28 @@ class Prefix(Part):
 
 
 class Suffix(Part):
-    """The stages from the cut upwards, the readout unless the prefix has read already, and the head."""
+    """The stages from the cut upwards, the readout unless the prefix has read already, and the head.
 
-    def __init__(self, stages: dict[str, nn.Module], head: nn.Linear, readout: Readout | None) -> None:
+    recomputes_blocks: gradient checkpointing, off unless it is set.
+    """
+
+    def __init__(self, stages: dict[str, nn.Module], head: nn.Linear, readout: Stage | None) -> None:
         super().__init__(stages, readout)
         self.head = head
+        self.recomputes_blocks = False
+
+    def hidden_states(self, inputs: Tensor, batch: PackedBatch, done: int = 0) -> Tensor:
+        """Where it recomputes its blocks, only what enters each is kept for the backward pass (Chen et al.,
+        arXiv:1604.06174)."""
+        if not (self.recomputes_blocks and torch.is_grad_enabled()):
+            return super().hidden_states(inputs, batch, done)
+        hidden = inputs
+        for stage in [*list(self.stages)[done:], *([] if self.readout is None else [self.readout])]:
+            if isinstance(stage, Block):
+                hidden = checkpoint(stage, hidden, batch, use_reentrant=False)
+            else:
+                hidden = run_stages([stage], hidden, batch)
+        return hidden
 
     @property
     def width(self) -> int:
@@ -105,6 +124,8 @@ class Suffix(Part):
     def forward(self, features: Tensor, batch: PackedBatch) -> Tensor:
         """features: what the prefix gives -> logits [rows, classes]."""
         hidden = self.hidden_states(features, batch)
+        if batch.dropout is not None:
+            hidden = hidden * batch.dropout.to(hidden.dtype)
         # Never in bfloat16: the head decides on small margins.
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(hidden)
@@ -114,31 +135,37 @@ def split(backbone: Backbone, strategy: Strategy, classes: int) -> tuple[Prefix,
     """Freeze, unfreeze, adapt and cut `backbone` (which is used up) as `strategy` says.
 
     New parameters, the head first, are drawn from PyTorch's global generator.
-    Raises UserError where the strategy names a stage that the backbone does not have.
+    Raises UserError where the strategy names what the backbone does not have.
     """
     backbone.requires_grad_(False)
     strategy = strategy.resolved_for(backbone.attention)
     assert strategy.attention is not None, "`resolved_for` sets it"
     backbone.set_attention(strategy.attention)
+    stages = _up_to(strategy.readout_layer, backbone.stages())
     for name in strategy.trainable:
-        for stage in _named_stages(backbone.stages(), name):
-            stage.requires_grad_(True)
+        for parameter in selected_parameters(stages, backbone.parts, name):
+            parameter.requires_grad_(True)
     classifier = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(backbone.hidden, classes)})
     for adapter in strategy.adapt:
-        adapt(classifier, adapter)
+        adapt(classifier, stages, backbone.parts, adapter)
     if strategy.build:
         strategy.build(backbone)
-    stages, head = backbone.stages(), classifier["head"]
+    stages, head = _up_to(strategy.readout_layer, backbone.stages()), classifier["head"]
     assert isinstance(head, nn.Linear), "an adapted Linear is one"
     cut = _boundary(stages)
     below, above = dict(list(stages.items())[:cut]), dict(list(stages.items())[cut:])
+    assert strategy.readout is not None, "`resolved_for` sets it"
+    readout = readout_of(strategy.readout, backbone.hidden)
+    is_trained = any(True for _ in readout.parameters())
     facts = PrefixFacts(
-        boundary=[*above, "head"][0],
-        reads=None if above else strategy.readout,
+        boundary=[*above, "readout" if is_trained else "head"][0],
+        reads=None if above or is_trained else strategy.readout,
         cacheable=strategy.cacheable,
         causal=strategy.attention == "causal" and strategy.build is None,
     )
-    return Prefix(below, facts), Suffix(above, head, strategy.readout if above else None)
+    if facts.reads:
+        return Prefix(below, facts, readout), Suffix(above, head, None)
+    return Prefix(below, facts), Suffix(above, head, readout)
 
 
 def parameter_counts(prefix: Prefix, suffix: Suffix) -> tuple[int, int]:
@@ -147,20 +174,16 @@ def parameter_counts(prefix: Prefix, suffix: Suffix) -> tuple[int, int]:
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
-def _named_stages(stages: dict[str, nn.Module], name: str) -> list[nn.Module]:
-    if name == "all":
-        return list(stages.values())
-    blocks = sum(stage.startswith("block.") for stage in stages)
-    resolved = name
-    kind, _, number = name.partition(".")
-    if kind == "block" and number.lstrip("-").isdigit() and -blocks <= int(number) < 0:
-        resolved = f"block.{blocks + int(number)}"
-    if resolved not in stages:
+def _up_to(layer: int, stages: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """The stages without the blocks above number `layer`, which counts from the top where it is negative."""
+    blocks = [name for name in stages if name.startswith("block.")]
+    if not -len(blocks) <= layer < len(blocks):
         raise UserError(
-            f"strategy trains {name!r}, which this backbone does not have: expected 'all', 'embeddings', "
-            f"'final_norm' or 'block.N' with N from {-blocks} to {blocks - 1}."
+            f"readout_layer={layer}: this backbone has no such block; expected one from {-len(blocks)} to "
+            f"{len(blocks) - 1}."
         )
-    return [stages[resolved]]
+    above = blocks[layer % len(blocks) + 1 :]
+    return {name: stage for name, stage in stages.items() if name not in above}
 
 
 def _boundary(stages: dict[str, nn.Module]) -> int:

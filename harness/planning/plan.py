@@ -25,7 +25,15 @@ from harness.planning.data import resolve_data
 from harness.planning.identity import identity_of, only, run_id_of
 from harness.planning.resolve import CanNotAnswer, NotHere, ResolvedModel, resolve_engine, resolve_model
 from harness.planning.strategy import ResolvedStrategy, resolve_strategy
-from harness.planning.validate import check_batch, check_padding, check_precision, check_ranks, check_row_length
+from harness.planning.validate import (
+    check_batch,
+    check_padding,
+    check_patience,
+    check_precision,
+    check_ranks,
+    check_row_length,
+    check_schedule,
+)
 from harness.planning.workspace import Workspace
 from harness.results.record import BASELINE, StrategySource
 from harness.results.suites import SavedRow
@@ -113,7 +121,7 @@ def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Host
         planned, skipped = [], row.skipped
         for config in [] if skipped else row.runs:
             try:
-                planned.append(planner.planned(row.name, config))
+                planned.append(planner.planned(row.name, config, suite.metric))
             except NotHere as missing:
                 if row.name is not None:
                     planned, skipped = [], missing.reason
@@ -157,7 +165,8 @@ class _Planner:
     def __init__(self, workspace: Workspace, hosts: Hosts) -> None:
         self.workspace, self.hosts = workspace, hosts
 
-    def planned(self, title: str | None, config: RunConfig) -> PlannedRun:
+    def planned(self, title: str | None, config: RunConfig, metric: MetricName) -> PlannedRun:
+        """metric: the suite's, by which epochs are judged unless the configuration names one."""
         asked = self.workspace.once
         model: ResolvedModel | NotHere = asked(
             ("resolved model", config.model), lambda: self._found_model(config.model)
@@ -175,11 +184,15 @@ class _Planner:
         if config.optimizer.learning_rate is None:
             rate = MINI_LEARNING_RATE if model.name == "mini" else TEXTBOOK_LEARNING_RATE
             resolved["optimizer"] = config.optimizer.model_copy(update={"learning_rate": rate})
+        if config.training.judges_epochs and config.training.validation_metric is None:
+            resolved["training"] = config.training.model_copy(update={"validation_metric": metric})
         config = config.model_copy(update=resolved)
         check_precision(precision, model.name, self.workspace)
         check_ranks(config)
         asked(("hosts", engine), lambda: check_hosts(engine, self.hosts))
         check_batch(config.training, len(dataset.split["train"]))
+        check_patience(config.training)
+        check_schedule(config.optimizer, config.training, len(dataset.split["train"]))
         check_row_length(config.data.max_tokens, model.name, self.workspace)
         choices = model.choices | {"data": why_data, "precision": why_precision}
         if config.strategy in baselines.NAMES:

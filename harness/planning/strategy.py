@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 import strategies
 from harness.config.schema import RunConfig
-from harness.config.strategy import Adapter, AttentionKind, Input, PadTo, Readout, Strategy
+from harness.config.strategy import Adapter, AnyAdapter, AttentionKind, Input, PadTo, Readout, Strategy
 from harness.errors import UserError
 from harness.model.meta import on_meta_device
 from harness.model.models import Model
@@ -29,8 +29,9 @@ class ResolvedStrategy(BaseModel):
     name: str
     source: StrategySource
     trainable: tuple[str, ...]
-    adapt: tuple[Adapter, ...]
+    adapt: tuple[Annotated[AnyAdapter, Field(discriminator="kind")], ...]
     readout: Readout
+    readout_layer: int
     pad_to: PadTo | None
     attention: AttentionKind
     cacheable: bool
@@ -42,6 +43,7 @@ class ResolvedStrategy(BaseModel):
             trainable=self.trainable,
             adapt=self.adapt,
             readout=self.readout,
+            readout_layer=self.readout_layer,
             input=Input(self.pad_to),
             attention=self.attention,
             build=self._loaded().build if self.builds else None,
@@ -72,16 +74,18 @@ def resolve_strategy(config: RunConfig, attention: AttentionKind, also_known: Se
     strategy = entry.strategy
     changes: dict[str, Any] = {
         "readout": config.readout,
+        "readout_layer": config.readout_layer,
         "attention": config.attention,
         "input": Input(config.pad_to) if config.pad_to is not None else None,
     }
     adapter = config.adapter.model_dump(exclude_none=True)
     if adapter:
-        if not strategy.adapt:
+        low_rank = [declared for declared in strategy.adapt if isinstance(declared, Adapter)]
+        if not low_rank:
             raise UserError(
-                f"strategy {config.strategy!r} has no adapter: `adapter.rank` and `adapter.alpha` are lora's."
+                f"strategy {config.strategy!r} has no low-rank adapter: `adapter.rank` and `adapter.alpha` are lora's."
             )
-        changes["adapt"] = tuple(replace(declared, **adapter) for declared in strategy.adapt)
+        changes["adapt"] = tuple(replace(declared, **adapter) for declared in low_rank)
     changed = replace(strategy, **{name: value for name, value in changes.items() if value is not None})
     resolved = changed.resolved_for(attention)
     assert resolved.readout, "`resolved_for` sets it"
@@ -93,6 +97,7 @@ def resolve_strategy(config: RunConfig, attention: AttentionKind, also_known: Se
         trainable=resolved.trainable,
         adapt=resolved.adapt,
         readout=resolved.readout,
+        readout_layer=resolved.readout_layer,
         pad_to=resolved.input.pad_to,
         attention=resolved.attention,
         cacheable=resolved.cacheable,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from harness.config.schema import RunConfig, TrainingConfig
+from harness.config.schema import OptimizerConfig, RunConfig, TrainingConfig
 from harness.config.strategy import PadTo
 from harness.data.model_files.hub import is_hub
 from harness.errors import UserError
 from harness.planning.resolve import NotHere
 from harness.planning.workspace import Workspace
+from harness.training.schedule import warmup_steps
 
 
 def check_precision(precision: str, model: str, workspace: Workspace) -> None:
@@ -35,6 +36,29 @@ def check_batch(training: TrainingConfig, texts: int) -> None:
         raise UserError(
             f"training.batch_size={training.batch_size} is more than the {texts} training texts, and an incomplete "
             'batch is dropped: nothing would be trained. Use a smaller batch, or SET="training.drop_last=false".'
+        )
+
+
+def check_schedule(optimizer: OptimizerConfig, training: TrainingConfig, texts: int) -> None:
+    epoch = texts // training.batch_size if training.drop_last else -(-texts // training.batch_size)
+    steps = training.epochs * epoch
+    if steps and warmup_steps(optimizer, steps) == steps:
+        raise UserError(
+            f"optimizer.warmup={optimizer.warmup:g} takes all of the {steps} training steps: use a smaller part, or "
+            "more epochs."
+        )
+
+
+def check_patience(training: TrainingConfig) -> None:
+    if training.patience and training.patience >= training.epochs:
+        raise UserError(
+            f"training.patience={training.patience} ends no run of {training.epochs} epochs early: use a smaller "
+            "number, or more epochs."
+        )
+    if training.validation_metric and not training.judges_epochs:
+        raise UserError(
+            f"training.validation_metric={training.validation_metric} without training.keep=best or training.patience: "
+            "the validation texts decide on nothing; set one of these."
         )
 
 

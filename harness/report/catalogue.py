@@ -100,6 +100,7 @@ def _reads(strategy: Strategy, pretrained: AttentionKind) -> str:
     """pretrained: the attention that needs no mention."""
     assert strategy.readout is not None, "Strategy.on sets it"
     pad_to = strategy.input.pad_to
-    extras = [f"padded to {pad_to}"] if pad_to else []
+    extras = [] if strategy.readout_layer == -1 else [f"block {strategy.readout_layer}"]
+    extras += [f"padded to {pad_to}"] if pad_to else []
     extras += [f"{strategy.attention} attention"] if strategy.attention != pretrained else []
     return ", ".join([strategy.readout, *extras])

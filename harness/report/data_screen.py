@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +31,10 @@ MOST_CLASSES = 12
 _NAMES = {0: "shortest", 50: "median", 100: "longest"}
 
 
-def print_data(console: Console, config: RunConfig, cache: Path, as_json: bool) -> None:
-    """Raises UserError for data or a model that can't be used."""
+def print_data(console: Console, config: RunConfig, cache: Path, as_json: bool, assignments: Sequence[str]) -> None:
+    """assignments: what `config` was given by SET, for the command that comes next.
+
+    Raises UserError for data or a model that can't be used."""
     dataset, reason = resolve_data(config.data, lambda wanted: load_dataset(wanted, cache))
     name, tokenizer, context = _tokenizer(config.model.name, cache)
     if config.data.max_tokens and config.data.max_tokens > context:
@@ -40,7 +43,7 @@ def print_data(console: Console, config: RunConfig, cache: Path, as_json: bool) 
     if as_json:
         console.out(json.dumps(found.as_dict(), indent=2, ensure_ascii=False), highlight=False)
     else:
-        _print(console, found, config.data.name)
+        _print(console, found, _next_command(config, assignments))
 
 
 def _tokenizer(model: str, cache: Path) -> tuple[str, Tokenizer, int]:
@@ -63,7 +66,7 @@ def _tokenizer(model: str, cache: Path) -> tuple[str, Tokenizer, int]:
         return f"mini, since {error}", load_tokenizer("mini", cache, None), SHAPES["mini"].context
 
 
-def _print(console: Console, found: Survey, given: str) -> None:
+def _print(console: Console, found: Survey, next_command: str) -> None:
     total = sum(found.sizes.values())
     console.print(
         f"[bold]{escape(found.name)}[/]  {total:,} texts, {len(found.classes)} classes  "
@@ -79,7 +82,14 @@ def _print(console: Console, found: Survey, given: str) -> None:
         console.print(f"  {line}", highlight=False, soft_wrap=True)
     rules = ", ".join(f"{name} {100 * accuracy:.2f}%" for name, accuracy in found.baselines.items())
     console.print(f"\n[bold]Accuracy on test without any model[/]: {rules}", highlight=False, soft_wrap=True)
-    console.print(f"Next: [bold]make bench STRATEGY=all DATA={escape(given)}[/]", highlight=False, soft_wrap=True)
+    console.print(f"Next: [bold]{escape(next_command)}[/]", highlight=False, soft_wrap=True)
+
+
+def _next_command(config: RunConfig, assignments: Sequence[str]) -> str:
+    """A run on the same data, read in the same way."""
+    model = [] if config.model.name == "auto" else [f"MODEL={shlex.quote(config.model.name)}"]
+    settings = [f'SET="{" ".join(assignments)}"'] if assignments else []
+    return " ".join(["make bench STRATEGY=all", f"DATA={shlex.quote(config.data.name)}", *model, *settings])
 
 
 def _classes(found: Survey) -> Table:

@@ -19,16 +19,16 @@ from torch import nn
 import strategies
 from harness import baselines
 from harness.config.schema import ModelConfig
-from harness.config.strategy import PadTo, Strategy
+from harness.config.strategy import IA3, AnyAdapter, PadTo, Strategy
 from harness.data.downloads import NotAvailable, assets_folder
 from harness.data.tokenizer import load_tokenizer
 from harness.errors import UserError
+from harness.model.adapters.adapted import AdaptedLinear
 from harness.model.attention import visible
 from harness.model.backbone import Block
-from harness.model.lora import LoRALinear
 from harness.model.models import Model
 from harness.model.packing import PackedBatch
-from harness.model.readout import ReadToken
+from harness.model.readout import ReadAttention, ReadMax, ReadToken
 from harness.model.split import Prefix, Suffix, parameter_counts, split
 from harness.planning.strategy import split_without_tensors
 from harness.planning.validate import check_padding
@@ -38,7 +38,7 @@ from harness.report.catalogue import usable_model
 SENTENCE: str = "You won a prize, call now"
 PADDING = "[pad]"
 SHOWN_PADDING = 3
-MARKS = {"trained": "■", "frozen": "□", "adapted (LoRA)": "▣", "trained, adapted (LoRA)": "▣", "partly trained": "◧"}
+MARKS = {"trained": "■", "frozen": "□", "adapted": "▣", "trained, adapted": "▣", "partly trained": "◧"}
 STYLES = {"trained": "bold green", "frozen": "cyan"}
 
 
@@ -114,20 +114,26 @@ def lines(prefix: Prefix, suffix: Suffix) -> list[Line]:
     stages = dict(zip((*prefix.names, *suffix.names), (*prefix.stages, *suffix.stages), strict=True))
     once = [prefix.facts.cacheable and number < len(prefix.names) for number in range(len(stages))]
     found = [_line(*named, *where) for named, where in zip(stages.items(), zip(once, tokens, strict=True), strict=True)]
-    head = _line("head", suffix.head, False, "the read one" if reads_token else "their mean")
-    return list(_folded([head, *(line for line in reversed(found) if line.parameters)]))
+    read = "the read one" if reads_token else f"their {_aggregate(reading.readout)}"
+    head = _line("head", suffix.head, False, read)
+    readout = [_line("readout", suffix.readout, False, "all")] if suffix.readout else []
+    return list(_folded([head, *(line for line in [*readout, *reversed(found)] if line.parameters)]))
+
+
+def _aggregate(readout: nn.Module | None) -> str:
+    return {ReadMax: "largest values", ReadAttention: "weighted mean"}.get(type(readout), "mean")
 
 
 def _line(name: str, stage: nn.Module, once: bool, tokens: str) -> Line:
-    adapters = [module for module in stage.modules() if isinstance(module, LoRALinear)]
-    added = {id(parameter) for adapter in adapters for parameter in (adapter.down, adapter.up)}
+    adapters = [module for module in stage.modules() if isinstance(module, AdaptedLinear)]
+    added = {id(parameter) for adapter in adapters for parameter in adapter.added()}
     own = [parameter for parameter in stage.parameters() if id(parameter) not in added]
     trained_own = sum(parameter.requires_grad for parameter in own)
     state = "partly trained" if trained_own else "frozen"
     if own and trained_own == len(own):
         state = "trained"
     if adapters:
-        state = "adapted (LoRA)" if state == "frozen" else "trained, adapted (LoRA)"
+        state = "adapted" if state == "frozen" else "trained, adapted"
     return Line(
         name=name,
         state=state,
@@ -171,10 +177,7 @@ def _picture(found: list[Line]) -> Table:
 def _notes(strategy: Strategy, prefix: Prefix, suffix: Suffix) -> list[str]:
     parameters, trained = parameter_counts(prefix, suffix)
     told = [f"Trained: {trained:,} of {parameters:,} parameters ({trained / parameters:.2%})."]
-    told += [
-        f"Adapted: every Linear gets a low-rank update of rank {adapter.rank}, scaled by {adapter.alpha:g}."
-        for adapter in strategy.adapt
-    ]
+    told += [f"Adapted: {_adaptation(adapter)}." for adapter in strategy.adapt]
     if not prefix.names:
         told.append("Once: nothing. Below the first trained parameter is no block whose output could be stored.")
     elif not prefix.facts.cacheable:
@@ -188,18 +191,28 @@ def _notes(strategy: Strategy, prefix: Prefix, suffix: Suffix) -> list[str]:
     return told
 
 
+def _adaptation(adapter: AnyAdapter) -> str:
+    if isinstance(adapter, IA3):
+        what = {"outputs": adapter.outputs, "inputs": adapter.inputs}
+        scaled = " and ".join(f"the {which} of {', '.join(names)}" for which, names in what.items() if names)
+        return f"{scaled} are multiplied by trained factors"
+    where = ", ".join(adapter.targets) or "every Linear"
+    size = ", and a trained size of each output" if adapter.trains_size else ""
+    return f"{where} gets a low-rank update of rank {adapter.rank}, scaled by {adapter.factor:g}{size}"
+
+
 def _tokens(strategy: Strategy, model_name: str, cache: Path) -> RenderableType:
     """The example sentence as a row, with what is read and what that sees."""
     row, remarks = _example(strategy.input.pad_to, model_name, cache)
     row, padding = _padded(row, strategy.input.pad_to)
     count, causal = len(row), strategy.attention == "causal"
     assert strategy.readout is not None, "Strategy.on sets it"
-    read_at = {"first": [0], "last": [count - 1], "mean": list(range(count))}[strategy.readout]
+    read_at = {"first": [0], "last": [count - 1]}.get(strategy.readout, list(range(count)))
     seen = _seen(count, read_at[-1], causal)
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_row("tokens", *(Text(token, "dim" if token == PADDING else "") for token in row))
     table.add_row("read", *(Text("▲" if number in read_at else "", "bold green") for number in range(count)))
-    if strategy.readout != "mean":
+    if strategy.readout in ("first", "last"):
         table.add_row("it sees", *("●" if one else "·" for one in seen))
     return Group(table, *(f"  {line}" for line in [*_reading(strategy, padding), *remarks]))
 
@@ -236,7 +249,10 @@ def _reading(strategy: Strategy, padding: bool) -> list[str]:
         "first": "the first token",
         "last": "the last position of the padded row" if padding else "the last token",
         "mean": f"the mean over all tokens{padded}",
+        "max": f"the largest value of each dimension over all tokens{padded}",
+        "attention": f"a mean over all tokens{padded}, with weights by a learned query",
     }[strategy.readout]
+    what += "" if strategy.readout_layer == -1 else f", above block {strategy.readout_layer}"
     sees = "itself and the tokens before it" if strategy.attention == "causal" else f"every token{padded}"
     lines = [f"Read: {what}. Attention is {strategy.attention}: a token sees {sees}."]
     if strategy.input.pad_to:

@@ -21,6 +21,8 @@ def variant_name(record: Record, more: list[str] | tuple[str, ...] = ()) -> str:
     if record.strategy_source.is_baseline:
         return record.strategy
     changes = [str(config[key]) for key in ("readout", "attention") if config[key]]
+    layer = config.get("readout_layer")  # older records lack it
+    changes += [f"layer {layer}"] if layer is not None else []
     changes += [f"pad {config['pad_to']}"] if config["pad_to"] else []
     changes += [f"{key} {value:g}" for key, value in config["adapter"].items() if value is not None]
     changes += more

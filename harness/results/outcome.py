@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from harness.results.record import AllMetrics, Communication, DataFacts, PrefixFacts, StepGraphs, TrainingCurve
+from harness.results.record import AllMetrics, Communication, DataFacts, Epochs, PrefixFacts, StepGraphs, TrainingCurve
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Outcome:
     trainable_parameters: int | None = None
     curve: TrainingCurve = field(default_factory=TrainingCurve)
     resumed_from_step: int | None = None
+    epochs: Epochs | None = None
     graphs: StepGraphs | None = None
     communication: Communication | None = None
     prefix: PrefixFacts | None = None

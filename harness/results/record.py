@@ -61,6 +61,25 @@ class AllMetrics(Part):
     train_batches: Metrics | None = None
 
 
+class EpochScore(Part):
+    """On the validation texts: the metric that decides, and the mean cross-entropy in nats."""
+
+    value: float
+    loss: float
+
+
+class Epochs(Part):
+    """What was trained where the validation texts decided on it (`training.keep`, `training.patience`).
+
+    kept: the number of the epoch whose parameters gave all results, from 1. metric: that decided. scores: after each
+    epoch that ran.
+    """
+
+    kept: int
+    metric: MetricName
+    scores: list[EpochScore]
+
+
 class ModelFacts(Part):
     """name, weights: null for a baseline that does not depend on them."""
 
@@ -203,6 +222,10 @@ class Record(Part):
     metrics: AllMetrics | None = None
     prefix: PrefixFacts | None = None
     resumed_from_step: int | None = None
+    epochs: Epochs | None = Field(
+        default=None,
+        description="null where the validation texts were not asked: all ran, the last was kept",
+    )
     sweep_around: float | None = Field(
         default=None, description="the common learning rate, where this run is a point of a sweep of rates; else null"
     )

@@ -15,8 +15,8 @@ from harness import kernels
 from harness.data.libraries import import_transformers
 from harness.data.tokenizer import END_OF_TEXT, BytePairs, Tokenizer
 from harness.errors import UserError
+from harness.model.adapters.adapted import AdaptedLinear
 from harness.model.gpt2 import GPT2, Embeddings
-from harness.model.lora import LoRALinear
 from harness.model.shapes import SHAPES
 from harness.model.weights import published_tensors
 from harness.serving.classifier import Classifier
@@ -71,7 +71,9 @@ def _check_expressible(classifier: Classifier) -> None:
     elif strategy.build:
         reason = "its network is built by the strategy's own code"
     elif strategy.readout != "last":
-        reason = f"it reads the {strategy.readout} token" if strategy.readout == "first" else "it reads a mean"
+        reason = f"its readout is {strategy.readout}"
+    elif strategy.readout_layer != -1:
+        reason = f"it reads block {strategy.readout_layer}"
     elif strategy.attention != "causal":
         reason = "its tokens see those after them"
     elif about.pad_to:
@@ -118,10 +120,11 @@ def _tensors(classifier: Classifier) -> dict[str, Tensor]:
 def _merge_adapters(module: nn.Module) -> None:
     """Replace every adapted layer by a plain one that computes the same."""
     for name, child in module.named_children():
-        if isinstance(child, LoRALinear):
+        if isinstance(child, AdaptedLinear):
             merged = nn.Linear(child.in_features, child.out_features)
-            merged.weight.copy_(child.weight + child.alpha * child.up @ child.down)
-            merged.bias.copy_(child.bias)
+            for own, parameter in zip((merged.weight, merged.bias), child.merged(), strict=True):
+                assert parameter is not None, "GPT-2's have biases"
+                own.copy_(parameter)
             setattr(module, name, merged)
         else:
             _merge_adapters(child)

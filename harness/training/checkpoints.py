@@ -1,8 +1,9 @@
 """Checkpoints: what a run needs to resume, whatever its engine and number of ranks.
 
-A checkpoint is two files: the tensors (safetensors: trained parameters, optimizer state, random states) and a manifest
-with their hash, the curve so far and the configuration. Each is written under another name and renamed; the manifest
-comes last, so a checkpoint without one does not exist. The last two are kept: a damaged one is skipped for the other.
+A checkpoint is two files: the tensors (safetensors: trained parameters, optimizer state, random states, the best
+epoch's parameters where they are kept) and a manifest with their hash, the curve so far and the configuration. Each is
+written under another name and renamed; the manifest comes last, so a checkpoint without one does not exist. The last
+two are kept: a damaged one is skipped for the other.
 """
 
 from __future__ import annotations
@@ -24,18 +25,23 @@ from harness.distributed.process_group import World
 from harness.distributed.signals import StopSignals
 from harness.errors import UserError
 from harness.files import file_sha256, write_atomically
-from harness.results.record import TrainingCurve
+from harness.results.record import EpochScore, TrainingCurve
 from harness.training.engines.protocol import Engine
 from harness.training.micro_batch import MicroBatch
+from harness.training.selection import Selection
 
 KEPT = 2
+# Begins the names of the best epoch's parameters.
+BEST = "best/"
 
 
 class Manifest(BaseModel):
-    """curve: of every step so far; its length is the data position. seconds: of training so far."""
+    """curve: of every step so far; its length is the data position. scores: of the epochs so far, where they are
+    judged. seconds: of training so far."""
 
     sha256: str
     curve: TrainingCurve
+    scores: list[EpochScore] = []
     seconds: float
     config: dict[str, Any]
 
@@ -57,21 +63,23 @@ class Checkpoints:
     def due(self, step: int) -> bool:
         return self.every_steps is not None and step % self.every_steps == 0
 
-    def save(self, engine: Engine, world: World, curve: TrainingCurve, seconds: float) -> None:
+    def save(self, engine: Engine, world: World, curve: TrainingCurve, selection: Selection, seconds: float) -> None:
         """Every rank must call it; the first writes.
 
         Raises UserError where the file can't be written: those before it stay.
         """
-        tensors = engine.save()
+        tensors = engine.save() | {f"{BEST}{name}": value for name, value in selection.values.items()}
         for rank, states in enumerate(world.gather(_random_states(world.device))):
             tensors |= {f"random_state/{rank}/{kind}": state for kind, state in states.items()}
-        problem = self._write(tensors, curve, seconds) if world.rank == 0 else None
+        problem = self._write(tensors, curve, selection.scores, seconds) if world.rank == 0 else None
         problem = world.first(problem)
         if problem:
             raise UserError(problem)
 
-    def resume(self, engine: Engine, world: World, warm_up: Callable[[], list[MicroBatch]]) -> Manifest | None:
-        """Bring the engine to where the newest complete checkpoint was written; None where there is none.
+    def resume(
+        self, engine: Engine, world: World, selection: Selection, warm_up: Callable[[], list[MicroBatch]]
+    ) -> Manifest | None:
+        """Bring engine and selection to where the newest complete checkpoint was written; None where there is none.
 
         warm_up: gives a batch of the run's own shape (see `Engine.load`). Every rank must call it.
         """
@@ -79,7 +87,11 @@ class Checkpoints:
         if manifest is None:
             return None
         tensors = self._read(manifest.step)
+        best = {name: tensors.pop(name) for name in list(tensors) if name.startswith(BEST)}
         engine.load({name: tensor for name, tensor in tensors.items() if "random_state/" not in name}, warm_up())
+        selection.scores = manifest.scores
+        if world.rank == 0:
+            selection.values = {name.removeprefix(BEST): value for name, value in best.items()}
         # A rank that is new, or on another kind of device, keeps the states that it has.
         if (state := tensors.get(f"random_state/{world.rank}/cpu")) is not None:
             torch.set_rng_state(state)
@@ -104,13 +116,17 @@ class Checkpoints:
                     "move its folder away, or run the configuration that it is of."
                 )
 
-    def _write(self, tensors: dict[str, Tensor], curve: TrainingCurve, seconds: float) -> str | None:
+    def _write(
+        self, tensors: dict[str, Tensor], curve: TrainingCurve, scores: list[EpochScore], seconds: float
+    ) -> str | None:
         path = self._tensors(len(curve))
         partial = path.with_suffix(".partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
-            manifest = Manifest(sha256=file_sha256(partial), curve=curve, seconds=seconds, config=self.config)
+            manifest = Manifest(
+                sha256=file_sha256(partial), curve=curve, scores=scores, seconds=seconds, config=self.config
+            )
             partial.replace(path)
             write_atomically(path.with_suffix(".json"), manifest.model_dump_json())
         except (OSError, SafetensorError) as error:

@@ -62,6 +62,11 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return np.exp(log_softmax(logits, axis=1))
 
 
+def mean_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The mean cross-entropy, in nats."""
+    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+
+
 def measure(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metrics:
     """Metrics of logits [examples, classes] or log-probabilities."""
     from sklearn.metrics import f1_score  # takes 2 s, which a command that measures nothing does without
@@ -72,7 +77,7 @@ def measure(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metri
     # Its types are read off its defaults.
     f1 = f1_score(labels, predicted, labels=every, average=None, zero_division=0)  # pyright: ignore[reportArgumentType]
     return Metrics(
-        loss=float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()),
+        loss=mean_loss(logits, labels),
         accuracy=correct / len(labels),
         correct=correct,
         total=len(labels),

@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.config.schema import OptimizerConfig
 from harness.distributed.process_group import World
 from harness.measure.clock import Clock, Mark
 from harness.results.record import TrainingCurve
 from harness.training.batches import TrainingBatches
 from harness.training.checkpoints import Checkpoints
 from harness.training.engines.protocol import Engine
+from harness.training.schedule import learning_rate
+from harness.training.selection import Selection
 
 # Losses stay on the device until they are exchanged. Several ranks do that, and tell whether one was asked to stop,
 # this often: seldom enough not to matter, often enough to write a checkpoint before a cluster's patience ends.
@@ -47,11 +50,16 @@ class Pending:
 def train(
     engine: Engine,
     batches: TrainingBatches,
+    optimizer: OptimizerConfig,
+    selection: Selection,
     checkpoints: Checkpoints,
     clock: Clock,
     on_progress: Callable[[int, int, float, float], None],
 ) -> tuple[TrainingCurve, int | None]:
     """Train on the batches of every epoch, from the last checkpoint where there is one.
+
+    optimizer: the engine's, whose schedule is followed. selection: of epochs; it says when training ends early, and
+    what the engine is left with.
 
     Returns the curve and the step that training resumed from. on_progress receives steps done, steps in all, the last
     loss, and the fraction of correct predictions since it was last called.
@@ -59,21 +67,25 @@ def train(
     """
     world, every = batches.world, batches.of_all_epochs()
     with checkpoints.signals.postponed() as asked_to_stop:
-        saved = checkpoints.resume(engine, world, lambda: batches.local(every[0])) if every else None
+        saved = checkpoints.resume(engine, world, selection, lambda: batches.local(every[0])) if every else None
         curve, earlier_seconds = (saved.curve, saved.seconds) if saved else (TrainingCurve(), 0.0)
         resumed_from, started = len(curve) or None, clock.now()
         pending: list[Pending] = []
         shown = time.monotonic()
         for done, indices in enumerate(every[len(curve) :], start=len(curve) + 1):
+            if selection.is_over:
+                break
             began = clock.mark()
-            result = engine.step(batches.local(indices), len(indices))
+            engine.set_learning_rate(learning_rate(optimizer, done - 1, len(every)))
+            result = engine.step(batches.local(indices, step=done - 1), len(indices))
             pending.append(Pending(indices, result, began, clock.mark()))
             is_last, is_due = done == len(every), checkpoints.due(done)
+            is_judged = selection.is_asked_for and done % batches.steps_of_epoch == 0
             if world.size > 1:
                 exchange = done % EXCHANGE_EVERY_STEPS == 0
             else:
                 exchange = time.monotonic() - shown >= SHOW_EVERY_SECONDS or asked_to_stop()
-            if is_last or is_due or exchange:
+            if is_last or is_due or is_judged or exchange:
                 losses, accuracies, stop = _exchange(world, pending, asked_to_stop())
                 clock.steps += [
                     batches.measured(step.indices, clock.between(step.began, step.ended)) for step in pending
@@ -84,11 +96,14 @@ def train(
                 _stop_if_diverged(curve, since=len(curve) - len(losses))
                 world.note(f"training step {done}")
                 on_progress(done, len(every), losses[-1], fmean(accuracies))
+                if is_judged:
+                    selection.after_epoch(engine)
                 shown = time.monotonic()
                 if stop or (is_due and not is_last):
-                    checkpoints.save(engine, world, curve, earlier_seconds + clock.now() - started)
+                    checkpoints.save(engine, world, curve, selection, earlier_seconds + clock.now() - started)
                 if stop:
                     raise KeyboardInterrupt
+        selection.finish(engine)
     clock.phases["train"] = clock.phases.get("train", 0.0) + earlier_seconds
     return curve, resumed_from
 

@@ -11,7 +11,9 @@ from harness.training.micro_batch import MicroBatch
 
 def loss_sum(logits: Tensor, micro_batch: MicroBatch) -> Tensor:
     """The weighted sum of the rows' cross-entropies, a scalar. logits: [rows, classes]."""
-    return (F.cross_entropy(logits, micro_batch.labels, reduction="none") * micro_batch.weights).sum()
+    smoothing = micro_batch.label_smoothing
+    losses = F.cross_entropy(logits, micro_batch.labels, reduction="none", label_smoothing=smoothing)
+    return (losses * micro_batch.weights).sum()
 
 
 def part_of_step(loss: Tensor, logits: Tensor, micro_batch: MicroBatch, global_count: int) -> Tensor:

@@ -20,13 +20,16 @@ class MicroBatch:
     """Rows of one forward pass on one rank.
 
     features: of the part of the data that it is from. buffer: uint8, everything else that a step needs of it. rows:
-    what `features` fetched, where they are not on the device; else None.
+    what `features` fetched, where they are not on the device; else None. hidden: width of the dropout that is part of
+    the buffer; 0: none. label_smoothing: of the loss.
     """
 
     features: Features
     shape: BatchShape
     buffer: Tensor
     rows: Tensor | None
+    hidden: int = 0
+    label_smoothing: float = 0.0
 
     @classmethod
     def of(
@@ -37,9 +40,12 @@ class MicroBatch:
         counts: bool,
         shape: BatchShape | None = None,
         weights: np.ndarray | None = None,
+        dropout: np.ndarray | None = None,
+        label_smoothing: float = 0.0,
     ) -> MicroBatch:
         """Of the examples `indices`. labels: [rows] int64. counts: False where it only fills the batch of a rank that
-        has none left. shape: None: the smallest. weights: [rows], factors of the losses; None: all 1."""
+        has none left. shape: None: the smallest. weights: [rows], factors of the losses; None: all 1. dropout: [rows,
+        hidden] float32, factors of the hidden states that the head reads; None: all 1."""
         shape = shape or features.shape(indices)
         sources, batch = features.layout(indices, shape)
         pinned = features.device.type == "cuda"
@@ -52,13 +58,15 @@ class MicroBatch:
             "labels": labels,
             "weights": counted if weights is None else counted * weights.astype(np.float32),
             "counted": counted,
+            "dropout": np.zeros(0, dtype=np.float32) if dropout is None else dropout.reshape(-1),
             "boundaries": batch.boundaries,
         }
         buffer = torch.from_numpy(np.concatenate([np.asarray(part).view(np.uint8) for part in parts.values()]))
         rows = None if features.is_resident else features.fetch(torch.from_numpy(sources))
         if pinned:
             buffer, rows = buffer.pin_memory(), None if rows is None else rows.pin_memory()
-        return cls(features, shape, buffer, rows)
+        hidden = 0 if dropout is None else dropout.shape[1]
+        return cls(features, shape, buffer, rows, hidden, label_smoothing)
 
     def to(self, device: torch.device) -> MicroBatch:
         """Without waiting for the copy."""
@@ -74,7 +82,8 @@ class MicroBatch:
     def inputs(self) -> tuple[Tensor, PackedBatch]:
         """What the suffix is fed with. The micro-batch must be on the device."""
         rows = self.features.fetch(self._part("sources")) if self.rows is None else self.rows
-        return self.features.of(rows, self._batch())
+        features, batch = self.features.of(rows, self._batch())
+        return features, replace(batch, dropout=self._part("dropout").view(-1, self.hidden)) if self.hidden else batch
 
     @property
     def labels(self) -> Tensor:
@@ -103,7 +112,7 @@ class MicroBatch:
     def _part(self, name: str) -> Tensor:
         """A view of the buffer."""
         start = 0
-        for other, (dtype, count) in _parts(self.shape).items():
+        for other, (dtype, count) in _parts(self.shape, self.hidden).items():
             end = start + count * dtype.itemsize
             if other == name:
                 return self.buffer[start:end].view(dtype)
@@ -111,7 +120,7 @@ class MicroBatch:
         raise KeyError(name)
 
 
-def _parts(shape: BatchShape) -> dict[str, tuple[torch.dtype, int]]:
+def _parts(shape: BatchShape, hidden: int) -> dict[str, tuple[torch.dtype, int]]:
     """Type and number of the elements of each part of a buffer, those of 8 bytes first, so that all are aligned."""
     return {
         "sources": (torch.int64, shape.tokens),
@@ -121,5 +130,6 @@ def _parts(shape: BatchShape) -> dict[str, tuple[torch.dtype, int]]:
         "labels": (torch.int64, shape.rows),
         "weights": (torch.float32, shape.rows),
         "counted": (torch.float32, shape.rows),
+        "dropout": (torch.float32, shape.rows * hidden),
         "boundaries": (torch.int32, shape.rows + shape.filler_rows + 1),
     }

@@ -111,7 +111,7 @@ def test_all_means_the_strategies_and_the_baselines(run_cli: Callable, tmp_path:
     assert (code, told) == (0, "")
     lines = (tmp_path / "results" / "table.md").read_text().splitlines()
     shown = [line.split()[1] for line in lines if line.startswith("| ")]
-    assert shown == ["strategy", "---", *strategies.built_in_names(), *ALL]
+    assert shown == ["strategy", "---", *strategies.ALL, *ALL]
     assert "With random weights zero_shot knows no language" in out
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import zipfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from harness.config.schema import DataConfig
@@ -48,6 +50,7 @@ KINDS = {
         ["text 'v2', label 'v1' (by their names)", "read as cp1252, not being UTF-8: for example '£' in line"],
     ),
     "GLUE": (Form(kind=".tsv", delimiter="\t", names=("sentence", "label")), ["text 'sentence', label 'label'"]),
+    "product reviews": (Form(kind=".jsonl", names=("reviewText", "overall")), ["text 'reviewText', label 'overall'"]),
     "film reviews": (Form(names=("review", "sentiment")), ["text 'review', label 'sentiment'"]),
     "a header with spaces": (Form(spaces=True), ["text 'text', label 'label'"]),
     "a spreadsheet's export": (Form(delimiter=";"), ["separated by semicolons"]),
@@ -80,7 +83,14 @@ def test_what_was_found_stands_in_the_configuration(tmp_path: Path, rows: list) 
 def test_unnamed_columns_at_the_end_are_none(tmp_path: Path, rows: list) -> None:
     lines = ["v1,v2,,,", *(f'{label},"{text}",,,' for text, label in rows)]
     (tmp_path / "spam.csv").write_text("\n".join(lines), encoding="cp1252")
-    assert rows_in(load(tmp_path / "spam.csv")) == rows
+    dataset = load(tmp_path / "spam.csv")
+    assert rows_in(dataset) == rows
+    assert "without a name" not in "; ".join(dataset.notes)
+    lines[7] = lines[7].removesuffix(",,,") + ', the rest of it",,'
+    (tmp_path / "spam.csv").write_text("\n".join(lines), encoding="cp1252")
+    dataset = load(tmp_path / "spam.csv")
+    assert rows_in(dataset) == rows
+    assert "1 row(s) go on in columns without a name, which are not used" in dataset.notes
 
 
 def test_a_quotation_mark_that_quotes_nothing_loses_no_row(tmp_path: Path, rows: list) -> None:
@@ -103,6 +113,27 @@ def test_quotation_marks_that_quote_are_no_part_of_a_text(tmp_path: Path, rows: 
     assert [text for text, _ in rows_in(load(tmp_path / "none.tsv", quoting="none"))] == unquoted
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("\n   \n", ""), (";\n", ";\n;\n"), ("sep=;\r\n", ""), ('"sep=;"\n\n', "\n")],
+    ids=["blank lines", "rows without values", "a spreadsheet's separator", "both"],
+)
+def test_lines_that_hold_no_data_are_skipped(tmp_path: Path, rows: list, before: str, after: str) -> None:
+    lines = ["text;label", *(f'"{text}; again";{label}' for text, label in rows)]
+    (tmp_path / "data.csv").write_text(before + "\n".join(lines) + "\n" + after, newline="")
+    assert rows_in(load(tmp_path / "data.csv")) == [(f"{text}; again", label) for text, label in rows]
+
+
+def test_bytes_of_parquet_are_text(tmp_path: Path, rows: list) -> None:
+    """Some writers don't mark text as such."""
+    path = tmp_path / "data.parquet"
+    pd.DataFrame([(text.encode(), label.encode()) for text, label in rows], columns=["text", "label"]).to_parquet(path)
+    assert rows_in(load(path)) == rows
+    pd.DataFrame({"text": [text.encode("utf-16") for text, _ in rows], "label": 1}).to_parquet(path)
+    with pytest.raises(UserError, match="'text' holds bytes that are no UTF-8"):
+        load(path)
+
+
 # With options
 
 
@@ -117,6 +148,35 @@ def test_class_title_and_description_without_a_header(tmp_path: Path, rows: list
     dataset = load(path, header=False, label_column=1, text_column="2,3")
     assert rows_in(dataset)[5] == (f"title 5\n{rows[5][0]}", rows[5][1][-1])
     assert len(dataset.source.texts) == len(rows)
+
+
+def test_a_missing_header_is_named_with_columns_that_can_be_used(tmp_path: Path, rows: list) -> None:
+    """Tweets: polarity, number, date, a constant, user, text. The first line has the same value twice."""
+    path = tmp_path / "tweets.csv"
+    lines = [
+        f"{label[-1]},{0 if number == 0 else number},Mon Apr 6,NO_QUERY,user{number % 30},{text}"
+        for number, (text, label) in enumerate(rows)
+    ]
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError) as refused:
+        load(path)
+    assert "its first line is data, not names ('1' ('0'), '2' ('0'), '3' ('Mon Apr 6')" in str(refused.value)
+    assert 'SET="data.header=false data.label_column=1 data.text_column=6"' in str(refused.value)
+    assert rows_in(load(path, header=False, label_column=1, text_column=6)) == [
+        (text, label[-1]) for text, label in rows
+    ]
+
+
+def test_a_label_column_with_the_name_of_a_class_is_a_header(tmp_path: Path, rows: list) -> None:
+    """Its line would else be a row of data."""
+    path = write(
+        tmp_path,
+        [(text, {"kind0": "fine"}.get(label, "toxic")) for text, label in rows],
+        Form(names=("comment", "toxic")),
+    )
+    with pytest.raises(UserError, match=r"its columns are 'comment' .*, 'toxic' "):
+        load(path)
+    assert len(load(path, label_column="toxic").source.texts) == len(rows)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +208,38 @@ def test_another_encoding_is_read_by_name(tmp_path: Path) -> None:
     assert rows_in(load(path, encoding="koi8-r")) == rows
 
 
+@pytest.mark.parametrize("encoding", ["cp1251", "koi8-r", "gb18030", "shift_jis"])
+def test_an_encoding_that_is_not_western_is_asked_for(tmp_path: Path, encoding: str) -> None:
+    """Some of their bytes happen to be UTF-8."""
+    texts = ["это хороший фильм", "очень плохо"] if encoding in ("cp1251", "koi8-r") else ["这部电影很好看", "质量不好"]
+    if encoding == "shift_jis":
+        texts = ["これはとても良い映画です", "悪い"]
+    path = write(tmp_path, [(f"{texts[n % 2]} {n}", "ab"[n % 2]) for n in range(40)], Form(encoding=encoding))
+    with pytest.raises(UserError, match="line 2: neither UTF-8 nor a western encoding"):
+        load(path)
+    assert rows_in(load(path, encoding=encoding))[3] == (f"{texts[1]} 3", "b")
+
+
+def test_a_few_bytes_that_happen_to_be_utf8_are_no_utf8(tmp_path: Path) -> None:
+    """As "Ì©" is."""
+    rows = [(f"£ {number} caf{'Ì©' if number == 7 else 'é'}", "ab"[number % 2]) for number in range(20)]
+    dataset = load(write(tmp_path, rows, Form(encoding="cp1252")))
+    assert rows_in(dataset) == rows
+    assert "read as cp1252, not being UTF-8: for example '£' in line 2" in dataset.notes
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_archive_of_any_method(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "data.csv.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("data.csv", "text,label\n" + "a text,a\nanother,b\n" * 99)
+    content = bytearray(path.read_bytes())
+    content[50:60] = b"0123456789"
+    path.write_bytes(bytes(content))
+    with pytest.raises(UserError, match="can't be unpacked"):
+        load(path)
+
+
 # What is odd is said
 
 
@@ -161,6 +253,24 @@ def test_a_class_with_one_text_is_named(tmp_path: Path, rows: list) -> None:
 def test_contradictions_are_counted(tmp_path: Path, rows: list) -> None:
     dataset = load(write(tmp_path, [*rows, (rows[0][0], "kind1"), (rows[0][0], "kind0")], Form()))
     assert "contradictions: 1 (texts with several labels), in 3 rows" in "; ".join(dataset.notes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("yes", "no", "-"), "'-' (16)"),
+        (("yes", "no", "-1"), "'-1' (16)"),
+        (("1", "0", "-1"), None),
+        (("+", "0", "-"), None),
+        (("None", "no", "yes"), None),
+    ],
+    ids=str,
+)
+def test_a_class_that_may_be_no_class_is_named(tmp_path: Path, rows: list, labels: tuple, said: str | None) -> None:
+    lines = [(text, labels[number % 3]) for number, (text, _) in enumerate(rows)]
+    notes = "; ".join(load(write(tmp_path, lines, Form())).notes)
+    assert (f"classes that may stand for a missing label: {said}" in notes) == (said is not None)
+    assert said or "missing" not in notes
 
 
 # What is refused
@@ -177,14 +287,24 @@ def test_contradictions_are_counted(tmp_path: Path, rows: list) -> None:
             "text,label\n" + "".join(f"w{n}{' w' * (n % 3)},O{' B' * (n % 3)}\n" for n in range(20)),
             ["'label'", "each word"],
         ),
+        (
+            "names.tsv",
+            "".join(f"w{n}\t{'B-PER' if n % 3 else 'O'}\n" for n in range(20)),
+            ["'2'", "a label for each word of the text, such as 'B-PER'"],
+        ),
+        ("lists.csv", 'text,label\na,"[1, 2]"\nb,[1]\n', ["'label'", "several labels", "'[1, 2]'"]),
         ("score.csv", "text,label\n" + "".join(f"w{n},{n / 7:.3f}\n" for n in range(40)), ["'label'", "regression"]),
         ("ids.csv", "text,label\n" + "".join(f"w{n},id{n}\n" for n in range(40)), ["'label'", "no classes"]),
         ("two.csv", "review,content,label\na,b,x\n", ["may be the text", "'review' ('a')", "data.text_column"]),
+        ("pipes.csv", "text|label\na|x\nb|y\n", ["one column only, 'text|label' ('a|x')", "a tab between them"]),
+        ("words.txt", "x B-P\nx B-P\ny B-P\ny B-P\n", ["one column only"]),
+        ("nothing.json", "{}", ["one column only, without a name"]),
         ("folder.zip", "no archive", ["can't be unpacked"]),
         ("data.csv.gz", "no archive", ["can't be unpacked"]),
         ("data.csv.zst", "no archive", ["can't be unpacked"]),
         ("data.parquet", "no parquet", ["no parquet file"]),
-        ("data.json", '[{"text": "a",', ["line 1", "not JSON"]),
+        ("data.json", '[{"text": "a",', ["line 1", "no array of objects"]),
+        ("pretty.json", '{\n "text": "a"\n}', ["line 1", "no JSON object on one line"]),
         ("items.json", '[{"text": "a", "label": "x"}, 3]', ["item 2", "object"]),
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value and len(value) < 20 else "",

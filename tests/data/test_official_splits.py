@@ -93,7 +93,9 @@ def test_a_split_column_is_a_split(tmp_path: Path, parts: Parts) -> None:
         [(*row[:2], number % 3) for number, row in enumerate(rows)], columns=["text", "label", "split"]
     )
     frame.to_csv(tmp_path / "folds.csv", index=False)
-    assert load(tmp_path / "folds.csv", tmp_path).config.split == "stratified"
+    folds = load(tmp_path / "folds.csv", tmp_path)
+    assert folds.config.split == "stratified"
+    assert "its column 'split' is not used: its values are not train, validation and test alone" in folds.notes
 
 
 def test_validation_is_cut_from_train_where_there_is_none(folder: Path, parts: Parts) -> None:
@@ -137,6 +139,28 @@ def test_a_part_without_the_column_of_the_others(folder: Path) -> None:
     (folder / "test.csv").write_text("body,label\nhello,kind0\n")
     with pytest.raises(UserError, match=r"test\.csv' has no column 'text', as the other parts have"):
         load(folder, folder)
+
+
+def test_several_files_of_a_part_are_refused_unless_they_are_shards(folder: Path, parts: Parts) -> None:
+    """They would be read one after the other, so each text twice."""
+    write(folder, parts["train"], Form(kind=".jsonl"), stem="train")
+    with pytest.raises(UserError, match=r"several files of the part train: .*train\.csv, .*train\.jsonl"):
+        load(folder, folder)
+
+
+def test_a_part_without_a_header_and_with_few_texts(tmp_path: Path, parts: Parts) -> None:
+    """In the test file nothing but the training file's form says that there is none."""
+    parts["test"] = parts["test"][:3]
+    for name, rows in parts.items():
+        write(tmp_path, rows, Form(names=None), stem=name)
+    assert texts_by_part(load(tmp_path, tmp_path)) == parts
+
+
+def test_nothing_but_hidden_labels(tmp_path: Path, parts: Parts) -> None:
+    for number in (1, 2):
+        write(tmp_path, [(text, "-1") for text, _ in parts["test"]], Form(), stem=f"test-{number}")
+    with pytest.raises(UserError, match="all labels in 'label' are hidden"):
+        load(tmp_path, tmp_path)
 
 
 def test_a_run_uses_the_split_and_its_record_says_so(run_here: Callable, folder: Path) -> None:

@@ -12,7 +12,7 @@ from harness import kernels
 from harness.config.strategy import Strategy
 from harness.kernels.gpu.fused_block import FusedBlock
 from harness.kernels.gpu.fused_lora import FusedLoRAAttention
-from harness.model.lora import LoRALinear
+from harness.model.adapters.lora import LoRALinear
 from harness.model.packing import BatchShape, PackedBatch
 from harness.model.precision import store_frozen
 from harness.model.split import Suffix, split

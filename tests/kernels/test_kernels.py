@@ -18,9 +18,9 @@ from harness.kernels.cpu.few_rows import FEW_ROWS, FewRowsLinear, few_rows
 from harness.kernels.cpu.packed_linear import PackedLinear, PackedMLP, packed
 from harness.kernels.one_query import KeylessAttention, OneQueryAttention, OneQueryBlock, ReadingBlock
 from harness.kernels.replacing import Kernel, replace_below, restore_below
+from harness.model.adapters.lora import LoRALinear
 from harness.model.attention import DotProductAttention
 from harness.model.gpt2 import MLP
-from harness.model.lora import LoRALinear
 from harness.model.packing import PackedBatch
 from harness.model.split import Part, Prefix, Suffix, split
 from harness.model.weights import RandomWeights, filled_backbone

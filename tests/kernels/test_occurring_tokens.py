@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 
 import strategies
-from harness.config.schema import OptimizerConfig
 from harness.kernels.occurring_tokens import OccurringTokens, train_occurring_tokens
 from harness.model.split import Suffix, split
 from harness.model.weights import RandomWeights, filled_backbone
@@ -35,7 +34,7 @@ def test_they_are_full_table_where_the_embedding_is_trained() -> None:
     assert parameters[TOKEN].requires_grad
     assert torch.equal(parameters[TOKEN], of_whole[TOKEN][full_table.ids])
     assert isinstance(short.stages[0].token, OccurringTokens)
-    complete = full_table.complete(parameters, OptimizerConfig(learning_rate=1e-3), steps=0)
+    complete = full_table.complete(parameters, untrained_factor=1)
     assert torch.equal(complete[TOKEN], of_whole[TOKEN])
     for name in ("last_block", "lora"):
         suffix = _suffix(name)
@@ -43,8 +42,10 @@ def test_they_are_full_table_where_the_embedding_is_trained() -> None:
         assert suffix.names[0] != "embeddings" or type(suffix.stages[0].token) is torch.nn.Embedding
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_the_whole_table_is_what_the_plain_path_trains(run_here: Callable, tmp_path: Path, decay: float) -> None:
+@pytest.mark.parametrize(("decay", "schedule"), [(0.0, "constant"), (0.1, "constant"), (0.1, "cosine")])
+def test_the_whole_table_is_what_the_plain_path_trains(
+    run_here: Callable, tmp_path: Path, decay: float, schedule: str
+) -> None:
     """In float64, with rows that no text looks up, which only shrink. A high rate, so that this shows."""
 
     def trained(results: str, plain: bool) -> tuple[Record, dict[str, torch.Tensor]]:
@@ -58,6 +59,8 @@ def test_the_whole_table_is_what_the_plain_path_trains(run_here: Callable, tmp_p
             training__epochs=2,
             optimizer__learning_rate=1e-3,
             optimizer__weight_decay=decay,
+            optimizer__schedule=schedule,
+            optimizer__warmup=0.2 if schedule == "cosine" else 0.0,
         )
         return record, load_file(next((tmp_path / results / "classifier").glob("*.safetensors")))
 

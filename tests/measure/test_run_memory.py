@@ -18,6 +18,7 @@ from harness.measure.memory import anonymous_bytes, keep_freed_memory
 from harness.model.gpt2 import GPT2Block
 from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
+from harness.model.readout import ReadToken
 from harness.model.shapes import SHAPES
 from harness.model.split import Suffix
 from harness.results.store import Store
@@ -58,7 +59,7 @@ class _TopBlock:
 
     def __init__(self) -> None:
         shape = SHAPES["gpt2"]
-        suffix = Suffix({"block.11": GPT2Block(shape)}, nn.Linear(shape.hidden, 2), "last")
+        suffix = Suffix({"block.11": GPT2Block(shape)}, nn.Linear(shape.hidden, 2), ReadToken("last"))
         kernels.optimize(suffix, CPU, "bf16")
         self._suffix = InPrecision(suffix, "bf16", CPU).eval()
 

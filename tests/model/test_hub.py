@@ -14,7 +14,8 @@ import torch
 from harness.config.schema import ModelConfig
 from harness.data.tokenizer import BARE, Template, load_tokenizer
 from harness.kernels import one_query_hub
-from harness.model.hub.backbone import FAMILIES, HubBackbone
+from harness.model.hub.backbone import HubBackbone
+from harness.model.hub.families import FAMILIES
 from harness.model.hub.loading import HubModel
 from harness.model.packing import PackedBatch
 from harness.results.store import Store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +13,17 @@ from torch import nn
 
 import strategies
 from harness import Adapter, Input, Strategy
+from harness.config.schema import RunConfig
 from harness.errors import UserError
+from harness.model.adapters import adapt
+from harness.model.adapters.adapted import AdaptedLinear
+from harness.model.adapters.lora import LoRALinear
 from harness.model.gpt2 import GPT2
-from harness.model.lora import LoRALinear, adapt
 from harness.model.models import GPT2Model
 from harness.model.shapes import SHAPES
 from harness.model.split import parameter_counts, split
-from harness.planning.strategy import trainable_parameters
+from harness.planning.strategy import ResolvedStrategy, resolve_strategy, trainable_parameters
+from tests.support.runs import ROOT
 
 # Trained parameters of the 124M model with two classes, and the first stage above the cut. Embeddings alone are no
 # prefix worth keeping.
@@ -32,7 +37,13 @@ EXPECTED = {
     "mean_pool": (7_090_946, "block.11"),
     "last_padded": (7_090_946, "block.11"),
     "no_causal_mask": (7_090_946, "block.11"),
+    "bias_only": (103_682, "embeddings"),
+    "norms_only": (39_938, "embeddings"),
+    "lora_qv": (296_450, "embeddings"),
+    "dora": (2_434_562, "embeddings"),
+    "ia3": (56_834, "embeddings"),
 }
+ADAPTED = [name for name in EXPECTED if strategies.load(name).strategy.adapt]
 
 
 def meta(model: str) -> GPT2:
@@ -53,7 +64,7 @@ def test_what_is_trained_and_where_the_cut_lies(name: str) -> None:
     with torch.device("meta"):
         prefix, suffix = split(meta("gpt2"), declared, 2)
     head = 768 * 2 + 2
-    adapters = expected - head if name == "lora" else 0
+    adapters = expected - head if strategies.load(name).strategy.adapt else 0
     assert parameter_counts(prefix, suffix) == (124_439_808 + head + adapters, expected)
     assert prefix.facts.boundary == boundary
     assert not any(parameter.requires_grad for parameter in prefix.parameters()), "a prefix never changes"
@@ -64,6 +75,17 @@ def test_what_is_trained_and_where_the_cut_lies(name: str) -> None:
 def test_every_strategy_fits_every_size(model: str) -> None:
     for name in EXPECTED:
         assert trainable_parameters(strategies.load(name).strategy, GPT2Model(model), 5) > 0
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_formula_of_a_strategy_gives_what_it_trains(name: str) -> None:
+    described = (ROOT / "strategies" / f"{name}.py").read_text()
+    (formula,) = re.findall(r"^Trained of GPT-2: (.*)$", described, re.MULTILINE)
+    assert f"| `{name}` | `{formula}` |" in (ROOT / "docs" / "strategies.md").read_text()
+    for model, classes in (("mini", 2), ("gpt2", 5), ("gpt2-medium", 3)):
+        facts = {**vars(SHAPES[model]), "classes": classes, "head": (SHAPES[model].hidden + 1) * classes}
+        trained = trainable_parameters(strategies.load(name).strategy, GPT2Model(model), classes)
+        assert eval(formula, facts) == trained, model
 
 
 def test_the_head_has_a_row_for_each_class() -> None:
@@ -95,7 +117,9 @@ def test_the_second_name_of_a_block_is_the_same_block() -> None:
     assert trained[0] == trained[1]
 
 
-@pytest.mark.parametrize("stage", ["block.12", "block.-13", "block.x", "block.", "blocks.1", "head", "norm", ""])
+@pytest.mark.parametrize(
+    "stage", ["block.12", "block.-13", "block.x", "block.", "blocks.1", "head", "norms", "", "bias.bias", "block.-1."]
+)
 def test_a_stage_that_does_not_exist_is_named(stage: str) -> None:
     with pytest.raises(UserError, match=r"'block\.N' with N from -12 to 11") as caught:
         trainable_parameters(Strategy(trainable=(stage,)), GPT2Model("gpt2"), 2)
@@ -124,7 +148,8 @@ def test_an_adapted_layer_adds_alpha_times_the_low_rank_product(rank: int, alpha
 def test_adapters_are_what_is_trained_and_every_linear_has_one() -> None:
     model = GPT2(SHAPES["mini"]).requires_grad_(False)
     linears = sum(isinstance(module, nn.Linear) for module in model.modules())
-    adapt(model, Adapter(rank=2))
+    classifier = nn.ModuleDict({"backbone": model, "head": nn.Linear(128, 2)})
+    adapt(classifier, model.stages(), model.parts, Adapter(rank=2))
     adapted = [module for module in model.modules() if isinstance(module, LoRALinear)]
     assert len(adapted) == linears == 4 * 6
     trained = {name.rpartition(".")[2] for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -139,11 +164,54 @@ def test_adapter_parameters_grow_with_the_rank(rank: int) -> None:
     assert trained - head == (of_rank_16 - head) // 16 * rank
 
 
-def test_untrained_lora_answers_as_the_untrained_model(run_here: Callable, tmp_path: Path) -> None:
+def test_untrained_adapters_answer_as_the_untrained_model(run_here: Callable, tmp_path: Path) -> None:
     options = {"data__size": 50, "training__epochs": 0, "precision": "fp64"}
-    records = run_here(strategy=["head_only", "lora"], **options)
-    frames = [pd.read_csv(tmp_path / "results" / "runs" / r.run_id / "predictions.csv") for r in records]
-    pd.testing.assert_frame_equal(*frames, rtol=1e-12, atol=1e-12)
+    plain, *others = run_here(strategy=["head_only", *ADAPTED], **options)
+    expected = pd.read_csv(tmp_path / "results" / "runs" / plain.run_id / "predictions.csv")
+    assert [record.strategy for record in others] == ADAPTED
+    for record in others:
+        found = pd.read_csv(tmp_path / "results" / "runs" / record.run_id / "predictions.csv")
+        # DoRA's sizes follow from the weights while these are float32.
+        close = 1e-6 if record.strategy == "dora" else 1e-12
+        pd.testing.assert_frame_equal(found, expected, rtol=close, atol=close, obj=record.strategy)
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_an_adapter_is_the_same_in_the_plan_that_workers_read(name: str) -> None:
+    resolved = resolve_strategy(RunConfig(strategy=name), "causal")
+    read = ResolvedStrategy.model_validate_json(resolved.model_dump_json())
+    assert read.strategy() == strategies.load(name).strategy.resolved_for("causal")
+
+
+def test_only_low_rank_adapters_have_a_rank(refused: Callable) -> None:
+    assert "'ia3' has no low-rank adapter" in refused("--strategy", "ia3", "--set", "adapter.rank=4")
+    assert "'full' has no low-rank adapter" in refused("--strategy", "full", "--set", "adapter.alpha=4")
+
+
+def test_a_target_that_matches_nothing_is_named() -> None:
+    with pytest.raises(UserError, match=r"names 'attention\.qv', which matches nothing"):
+        trainable_parameters(Strategy(adapt=(Adapter(targets=("attention.qv",)),)), GPT2Model("mini"), 2)
+
+
+def test_adapters_of_the_last_block_leave_the_rest_below_the_cut() -> None:
+    strategy = Strategy(adapt=(Adapter(rank=2, targets=("block.-1.attention.query",)),))
+    prefix, suffix = split(GPT2(SHAPES["mini"]), strategy, 2)
+    assert prefix.facts.boundary == "block.3"
+    assert parameter_counts(prefix, suffix)[1] == 2 * (128 + 128) + 258
+
+
+@pytest.mark.parametrize("name", ["lora", "lora_qv", "dora", "ia3"])
+def test_a_merged_layer_computes_what_the_adapted_one_does(name: str) -> None:
+    torch.manual_seed(0)
+    _, suffix = split(GPT2(SHAPES["mini"]), strategies.load(name).strategy, 2)
+    layers = [module for module in suffix.double().modules() if isinstance(module, AdaptedLinear)]
+    for layer in layers:
+        for added in layer.added():
+            nn.init.normal_(added)
+        hidden = torch.randn(5, layer.in_features, dtype=torch.float64)
+        expected = nn.functional.linear(hidden, *layer.merged())
+        torch.testing.assert_close(layer(hidden), expected, rtol=1e-10, atol=1e-10)
+    assert layers
 
 
 def test_the_rank_of_a_run_can_be_changed(run_here: Callable) -> None:

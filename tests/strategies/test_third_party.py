@@ -223,6 +223,10 @@ BROKEN = {
         "pad_to='long'",
     ),
     "half a rank": ("from harness import *\nstrategy = Strategy(adapt=(Adapter(0.5),))", "rank=0.5"),
+    "scale by a word": ("from harness import *\nstrategy = Strategy(adapt=(Adapter(scale='rank'),))", "scale='rank'"),
+    "one target": ("from harness import *\nstrategy = Strategy(adapt=(Adapter(targets='mlp'),))", "targets='mlp'"),
+    "rescales nothing": ("from harness import *\nstrategy = Strategy(adapt=(IA3(),))", "that IA3 rescales"),
+    "half a layer": ("from harness import *\nstrategy = Strategy(readout_layer=0.5)", "readout_layer=0.5"),
     "bytes": ("\0", "null bytes"),
 }
 

@@ -111,6 +111,6 @@ def watched_captures(device: torch.device) -> Iterator[Captures]:
         patch.setattr(captured.CUDAGraphs, "__call__", counted)
         patch.setattr(captured.CapturedSteps, "_give_up", noted)
         if device.type != "cuda":
-            patch.setattr(DDPEngine, "_not_capturable", lambda engine: None)
+            patch.setattr(DDPEngine, "_not_capturable", lambda *_: None)
             patch.setattr(run, "TrainingBatches", functools.partial(TrainingBatches, few_shapes=True))
         yield found

@@ -14,13 +14,14 @@ from tests.support.runs import ROOT
 # What the reader is to bring, or to put in place of a name in capitals: made for a test, so that the rest is checked.
 READERS_FILES = {
     "reviews.csv": "text,label\n" + "".join(f"text number {n},{'good' if n % 2 else 'bad'}\n" for n in range(40)),
+    "my.yaml": "model: {name: mini}\ndata: {name: reviews.csv}\nseed: [0, 1, 2]\n",
     "path/to/mine.py": "from harness import Strategy\n\nstrategy = Strategy()\n",
     "hosts.txt": "worker-1 slots=4\nworker-2 slots=4\n",
 }
 # What stands in code spans without being a whole command.
 PARTS = {"ftbench run"}
 # Entry points of a package that is not installed here.
-READERS_STRATEGIES = {"norms_only"}
+READERS_STRATEGIES = {"every_second_block"}
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
 TYPED = re.compile(r"(?:\w+=\S+ )*(?:make|ftbench|sbatch|pytest|python|pip) ")

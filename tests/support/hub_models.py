@@ -10,7 +10,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from harness.model.hub.backbone import FAMILIES
+from harness.model.hub.families import FAMILIES
 
 WORDS = [f"w{number}" for number in range(89)] + ["yes"]
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]

@@ -28,6 +28,7 @@ from harness.training.engines.captured import Body, CapturedSteps
 from harness.training.engines.ddp import DDPEngine
 from harness.training.loop import Diverged, train
 from harness.training.micro_batch import MicroBatch
+from harness.training.selection import Selection
 from tests.features.test_features import examples_of
 
 CPU = torch.device("cpu")
@@ -87,13 +88,16 @@ def _curve(
 ) -> TrainingCurve:
     """stop_after: a signal asks to stop once so many steps are done."""
     signals = StopSignals()
+    selection = Selection(training, validate=lambda: pytest.fail("no epoch is judged"))
     checkpoints = Checkpoints(folder, {}, training.checkpoint_steps, signals)
 
     def on_progress(done: int, steps: int, loss: float, accuracy: float) -> None:
         if done == stop_after:
             raise KeyboardInterrupt
 
-    curve, _ = train(_engine(graphs, optimizer), _batches(training), checkpoints, Clock(CPU), on_progress)
+    curve, _ = train(
+        _engine(graphs, optimizer), _batches(training), optimizer, selection, checkpoints, Clock(CPU), on_progress
+    )
     return curve
 
 

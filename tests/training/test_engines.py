@@ -17,6 +17,8 @@ from strategies import built_in_names
 from tests.support.runs import ROOT, exchanged_parameters, losses_of, predicted_by, run_command
 
 SIZE = 120
+RECIPE = "optimizer.schedule=cosine optimizer.warmup=0.2 optimizer.decay_norms_and_biases=false training.keep=best "
+RECIPE += "training.dropout=0.1 training.gradient_checkpointing=true"
 MINI = ["--model", "mini", "--weights", "random", "--data", "synthetic"]
 ARRANGEMENTS = {
     "ddp-2": ["--nproc", "2"],
@@ -38,7 +40,7 @@ def _by_strategy(results: Path) -> dict[str, Record]:
 
 def _assert_alike(ftbench: Callable, folder: Path, arrangements: list[str], *options: str, size: int = SIZE) -> None:
     """LoRA's update is scaled by 16: at mini's own rate it amplifies the last bit (see test_parity)."""
-    common = [*options, "--set", f"data.size={size} optimizer.learning_rate=1e-4 training.drop_last=false"]
+    common = [*options, "--set", f"data.size={size} optimizer.learning_rate=1e-4 training.drop_last=false {RECIPE}"]
     reference, alone = {}, {}
     for arrangement in arrangements:
         precision, tolerance = ("fp32", 1e-5) if arrangement.startswith("zero") else ("fp64", 1e-9)

@@ -32,10 +32,12 @@ from harness.training.checkpoints import Checkpoints
 from harness.training.engines.ddp import DDPEngine
 from harness.training.evaluation import predict
 from harness.training.loop import train
+from harness.training.selection import Selection
 from tests.support.runs import losses_of
 
 CPU = torch.device("cpu")
 WORLD = World(0, 1, CPU)
+OPTIMIZER = OptimizerConfig(learning_rate=5e-5)
 
 
 ENGINES = {
@@ -94,7 +96,7 @@ def _computed(prefix: Prefix, examples: Examples, width: int | None, plain: bool
 
 def _engine(suffix: Suffix, plain: bool) -> DDPEngine:
     engine = DDPEngine(WORLD, "fp32", fused=not plain)
-    engine.prepare(suffix, OptimizerConfig(learning_rate=5e-5))
+    engine.prepare(suffix, OPTIMIZER)
     return engine
 
 
@@ -137,9 +139,9 @@ def test_60_losses_lie_within_what_one_ulp_opens(
         engine = _engine(suffix, plain)
         config = TrainingConfig(epochs=1)
         checkpoints = Checkpoints(tmp_path / "checkpoints", {}, None)
-        clock = Clock(CPU)
+        clock, selection = Clock(CPU), Selection(config, validate=lambda: pytest.fail("no epoch is judged"))
         batches = TrainingBatches(features, examples, config, 0, WORLD)
-        curve, _ = train(engine, batches, checkpoints, clock, lambda *_: None)
+        curve, _ = train(engine, batches, OPTIMIZER, selection, checkpoints, clock, lambda *_: None)
         return np.array(curve.losses)
 
     def arranged(options: list[str]) -> np.ndarray:

@@ -77,9 +77,12 @@ def arranged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def _rows(folder: Path, *, real_messages: bool) -> list[dict[str, object]]:
     """The full 124M architecture is among them where there are real messages: 4 batches of those."""
-    weighted = OF_MINI | {"training": {**OF_MINI["training"], "class_weights": "balanced"}}
+    regularised = {"class_weights": "balanced", "dropout": 0.2, "label_smoothing": 0.1, "gradient_checkpointing": True}
+    weighted = OF_MINI | {"training": {**OF_MINI["training"], **regularised}}
+    judged = OF_MINI | {"training": {**OF_MINI["training"], "keep": "best", "patience": 1}}
+    scheduled = {"optimizer": {"schedule": "cosine", "warmup": 0.1, "decay_norms_and_biases": False}}
     rows: list[dict[str, object]] = [
-        {"name": "last_block", "strategy": "last_block", **OF_MINI},
+        {"name": "last_block", "strategy": "last_block", **judged, **scheduled},
         {"name": "full", "strategy": "full", **weighted},
     ]
     if real_messages:
@@ -92,7 +95,7 @@ def _rows(folder: Path, *, real_messages: bool) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("row", ["last_block", "full"])
 def test_ranks_share_the_same_global_batches(arranged: Arranged, row: str) -> None:
-    """And each row's weight in the loss where classes are weighted (`full`)."""
+    """With the same dropout and weight of each row (`full`), and the same epoch kept (`last_block`)."""
     single, shared = arranged.one[row], arranged.many[row]
     assert shared.engine.world_size == arranged.ranks
     single_losses, shared_losses = arranged.losses(row)
@@ -102,6 +105,9 @@ def test_ranks_share_the_same_global_batches(arranged: Arranged, row: str) -> No
     right = [curve_of(of_one, single)["accuracy"], curve_of(arranged.many_results, shared)["accuracy"]]
     assert right[0].tolist() == pytest.approx(right[1].tolist())
     assert predicted_by(arranged.many_results, shared) == predicted_by(of_one, single)
+    assert (shared.epochs is None) == (row == "full")
+    if shared.epochs and single.epochs:
+        assert shared.epochs.kept == single.epochs.kept
     assert shared.metrics.test.total == 26
     assert shared.metrics.test.loss == pytest.approx(single.metrics.test.loss, abs=1e-9)
     assert [rank.rank for rank in shared.memory.by_rank] == list(range(arranged.ranks))

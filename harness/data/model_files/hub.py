@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import requests
-
 from harness.data.downloads import TIMEOUT_SECONDS, NotAvailable, assets_folder
 from harness.data.libraries import import_huggingface_hub
 from harness.data.model_files.gguf import converted
@@ -104,6 +102,8 @@ def check_reachable(repository: str, filename: str, repo_type: str = "model") ->
 
     The library's own downloads would try an unreachable hub for half a minute.
     """
+    import requests  # here, as most commands ask nothing of a network
+
     hub = import_huggingface_hub()
     if not hub.constants.HF_HUB_OFFLINE:
         response = requests.head(hub.hf_hub_url(repository, filename, repo_type=repo_type), timeout=TIMEOUT_SECONDS)

@@ -29,7 +29,18 @@ def table_of(name: str, arrow: pa.Table, meaning: Callable[[str, list[Any]], lis
 
     def read(column: str) -> list[Any]:
         values = arrow.column(arrow.column_names.index(original[column])).to_pylist()
+        if any(isinstance(value, bytes) for value in values):  # text that its writer did not mark as text
+            values = _decoded(name, column, values)
         return meaning(original[column], values) if meaning else values
 
     original = {column.strip(): column for column in arrow.column_names}
     return Table(name, list(original), read, range(1, arrow.num_rows + 1), unit="row")
+
+
+def _decoded(name: str, column: str, values: list[bytes | None]) -> list[str | None]:
+    try:
+        return [value if value is None else value.decode() for value in values]
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"data file {name!r}: {column!r} holds bytes that are no UTF-8 ({error.reason}); write it as text."
+        ) from error

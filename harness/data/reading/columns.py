@@ -14,7 +14,7 @@ from harness.errors import UserError
 _TEXTS = """text sentence review reviewtext reviewbody content message body v2 comment commenttext tweet utterance 
     document post email sms headline article query question"""
 _LABELS = """label labels class classes classindex category categories sentiment intent v1 target topic rating stars
-    emotion polarity coarselabel isspam"""
+    emotion polarity coarselabel isspam goldlabel isduplicate overall"""
 TEXT_NAMES, LABEL_NAMES = _TEXTS.split(), _LABELS.split()
 PAIRS = (
     ("premise", "hypothesis"),
@@ -46,12 +46,14 @@ class Columns:
 
 
 def is_header(row: Sequence[str], config: DataConfig) -> bool:
-    """Whether a row of names holds one that is asked for, or a known name of a text and one of a label."""
+    """Whether a row of names holds those asked for; else a known name of a text, and one of a label, unless it has two
+    columns."""
     asked = {config.label_column, *asked_texts(config.text_column, row)} - {AUTO}
     if asked:
         return asked <= set(row)
     plain = {_plain(name) for name in row}
-    return any(name in plain for name in LABEL_NAMES) and any(name in plain for name in (*TEXT_NAMES, *sum(PAIRS, ())))
+    has_text = not plain.isdisjoint((*TEXT_NAMES, *sum(PAIRS, ())))
+    return has_text and (len(row) == 2 or not plain.isdisjoint(LABEL_NAMES))
 
 
 def asked_texts(given: str, columns: Sequence[str]) -> tuple[str, ...]:
@@ -113,8 +115,13 @@ def _by_place(table: Table) -> tuple[str, str] | None:
 
 def _unknown(table: Table, problem: str, option: str) -> UserError:
     missing = header_is_missing(table)
-    if missing:
+    if missing and not any(_plain(column) in TEXT_NAMES for column in table.columns):
         return UserError(f"data file {table.name!r} {problem}: {missing}.")
+    if len(table.columns) < 2:
+        return UserError(
+            f"data file {table.name!r} has one column only, {table.samples() or 'without a name'}: expected a text and "
+            "a label, in delimited text with a comma, a semicolon or a tab between them."
+        )
     return UserError(
         f"data file {table.name!r} {problem}; its columns are {table.samples()}: name the right one with "
         f'SET="{option}=..."; a file without a header line needs data.header=false.'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 import zlib
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from harness.data.libraries import one_line
 from harness.errors import UserError
 
 FILE_TYPES = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _COMPRESSED = (".gz", ".zst")
+_DAMAGED = (zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 EXPECTED = (
     f"a name that ends in one of {', '.join(FILE_TYPES)}, also with .gz, .zst or .zip, or a folder or an archive "
     f"({', '.join(ARCHIVES)}) with train, validation and test files"
@@ -42,10 +45,8 @@ def unpacking(name: str) -> Iterator[None]:
     """Raises UserError for a compressed file or an archive that can't be unpacked."""
     try:
         yield
-    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, tarfile.TarError, RuntimeError) as error:
-        raise UserError(
-            f"data file {name!r} can't be unpacked ({type(error).__name__}: {error}): pack it again."
-        ) from error
+    except (OSError, EOFError, ValueError, RuntimeError, *_DAMAGED) as error:
+        raise UserError(f"data file {name!r} can't be unpacked ({one_line(error)}): pack it again.") from error
 
 
 def is_data_path(given: str) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import io
 import re
+import string
+from collections import Counter
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -18,6 +20,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _NO_ASCII = re.compile(r"[^\x00-\x7f]")
+_ASCII, _ASCII_LETTERS = bytes(range(128)), string.ascii_letters.encode()
+_BY_CHANCE = 10  # bytes of another encoding for each of their sequences that happens to be UTF-8, at least
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,10 @@ class TextFile:
 
 
 def decode(name: str, content: bytes, encoding: str) -> TextFile:
-    """encoding: "auto": that of the byte order mark, else UTF-8, else cp1252 or latin-1 where no byte speaks for UTF-8.
+    """encoding: "auto": that of the byte order mark, else UTF-8, else cp1252 or latin-1 where hardly a byte speaks for
+    UTF-8, and the letters for a western language.
 
-    Raises UserError, with the line, for bytes that the encoding does not have.
+    Raises UserError, with the line, for bytes that the encoding does not have, or if none is sure.
     """
     if encoding != "auto":
         return _checked(name, content, encoding)
@@ -59,18 +64,29 @@ def decode(name: str, content: bytes, encoding: str) -> TextFile:
 def _legacy(name: str, content: bytes, error: UnicodeDecodeError) -> TextFile:
     """Bytes that are not UTF-8 as one of the encodings with a byte for each character."""
     line = _line(content, error.start)
-    valid = content.decode(errors="surrogateescape")
-    if any(not "\udc80" <= character <= "\udcff" for character in _NO_ASCII.findall(valid)):
-        raise UserError(
-            f"data file {name!r}, line {line}: not UTF-8 ({error.reason}), though other lines are; save it as UTF-8, "
-            'or name its encoding, such as SET="data.encoding=cp1252".'
-        )
+    counts = Counter("\udc80" <= one <= "\udcff" for one in _NO_ASCII.findall(content.decode(errors="surrogateescape")))
     try:
         text, encoding = content.decode("cp1252"), "cp1252"
     except UnicodeDecodeError:
         text, encoding = content.decode("latin-1"), "latin-1"
     example = text[error.start]  # a byte is one character
+    if counts[True] > counts[False] and _is_unlike_western(content):
+        raise UserError(
+            f"data file {name!r}, line {line}: neither UTF-8 nor a western encoding, in which most letters would have "
+            f"accents, as in {example!r}; save it as UTF-8, or name its encoding, such as "
+            'SET="data.encoding=cp1251" (or koi8-r, gb18030, big5, shift_jis, euc-kr).'
+        )
+    if counts[False] * _BY_CHANCE > counts[True]:
+        raise UserError(
+            f"data file {name!r}, line {line}: not UTF-8 ({error.reason}), though other lines are; save it as UTF-8, "
+            'or name its encoding, such as SET="data.encoding=cp1252".'
+        )
     return TextFile(content, encoding, f"read as {encoding}, not being UTF-8: for example {example!r} in line {line}")
+
+
+def _is_unlike_western(content: bytes) -> bool:
+    """Whether more bytes are beyond ASCII than are its letters."""
+    return len(content.translate(None, _ASCII)) > len(content) - len(content.translate(None, _ASCII_LETTERS))
 
 
 def _checked(name: str, content: bytes, encoding: str, note: str | None = None) -> TextFile:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Literal
 
 from harness.data.reading.decoding import TextFile
-from harness.data.reading.table import Table, shortened
+from harness.data.reading.table import Table
 from harness.errors import UserError
 
 Quoting = Literal["auto", "minimal", "none"]
@@ -38,6 +39,14 @@ def read_delimited(
     rows, quoting = _rows(name, text, delimiter, quoting)
     if header is None:
         header = not rows or is_header(_names(rows[0][1])) or not _is_data(rows)
+    notes = _notes(delimiter, kind, quoting == "none" and _has_quotes(text), header)
+    beyond = _beyond_the_names(rows) if header else 0
+    if beyond:
+        notes.append(f"{beyond} row(s) go on in columns without a name, which are not used")
+    return _table(name, rows, header, notes), quoting
+
+
+def _table(name: str, rows: Rows, header: bool, notes: list[str]) -> Table:
     names = _names(rows[0][1]) if header and rows else []
     width = len(names) if header else max((len(values) for _, values in rows), default=0)
     columns = _numbered(names, width)
@@ -48,15 +57,21 @@ def read_delimited(
                 f"data file {name!r}, line {line}: {len(values)} columns, but the header has {width}; "
                 "put quotes around a text that holds the separator."
             )
-    table = Table(
+    return Table(
         name=name,
         columns=list(columns),
         read=lambda column: _column(name, body, columns, column),
         places=[line for line, _ in body],
         has_header=header,
-        notes=_notes(delimiter, kind, quoting == "none" and _has_quotes(text), header),
+        without_header=partial(_table, name, rows, False, []) if header else None,
+        notes=notes,
     )
-    return table, quoting
+
+
+def _beyond_the_names(rows: Rows) -> int:
+    """How many rows have values behind the last column with a name."""
+    named = max((number for number, name in enumerate(rows[0][1], start=1) if name.strip()), default=0) if rows else 0
+    return sum(any(map(str.strip, values[named:])) for _, values in rows[1:])
 
 
 def _has_quotes(text: TextFile) -> bool:
@@ -81,7 +96,7 @@ def _delimiter(text: TextFile, kind: str, is_header: IsHeader) -> str:
     looked_at = {}
     for delimiter in order:
         reader = csv.reader(text.open(), delimiter=delimiter)
-        looked_at[delimiter] = [row for row in islice(reader, _LOOKED_AT) if row]
+        looked_at[delimiter] = [row for row in islice(reader, _LOOKED_AT) if _holds_data(row, delimiter)]
     several = [delimiter for delimiter, rows in looked_at.items() if rows and len(rows[0]) > 1]
     named = [delimiter for delimiter in several if is_header(_names(looked_at[delimiter][0]))]
     alike = [delimiter for delimiter in several if len({len(row) for row in looked_at[delimiter]}) == 1]
@@ -93,9 +108,8 @@ def _rows(name: str, text: TextFile, delimiter: str, quoting: Quoting) -> tuple[
     """Quotation marks quote nothing where every line has as many values without them, and with them rows are lost."""
     if quoting == "none" or not _has_quotes(text):
         return list(_read(name, text, delimiter, quotes=False)), "none" if quoting == "none" else "minimal"
-    unquoted = [] if quoting == "minimal" else list(_read(name, text, delimiter, quotes=False))
-    widths = {len(values) for _, values in unquoted}
-    if len(widths) != 1 or max(widths) < 2:  # no table without them
+    unquoted = None if quoting == "minimal" else _even_rows(name, text, delimiter)
+    if unquoted is None:
         return list(_read(name, text, delimiter, quotes=True)), "minimal"
     try:
         quoted = list(_read(name, text, delimiter, quotes=True))
@@ -103,6 +117,16 @@ def _rows(name: str, text: TextFile, delimiter: str, quoting: Quoting) -> tuple[
         return unquoted, "none"
     loses_rows = len(quoted) < len(unquoted) and _fewest_values(unquoted) <= _fewest_values(quoted)
     return (unquoted, "none") if loses_rows else (quoted, "minimal")
+
+
+def _even_rows(name: str, text: TextFile, delimiter: str) -> Rows | None:
+    """The rows with quotation marks as text; None as soon as those are no table of two columns or more."""
+    rows: Rows = []
+    for line, values in _read(name, text, delimiter, quotes=False):
+        if len(values) < 2 or (rows and len(values) != len(rows[0][1])):
+            return None
+        rows.append((line, values))
+    return rows
 
 
 def _fewest_values(rows: Rows) -> float:
@@ -117,17 +141,21 @@ def _fewest_values(rows: Rows) -> float:
 
 def _read(name: str, text: TextFile, delimiter: str, quotes: bool) -> Iterator[tuple[int, list[str]]]:
     quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
-    reader = csv.reader(text.open(), delimiter=delimiter, quoting=quoting, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise UserError(f"data file {name!r}, line {line}: {error}; check the quotes from there on.") from error
-        if values:
-            yield line, values
+    reader, line = csv.reader(text.open(), delimiter=delimiter, quoting=quoting, strict=True), 1
+    try:
+        for values in reader:
+            if _holds_data(values, delimiter):
+                yield line, values
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"data file {name!r}, line {line}: {error}; check the quotes from there on.") from error
+
+
+def _holds_data(values: list[str], delimiter: str) -> bool:
+    """Not so blank lines, lines of delimiters alone, and the line that names the delimiter to a spreadsheet."""
+    if not values or (len(values) <= 2 and delimiter.join(values) == f"sep={delimiter}"):
+        return False
+    return bool(values[0].strip()) or any(value.strip() for value in values)
 
 
 def _names(row: Sequence[str]) -> list[str]:
@@ -165,15 +193,27 @@ def _recurs(value: str, column: Sequence[str]) -> bool:
 
 
 def header_is_missing(table: Table) -> str | None:
-    """How to read a table whose header is its first row of data, as the options say it; None where it is none."""
-    columns = {name: [str(value) for value in table.read(name)] for name in table.columns if name}
-    recurring = {name: len(set(values)) for name, values in columns.items() if _recurs(name, values)}
-    if not table.has_header or not recurring:
+    """How to read a table whose header is its first row of data, as the options say it; None where it is none.
+
+    The label is the column with the fewest values, two or more, of those whose first value recurs. Texts have blanks
+    and hardly recur.
+    """
+    plain = table.without_header and table.without_header()
+    if plain is None or len(plain.columns) < 2:
         return None
-    label = min(recurring, key=recurring.__getitem__)
-    numbers = {name: number for number, name in enumerate(table.columns, start=1)}
-    texts = [str(number) for name, number in numbers.items() if name != label]
+    columns = {number: plain.read(number) for number in plain.columns}
+    kinds = {number: len(set(values)) for number, values in columns.items()}
+    labels = [number for number, (first, *rest) in columns.items() if kinds[number] > 1 and _recurs(first, rest)]
+    if not labels:
+        return None
+    label = min(labels, key=kinds.__getitem__)
+    others = [number for number in columns if number != label]
+    texts = [number for number in others if kinds[number] > len(plain) / 2 and _mostly_blanks(columns[number])]
     return (
-        f"its first line is data, not names ({shortened(', '.join(table.columns))}): say that there is no header with "
-        f'SET="data.header=false data.label_column={numbers[label]} data.text_column={",".join(texts)}"'
+        f"its first line is data, not names ({plain.samples()}): say that there is no header, and which columns to "
+        f'use, such as SET="data.header=false data.label_column={label} data.text_column={",".join(texts or others)}"'
     )
+
+
+def _mostly_blanks(values: Sequence[str]) -> bool:
+    return sum(" " in value.strip() for value in values) > len(values) / 2

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from harness.data.reading.table import Table, shortened
 from harness.errors import UserError
 
 _SEPARATORS = "|;,"
+_TAG = re.compile(r"[BIESLU]-\S+")  # where a word stands in a name, and of what kind that is
 _MOST_NUMBERS = 20  # distinct numbers that may still be classes, as grades are
 _FEW = 20  # texts, with which nothing is said of how labels are distributed
 
@@ -35,6 +38,11 @@ def check_classes(table: Table, label: str, labels: list[str], texts: list[str])
             f"data file {table.name!r}: {label!r} holds several labels a text, such as {joined!r}; "
             "a classifier has one label a text: name a column with one, or keep the texts with one."
         )
+    if kinds > {"O"} and all(one == "O" or _TAG.fullmatch(one) for one in kinds):
+        raise UserError(
+            f"data file {table.name!r}: {label!r} holds a label for each word of the text, such as "
+            f"{min(kinds - {'O'})!r}; a classifier has one label a text."
+        )
     if len(labels) < _FEW:
         return
     if len(kinds) > _MOST_NUMBERS and any(_is_fraction(one) for one in kinds) and all(map(_is_number, kinds)):
@@ -57,7 +65,9 @@ def check_classes(table: Table, label: str, labels: list[str], texts: list[str])
 
 
 def _is_joined(label: str, kinds: set[str]) -> bool:
-    """Whether a label lists others, as in "spam|seen"."""
+    """Whether a label lists others, as in "spam|seen", or is a list, as in "[1, 2]"."""
+    if label.startswith("[") and label.endswith("]") and "," in label:
+        return True
     for separator in _SEPARATORS:
         parts = [part.strip() for part in label.split(separator)]
         if len(parts) > 1 and all(part in kinds for part in parts):

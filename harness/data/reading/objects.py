@@ -35,7 +35,9 @@ def _array(name: str, text: TextFile) -> Iterator[tuple[int, dict[str, Any]]]:
         rows = json.load(text.open())
     except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 1)
-        raise UserError(f"data file {name!r}, line {line}: not JSON ({getattr(error, 'msg', error)}).") from error
+        raise UserError(
+            f"data file {name!r}, line {line}: no array of objects ({getattr(error, 'msg', error)})."
+        ) from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise UserError(f"data file {name!r}, item {number}: expected an object with a text and a label.")
@@ -50,7 +52,7 @@ def _lines(name: str, text: TextFile) -> Iterator[tuple[int, dict[str, Any]]]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:  # JSONDecodeError, or a number with thousands of digits
             reason = getattr(error, "msg", error)
-            raise UserError(f"data file {name!r}, line {number}: not JSON ({reason}).") from error
+            raise UserError(f"data file {name!r}, line {number}: no JSON object on one line ({reason}).") from error
         if not isinstance(row, dict):
             raise UserError(f"data file {name!r}, line {number}: expected an object with a text and a label.")
         yield number, row

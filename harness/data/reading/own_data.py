@@ -18,7 +18,7 @@ from harness.data.reading.decoding import decode
 from harness.data.reading.delimited import read_delimited
 from harness.data.reading.labels import check_classes, check_single
 from harness.data.reading.objects import read_objects
-from harness.data.reading.parts import part_of
+from harness.data.reading.parts import part_of, without_number
 from harness.data.reading.table import Table
 from harness.data.splits import SPLITS
 from harness.errors import UserError
@@ -50,6 +50,7 @@ def load_own_data(config: DataConfig) -> OwnData:
         by_part.setdefault(part_of(file.stem) if len(files) > 1 else None, []).append(file)
     others = by_part.pop(None, [])
     if by_part:
+        _check_shards(config.name, by_part)
         return _load(config, by_part, [f"not used: {', '.join(file.name for file in others)}"] if others else [])
     if len(others) > 1:
         raise UserError(
@@ -59,15 +60,27 @@ def load_own_data(config: DataConfig) -> OwnData:
     return _load(config, {None: others}, [])
 
 
+def _check_shards(name: str, by_part: Mapping[str | None, list[DataFile]]) -> None:
+    """Raises UserError where several files are one part, unless they differ in the number of a shard only."""
+    for part, files in by_part.items():
+        if len({without_number(file.name) for file in files}) > 1:
+            raise UserError(
+                f"data {name!r} holds several files of the part {part}: {', '.join(file.name for file in files[:5])}; "
+                f"move away or rename all but one; shards have numbers ({part}-1, {part}-2)."
+            )
+
+
 def _load(config: DataConfig, by_part: Mapping[str | None, list[DataFile]], notes: list[str]) -> OwnData:
     digest, tables, found = hashlib.sha256(), {}, []
-    for part, files in by_part.items():
-        for file in files:
+    for part in sorted(by_part, key=lambda part: part != "train"):  # which has the most texts to judge by
+        for file in by_part[part]:
             content = file.read()
             digest.update(content if part is None else f"{part}\0".encode() + hashlib.sha256(content).digest())
             table, settings = _read(file, content, config)
             tables.setdefault(part, []).append(table)
             found.append(settings)
+            if settings.get("header") is False:  # in a few rows of another part it can't be seen
+                config = config.model_copy(update={"header": False})
     same = {key: value for key, value in found[0].items() if all(one.get(key) == value for one in found)}
     data = combine(config.model_copy(update=same), tables)
     return OwnData(data.texts, data.part, digest.hexdigest(), data.config, [*data.notes, *notes])
@@ -102,6 +115,11 @@ def combine(config: DataConfig, tables: Mapping[str | None, list[Table]]) -> Own
         for table in tables[part]:
             frame = _texts_of(table, columns, may_be_hidden=part == "test")
             frames.append(frame if part is None else frame.assign(part=part))
+            if part is None and "part" not in frame:
+                notes += [
+                    f"its column {column!r} is not used: its values are not train, validation and test alone"
+                    for column in _split_columns(table)
+                ]
             several = len(tables) > 1 or len(tables[part]) > 1
             notes += [f"{PurePosixPath(table.name).name}: {note}" if several else note for note in table.notes]
     texts = pd.concat(frames, ignore_index=True)
@@ -109,6 +127,10 @@ def combine(config: DataConfig, tables: Mapping[str | None, list[Table]]) -> Own
     if hidden.any():
         notes.append(f"the labels of its {hidden.sum():,} test texts are hidden, so none of them is used")
         texts = texts[~hidden].reset_index(drop=True)
+    if texts.empty:
+        raise UserError(
+            f"data file {first.name!r}: all labels in {columns.label!r} are hidden; give training texts too."
+        )
     check_classes(first, columns.label, texts["label"].tolist(), texts["text"].tolist())
     part = texts.pop("part") if "part" in texts else None
     resolved = {"text_column": ",".join(columns.texts), "label_column": columns.label, "pair": columns.pair}
@@ -166,8 +188,12 @@ def _filled(table: Table, column: str, values: list[str]) -> list[str]:
 
 def _part_column(table: Table) -> pd.Series | None:
     """The parts of a `split` column, if it names nothing but parts, train among them."""
-    named = [column for column in table.columns if column.lower() == SPLIT_NAME]
+    named = _split_columns(table)
     if len(named) != 1:
         return None
     parts = pd.Series([part_of(value) for value in table.texts(named[0])], dtype=object)
     return parts if parts.notna().all() and "train" in set(parts) and parts.nunique() > 1 else None
+
+
+def _split_columns(table: Table) -> list[str]:
+    return [column for column in table.columns if column.lower() == SPLIT_NAME]

@@ -17,7 +17,8 @@ class Table:
 
     name: of the file, as messages show it. columns: their names. read: the values of one. places: where each row
     begins, a line, or its number in files without lines. unit: what `places` count. has_header: whether the names are
-    from the file; else they are "1", "2", ... notes: what was found out of the file by looking.
+    from the file; else they are "1", "2", ... without_header: the table with its header as a row. notes: what was found
+    out of the file by looking.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Table:
     places: Sequence[int]
     unit: str = "line"
     has_header: bool = True
+    without_header: Callable[[], Table] | None = None
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -36,13 +38,17 @@ class Table:
 
         Raises UserError for a value that holds several, or half of a character.
         """
-        values = self.read(column)
-        for place, value in zip(self.places, values, strict=True):
-            if isinstance(value, (list, dict, tuple)):
-                raise UserError(f"{self.at(place)}: {column!r} holds several values ({shortened(value)}), not one.")
-            if isinstance(value, str) and not value.isascii() and not is_text(value):
+        values = zip(self.places, self.read(column), strict=True)
+        texts = [value if type(value) is str else self._text(column, place, value) for place, value in values]
+        for place, text in zip(self.places, texts, strict=True):
+            if not text.isascii() and not is_text(text):
                 raise UserError(f"{self.at(place)}: half of a character (a lone surrogate); remove it.")
-        return ["" if is_missing(value) else str(value) for value in values]
+        return texts
+
+    def _text(self, column: str, place: int, value: Any) -> str:
+        if isinstance(value, (list, dict, tuple)):
+            raise UserError(f"{self.at(place)}: {column!r} holds several values ({shortened(value)}), not one.")
+        return "" if is_missing(value) else str(value)
 
     def at(self, place: int) -> str:
         return f"data file {self.name!r}, {self.unit} {place}"

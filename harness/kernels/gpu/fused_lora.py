@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from harness.kernels.gpu.together import are_hooked, cast_together, copy_together, product_type
 from harness.kernels.replacing import Kernel, is_as_built
+from harness.model.adapters.lora import LoRALinear
 from harness.model.gpt2 import SelfAttention
-from harness.model.lora import LoRALinear
 from harness.model.packing import PackedBatch
 
 
@@ -50,20 +50,20 @@ def fused_lora(module: nn.Module) -> nn.Module | None:
         return FusedLoRALinear.of(module)
     if is_as_built(module, SelfAttention):
         layers = (module.query, module.key, module.value)
-        if all(isinstance(layer, FusedLoRALinear) for layer in layers) and len({layer.alpha for layer in layers}) == 1:
+        if all(isinstance(layer, FusedLoRALinear) for layer in layers) and len({layer.scale for layer in layers}) == 1:
             return FusedLoRAAttention.of(module)
     return None
 
 
 def adapted(inputs: Tensor, layers: Sequence[LoRALinear]) -> Tensor:
-    """[tokens, inputs] -> the outputs of all layers, side by side. The layers have the same shapes and alpha."""
+    """[tokens, inputs] -> the outputs of all layers, side by side. The layers have the same shapes and scale."""
     weight, bias = layers[0].weight, layers[0].bias
     if len(layers) > 1:
         weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
     dtype = product_type(weight)
     downs, ups = [layer.down for layer in layers], [layer.up for layer in layers]
     with torch.autocast(weight.device.type, enabled=False):
-        return _Adapted.apply(inputs.to(dtype), weight.to(dtype), bias.to(dtype), layers[0].alpha, *downs, *ups)
+        return _Adapted.apply(inputs.to(dtype), weight.to(dtype), bias.to(dtype), layers[0].scale, *downs, *ups)
 
 
 class _Adapted(torch.autograd.Function):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
 from importlib.metadata import version
 from operator import attrgetter
 from types import ModuleType
@@ -19,11 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config.strategy import AttentionKind
-from harness.data.tokenizer import SECOND_TEXT
 from harness.errors import UserError
 from harness.model.attention import DotProductAttention
 from harness.model.backbone import Backbone, Block, Stage
+from harness.model.hub.families import FAMILIES, Embed, Family
 from harness.model.packing import PackedBatch
 
 if TYPE_CHECKING:
@@ -31,75 +29,7 @@ if TYPE_CHECKING:
 
 ATTENTION = "ftbench"
 
-Embed = Callable[[Sequence[Any], Tensor, Tensor], Tensor]
 Positions = tuple[Tensor, Tensor]
-
-
-def _tokens(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
-    return parts[0](ids)
-
-
-def _tokens_and_positions(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
-    return parts[0](ids) + parts[1](positions)
-
-
-def _opt(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
-    return parts[0](ids) + parts[1](None, position_ids=positions)
-
-
-def _whole(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
-    return parts[0](input_ids=ids, position_ids=positions)
-
-
-def _bert(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
-    ids, of_second = ids % SECOND_TEXT, ids // SECOND_TEXT
-    return parts[0](input_ids=ids, token_type_ids=of_second, position_ids=positions)
-
-
-def _roberta(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
-    return parts[0](input_ids=ids, position_ids=positions + parts[0].padding_idx + 1)
-
-
-def _without_positions(parts: Sequence[Any], ids: Tensor, positions: Tensor) -> Tensor:
-    return parts[0](input_ids=ids)
-
-
-@dataclass(frozen=True)
-class Family:
-    """Where models of one architecture keep their parts, by dotted names below the model.
-
-    embeddings: what `embed(parts, ids, positions)` makes hidden states of; ids and positions are [1, tokens].
-    rotary: what makes the rotary position embeddings that every block is given; rotary_by_kind: whether they depend on
-    the block's kind of attention. attention: the model's own.
-    """
-
-    embeddings: tuple[str, ...]
-    embed: Embed
-    blocks: str
-    final_norm: str | None = None
-    rotary: str | None = None
-    rotary_by_kind: bool = False
-    attention: AttentionKind = "causal"
-
-
-_LLAMA = Family(("embed_tokens",), _tokens, "layers", "norm", "rotary_emb")
-_BERT = Family(("embeddings",), _bert, "encoder.layer", attention="full")
-FAMILIES = {
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-    "gpt_neox": Family(("embed_in",), _tokens, "layers", "final_layer_norm", "rotary_emb"),
-    "opt": Family(
-        ("decoder.embed_tokens", "decoder.embed_positions"), _opt, "decoder.layers", "decoder.final_layer_norm"
-    ),
-    "gpt2": Family(("wte", "wpe"), _tokens_and_positions, "h", "ln_f"),
-    "bert": _BERT,
-    "roberta": replace(_BERT, embed=_roberta),
-    "distilbert": replace(_BERT, embed=_whole, blocks="transformer.layer"),
-    "modernbert": Family(("embeddings",), _without_positions, "layers", "final_norm", "rotary_emb", True, "full"),
-}
-
 
 # What the attention of the layer that runs does: called with query, key and value [tokens, heads * head], the number of
 # query heads, the window and the scale. The library calls attention by a registered name, which leaves no other way.
@@ -214,6 +144,7 @@ class HubBackbone(Backbone):
                 rotary = Rotary(type(attrgetter(family.rotary)(model))(config), family.rotary_by_kind)
         settings = f"transformers {version('transformers')} {config.to_json_string(use_diff=False)}"
         self.embeddings = HubEmbeddings([part[name] for name in family.embeddings], family.embed, settings)
+        self.parts = {name: f"layer.{where}" for name, where in family.parts.items()}
         causal = family.attention == "causal"
         self.blocks = nn.ModuleList(HubBlock(layer, rotary, causal) for layer in part[family.blocks])
         self.final_norm = (family.final_norm and attrgetter(family.final_norm)(model)) or nn.Identity()

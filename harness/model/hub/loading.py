@@ -20,13 +20,13 @@ from harness.errors import UserError
 from harness.model.backbone import Backbone
 from harness.model.hub.backbone import (
     ATTENTION,
-    FAMILIES,
     HubBackbone,
     attention_interface,
     context_of,
     family_of,
     is_language_model,
 )
+from harness.model.hub.families import FAMILIES
 from harness.model.meta import on_meta_device
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import strategies
 from harness import baselines
@@ -13,7 +14,7 @@ from harness.results.names import row_name
 from harness.results.record import Record
 from harness.results.suites import SavedSuite
 
-AXES = ("strategy", "seed", "readout", "attention", "pad_to", "adapter")
+AXES = ("strategy", "seed", "readout", "readout_layer", "attention", "pad_to", "adapter")
 # Settings that affect how a run is done, but nothing that a table shows.
 NO_CONDITIONS = {
     "training": ("checkpoint_steps",),
@@ -21,10 +22,25 @@ NO_CONDITIONS = {
     "data": ("pair", "header", "encoding", "quoting"),  # of a file, whose content is a condition
 }
 # Settings that older records lack, and how they ran.
-ADDED = {
+ADDED: dict[str, Any] = {
     "deterministic": False,
     "tf32": False,
-    "training": {"class_weights": "none"},
+    "optimizer": {
+        "schedule": "constant",
+        "warmup": 0.0,
+        "betas": [0.9, 0.999],
+        "eps": 1e-8,
+        "decay_norms_and_biases": True,
+    },
+    "training": {
+        "class_weights": "none",
+        "label_smoothing": 0.0,
+        "dropout": 0.0,
+        "gradient_checkpointing": False,
+        "keep": "last",
+        "patience": None,
+        "validation_metric": None,
+    },
     "data": {"subset": None, "revision": None, "split_sizes": [70, 10, 20], "max_tokens": None, "cut": "head"},
 }
 # Joins the names of rows that are the same runs.
@@ -116,6 +132,16 @@ def _position(record: Record, known: list[str]) -> tuple[bool, int]:
     return record.strategy_source.is_baseline, known.index(record.strategy) if record.strategy in known else len(known)
 
 
+def recipe(record: Record) -> list[str]:
+    """What its training has that is not the default, such as "schedule cosine"; a note names the metric of epochs."""
+    return [
+        f"{key.replace('_', ' ')} {value}"
+        for part in ("optimizer", "training")
+        for key, default in ADDED[part].items()
+        if (value := record.config.get(part, {}).get(key, default)) != default and key != "validation_metric"
+    ]
+
+
 def _conditions(record: Record) -> dict[str, object]:
     added = {
         key: value for key, value in ADDED.items() if not record.strategy_source.is_baseline or key in record.config
@@ -126,7 +152,7 @@ def _conditions(record: Record) -> dict[str, object]:
         if part in rest:
             rest[part] = {key: value for key, value in config[part].items() if key not in keys}
     if record.sweep_around:
-        rest["optimizer"] = {**record.config["optimizer"], "learning_rate": record.sweep_around}
+        rest["optimizer"] = {**config["optimizer"], "learning_rate": record.sweep_around}
     if record.data:
         rest["data sha256"] = record.data.sha256
     if record.model.weights:

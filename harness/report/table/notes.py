@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.config.tree import differences, get_key
+from harness.metrics import METRICS
 from harness.report.analysis.baselines import LENGTH_RULE, no_better_than_length
 from harness.report.analysis.comparison import Entry
-from harness.report.analysis.grouping import Group
+from harness.report.analysis.grouping import Group, recipe
 from harness.report.table.columns import reused, several_seeds
 from harness.report.table.device_notes import device_notes, settings_of
 from harness.report.table.evidence_notes import evidence_notes
@@ -55,7 +56,7 @@ def _heading_parts(record: Record) -> list[str]:
         f"{data.name if data else config['data']['name']}{sizes}",
         f"{training['epochs']} epochs, batch {training['batch_size']}, lr {rate:g}",
         f"{record.precision}, {engine_name(record)} x {record.engine.world_size}, {record.environment['device']}",
-        *(["balanced class weights"] if training.get("class_weights") == "balanced" else []),
+        *recipe(record),
         *(["plain path"] if config["plain"] else []),
         *settings_of(record),
     ]
@@ -73,6 +74,7 @@ def notes(entries: list[Entry]) -> list[str]:
         lines.append("loss and accuracy are means over seeds, speed, memory and time medians.")
     if any(reused(entry) for entry in entries):
         lines.append("*: without the time of what another run had stored of its frozen part.")
+    lines += [_epoch_note(entry) for entry in entries if any(record.epochs for record in entry.ok)]
     lines += [
         f"memory: {definition}, highest of all ranks and phases, above the start of the run."
         for definition in dict.fromkeys(record.memory.definition for record in records if record.memory)
@@ -89,6 +91,13 @@ def notes(entries: list[Entry]) -> list[str]:
     ]
     lines += _baseline_notes(entries)
     return list(dict.fromkeys(line[0].upper() + line[1:] for line in lines))
+
+
+def _epoch_note(entry: Entry) -> str:
+    judged = [record.epochs for record in entry.ok if record.epochs]
+    kept = ", ".join(f"{epochs.kept} of {len(epochs.scores)}" for epochs in judged)
+    seeds = ", by seed" if len(judged) > 1 else ""
+    return f"by {METRICS[judged[0].metric].title} on validation {entry.name} kept epoch {kept} that ran{seeds}."
 
 
 def _baseline_notes(entries: list[Entry]) -> list[str]:

@@ -15,7 +15,15 @@ from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Suffix
 from harness.training.engines.captured import CapturedSteps, CUDAGraphs
-from harness.training.engines.optimizer import adamw, copied, load_whole_state, trained_parameters, whole_state
+from harness.training.engines.optimizer import (
+    adamw,
+    copied,
+    hold_rate_in_tensor,
+    load_whole_state,
+    set_learning_rate,
+    trained_parameters,
+    whole_state,
+)
 from harness.training.loss import loss_sum, part_of_step
 from harness.training.micro_batch import MicroBatch
 
@@ -34,7 +42,9 @@ class DDPEngine:
         self._named = trained_parameters(suffix)
         self._clip_norm = optimizer.clip_norm
         self._optimizer = adamw(self._named, optimizer, self.fused)
-        reason = self._not_capturable()
+        reason = self._not_capturable(suffix)
+        if not reason and (optimizer.schedule != "constant" or optimizer.warmup):
+            hold_rate_in_tensor(self._optimizer, self.world.device)
         self._steps = CapturedSteps(self._step, self.world.device, None if reason else CUDAGraphs(), reason)
 
     @property
@@ -45,12 +55,17 @@ class DDPEngine:
     def graphs(self) -> int:
         return self._steps.captured
 
-    def _not_capturable(self) -> str | None:
+    def _not_capturable(self, suffix: Suffix) -> str | None:
         if self.world.device.type != "cuda":
             return "a CPU has no graphs"
         if self.world.size > 1:
             return "several ranks"
+        if suffix.recomputes_blocks:
+            return "gradient checkpointing"
         return None if self.fused else "the plain path"
+
+    def set_learning_rate(self, rate: float) -> None:
+        set_learning_rate(self._optimizer, rate)
 
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
         self._suffix.train()
@@ -87,6 +102,12 @@ class DDPEngine:
 
     def values(self) -> dict[str, Tensor]:
         return {} if self.world.rank else copied(self._named)
+
+    def set_values(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self._named.items():
+            if self.world.rank == 0:
+                parameter.data.copy_(values[name])
+            self.world.broadcast(parameter.data)
 
     def save(self) -> dict[str, Tensor]:
         return {} if self.world.rank else whole_state(self._named, self._optimizer)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore
 
 from harness.config.schema import EngineConfig, OptimizerConfig, Precision
@@ -22,7 +22,15 @@ from harness.distributed.process_group import World
 from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Suffix
-from harness.training.engines.optimizer import MOMENTS, adamw, copied, load_whole_state, trained_parameters, whole_state
+from harness.training.engines.optimizer import (
+    MOMENTS,
+    adamw,
+    copied,
+    load_whole_state,
+    set_learning_rate,
+    trained_parameters,
+    whole_state,
+)
 from harness.training.loss import loss_sum, part_of_step
 from harness.training.micro_batch import MicroBatch
 
@@ -53,6 +61,9 @@ class DeepSpeedEngine:
             config=self._settings(elements, optimizer.clip_norm),
             dist_init_required=False,
         )
+
+    def set_learning_rate(self, rate: float) -> None:
+        set_learning_rate(self._engine.basic_optimizer, rate)
 
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
         self._engine.train()
@@ -85,6 +96,15 @@ class DeepSpeedEngine:
                 values[name] = full.detach().cpu().clone()
         return values
 
+    def set_values(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self._named.items():
+            full_shape = getattr(parameter, "ds_shape", parameter.shape)
+            value = torch.empty(full_shape, dtype=parameter.dtype, device=self.world.device)
+            if self.world.rank == 0:
+                value.copy_(values[name])
+            self.world.broadcast(value)
+            self._set_value(parameter, value)
+
     def save(self) -> dict[str, Tensor]:
         from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -101,32 +121,35 @@ class DeepSpeedEngine:
         return state
 
     def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
-        import deepspeed
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+        from deepspeed.utils import safe_set_full_optimizer_state
 
         if not self.config.zero_stage:
             load_whole_state(self._named, self._engine.basic_optimizer, state)
             return
         self._make_state(warm_up)
         for name, parameter in self._named.items():
-            value = state[f"value/{name}"].to(self.world.device)
-            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
-                parameter.data.copy_(value)
-            safe_set_full_fp32_param(parameter, value)
+            self._set_value(parameter, state[f"value/{name}"].to(self.world.device))
             for key in MOMENTS:
                 safe_set_full_optimizer_state(parameter, state[f"{key}/{name}"].to(self.world.device), key)
         for step in self._steps():
             step.fill_(state["optimizer_steps"])
 
+    def _set_value(self, parameter: nn.Parameter, value: Tensor) -> None:
+        """value: complete, on every rank."""
+        import deepspeed
+        from deepspeed.utils import safe_set_full_fp32_param
+
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            parameter.data.copy_(value)
+        if self.config.zero_stage:
+            safe_set_full_fp32_param(parameter, value)
+
     def _make_state(self, warm_up: Sequence[MicroBatch]) -> None:
         """ZeRO's parts of the optimizer state come to be in the first step: do one that changes nothing."""
-        groups = self._engine.basic_optimizer.param_groups
-        rates = [group["lr"] for group in groups]
-        for group in groups:
-            group["lr"] = 0.0
+        rate = float(self._engine.basic_optimizer.param_groups[0]["lr"])
+        self.set_learning_rate(0.0)
         self.step(warm_up, global_count=1)
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate
+        self.set_learning_rate(rate)
 
     def _steps(self) -> list[Tensor]:
         """The optimizer's counters of steps, one for each of the parts that this rank holds."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -17,12 +19,37 @@ def trained_parameters(suffix: nn.Module) -> dict[str, nn.Parameter]:
 def adamw(named: dict[str, nn.Parameter], config: OptimizerConfig, fused: bool) -> torch.optim.AdamW:
     assert config.learning_rate is not None, "a plan resolves it"
     return torch.optim.AdamW(
-        list(named.values()),
+        _groups(list(named.values()), config),
         lr=config.learning_rate,
+        betas=config.betas,
+        eps=config.eps,
         weight_decay=config.weight_decay,
         fused=fused or None,
         capturable=fused and all(parameter.is_cuda for parameter in named.values()),
     )
+
+
+def _groups(parameters: list[nn.Parameter], config: OptimizerConfig) -> list[dict[str, Any]]:
+    """One, or two where vectors are not decayed; none is empty."""
+    if config.decay_norms_and_biases:
+        return [{"params": parameters}]
+    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+    return [{"params": matrices}, *([{"params": vectors, "weight_decay": 0.0}] if vectors else [])]
+
+
+def hold_rate_in_tensor(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """For steps that are captured: they would repeat a number, and read a tensor each time."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def whole_state(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

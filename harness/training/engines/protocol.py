@@ -33,6 +33,10 @@ class Engine(Protocol):
         """Take over the suffix: place it, wrap it, make the optimizer of its trained parameters."""
         ...
 
+    def set_learning_rate(self, rate: float) -> None:
+        """Of the steps to come; that of the configuration where it was never called."""
+        ...
+
     def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
         """One optimizer step; returns this rank's part of [loss, accuracy], both before the update.
 
@@ -55,6 +59,10 @@ class Engine(Protocol):
 
     def values(self) -> dict[str, Tensor]:
         """A copy of the trained parameters by name, complete and on the CPU, on the first rank; every rank calls it."""
+        ...
+
+    def set_values(self, values: dict[str, Tensor]) -> None:
+        """Take over what `values` gave, on the first rank; every rank calls it. The optimizer's state stays."""
         ...
 
     def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:

@@ -1,0 +1,39 @@
+"""What every adapted layer is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+class AdaptedLinear(nn.Linear):
+    """A Linear with trained parameters beside its own, which it takes over with their `requires_grad`.
+
+    What is added is float32 on the default device, wherever the layer's own parameters are.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def added(self) -> list[nn.Parameter]:
+        """The parameters that the layer did not have."""
+        return [value for name, value in self.named_parameters() if name not in ("weight", "bias")]
+
+    def begin(self) -> None:
+        """Set what is added and follows from the layer's own parameters, which are there."""
+
+    def merged(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of a plain Linear that computes the same."""
+        raise NotImplementedError
+
+
+def replace_layers(module: nn.Module, replacement: Callable[[nn.Linear], nn.Linear | None]) -> None:
+    """Replace every Linear below `module`, in order of definition, for which `replacement` gives another."""
+    for name, child in module.named_children():
+        if not isinstance(child, nn.Linear):
+            replace_layers(child, replacement)
+        elif new := replacement(child):
+            setattr(module, name, new)
