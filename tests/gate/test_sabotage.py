@@ -24,11 +24,12 @@ LOSSES = {"losses of head_only", "losses of last_block"}
 ACCURACIES = {"accuracy of head_only", "accuracy of last_block"}
 
 
-def _optimizer_with(**changed: float) -> Callable[[Callable], Callable]:
-    def sabotage(adamw: Callable) -> Callable:
-        return lambda named, config, fused: adamw(named, config.model_copy(update=changed), fused)
+def _no_learning(set_learning_rate: Callable) -> Callable:
+    return lambda optimizer, rate: set_learning_rate(optimizer, 0.0)
 
-    return sabotage
+
+def _no_weight_decay(adamw: Callable) -> Callable:
+    return lambda named, config, *rest: adamw(named, config.model_copy(update={"weight_decay": 0.0}), *rest)
 
 
 def _read_one_token_early(_: Callable) -> Callable:
@@ -39,8 +40,8 @@ def _attend_to_padding(_: Callable) -> Callable:
     return lambda batch, *rest, **named: torch.ones(len(batch.lengths), 1, batch.width, dtype=torch.bool)
 
 
-def _freeze_blocks(named_stages: Callable) -> Callable:
-    return lambda stages, name: [] if name.startswith("block") else named_stages(stages, name)
+def _freeze_blocks(selected: Callable) -> Callable:
+    return lambda stages, parts, name: [] if name.startswith("block") else selected(stages, parts, name)
 
 
 def _swap_two_labels(micro_batch: Callable) -> Callable:
@@ -63,13 +64,13 @@ class Sabotage:
 
 
 SABOTAGES = {
-    "no learning": Sabotage(ddp, "adamw", _optimizer_with(learning_rate=0.0), ACCURACIES | LOSSES),
-    "no weight decay": Sabotage(ddp, "adamw", _optimizer_with(weight_decay=0.0), LOSSES),
+    "no learning": Sabotage(ddp, "set_learning_rate", _no_learning, ACCURACIES | LOSSES),
+    "no weight decay": Sabotage(ddp, "adamw", _no_weight_decay, LOSSES),
     "readout off by one": Sabotage(one_query, "read_indices", _read_one_token_early, LOSSES),
     "padding attended": Sabotage(one_query, "visible", _attend_to_padding, LOSSES),
     "last block frozen": Sabotage(
         split,
-        "_named_stages",
+        "selected_parameters",
         _freeze_blocks,
         {"accuracy of last_block", "losses of last_block", "parameters of last_block"},
     ),

@@ -57,8 +57,8 @@ def _findings(folder: Path) -> dict[tuple[str, str], str]:
     return {(one["check"], one["row"]): one["verdict"] for one in found["findings"]}
 
 
-def _no_learning(adamw: Callable) -> Callable:
-    return lambda named, config, fused: adamw(named, config.model_copy(update={"learning_rate": 0.0}), fused)
+def _no_learning(set_learning_rate: Callable) -> Callable:
+    return lambda optimizer, rate: set_learning_rate(optimizer, 0.0)
 
 
 def test_an_unchanged_run_passes_and_a_sabotaged_one_alarms(
@@ -80,7 +80,7 @@ def test_an_unchanged_run_passes_and_a_sabotaged_one_alarms(
     assert "cases this gate sees" in (tmp_path / "results" / "gate.md").read_text()
     assert not list((tmp_path / "results" / "gate").glob("features-*"))
 
-    monkeypatch.setattr(ddp, "adamw", _no_learning(ddp.adamw))
+    monkeypatch.setattr(ddp, "set_learning_rate", _no_learning(ddp.set_learning_rate))
     code, out, _ = users_gate()
     assert (code, "Regression: " in out) == (1, True)
     alarming = {key for key, verdict in _findings(tmp_path).items() if verdict == "regression"}
@@ -104,7 +104,7 @@ def test_one_seed_is_compared_by_messages(
     code, out, _ = users_gate("--update", "a test", seed=7)
     assert (code, "accuracy of trained (1 seed, 80 test messages" in out) == (0, True)
     assert users_gate(seed=7)[0] == 0
-    monkeypatch.setattr(ddp, "adamw", _no_learning(ddp.adamw))
+    monkeypatch.setattr(ddp, "set_learning_rate", _no_learning(ddp.set_learning_rate))
     assert users_gate(seed=7)[0] == 1
     assert _findings(tmp_path)["accuracy", "trained"] == "regression"
 

@@ -19,7 +19,7 @@ from tests.support.runs import assert_refused, records_below
         (["--strategy", "head_only,"], ["unknown strategy ''"]),
         (["--strategy", "nowhere/mine.py"], ["nowhere/mine.py", "does not exist"]),
         (["--strategy", "full,full"], ["'full'", "twice"]),
-        (["--readout", "lst"], ["'lst'", "did you mean 'last'?", "'first', 'last' or 'mean'"]),
+        (["--readout", "lst"], ["'lst'", "did you mean 'last'?", "'first', 'last', 'mean', 'max' or 'attention'"]),
         (["--engine", "dpd"], ["engine.name", "'dpd'", "did you mean 'ddp'?"]),
         (["--zero", "2"], ["ZERO=2", "ENGINE=deepspeed"]),
         (["--engine", "deepspeed", "--zero", "4"], ["engine.zero_stage", "4", "less than or equal to 3"]),

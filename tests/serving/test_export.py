@@ -78,7 +78,7 @@ def test_gpt2_and_three_classes(run_here: Callable, export: Callable, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("first_token", "reads the first token"),
+        ("first_token", "its readout is first"),
         ("mean_pool", "its readout is mean"),
         ("last_padded", "attends to the padding"),
         ("no_causal_mask", "see those after them"),
