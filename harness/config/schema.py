@@ -198,6 +198,10 @@ class TrainingConfig(Part):
         """Whether the validation texts are asked after each epoch."""
         return self.keep == "best" or self.patience is not None
 
+    def steps_of_epoch(self, texts: int) -> int:
+        """texts: for training."""
+        return texts // self.batch_size if self.drop_last else -(-texts // self.batch_size)
+
 
 class AdapterConfig(Part):
     """What replaces rank and alpha of the strategy's adapter; None: as declared."""

@@ -42,7 +42,7 @@ def warnings(texts: pd.DataFrame, split: Split) -> Iterator[str]:
     if len(rare):
         named = ", ".join(f"{label!r} ({count})" for label, count in rare[:_NAMED].items())
         more = f" and {len(rare) - _NAMED} more" if len(rare) > _NAMED else ""
-        yield (f"classes with fewer than {FEWEST} texts: {named}{more}; such a class can't be both learnt and tested")
+        yield f"classes with fewer than {FEWEST} texts: {named}{more}; such a class can't be both learnt and tested"
     missing = [label for label in counts.index if _may_be_missing(label, counts.index)]
     if missing:
         named = ", ".join(f"{label!r} ({counts[label]:,})" for label in missing)

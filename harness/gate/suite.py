@@ -104,7 +104,7 @@ def _users_pairs(suite: SuiteConfig, results: Path, workspace: Workspace) -> lis
 def _shortened(run: PlannedRun, workspace: Workspace) -> RunConfig:
     """With fewer epochs, as long as they are enough steps. Raises UserError where all are too few."""
     training, texts = run.config.training, len(run.dataset(workspace).split["train"])
-    steps = texts // training.batch_size if training.drop_last else ceil(texts / training.batch_size)
+    steps = training.steps_of_epoch(texts)
     if steps * training.epochs <= WARM_UP_STEPS:
         raise UserError(
             f"COSTS=1: row {run.title!r} has {steps * training.epochs} training steps, and the first {WARM_UP_STEPS} "

@@ -35,3 +35,9 @@ def resolve_data(config: DataConfig, load: Callable[[DataConfig], Dataset]) -> t
             f"DATA={name}: {error}. Connect to the network once, set FTBENCH_ASSETS to a folder that has it, "
             "or use DATA=synthetic."
         ) from error
+
+
+def check_row_length(max_tokens: int | None, model: str, context: int) -> None:
+    """context: the most tokens that the model takes."""
+    if max_tokens and max_tokens > context:
+        raise UserError(f"data.max_tokens={max_tokens} is beyond the context of {model}: at most {context}.")

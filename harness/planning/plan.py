@@ -21,7 +21,7 @@ from harness.distributed.hosts import check_hosts
 from harness.errors import UserError
 from harness.metrics import MetricName
 from harness.model.precision import choose
-from harness.planning.data import resolve_data
+from harness.planning.data import check_row_length, resolve_data
 from harness.planning.identity import identity_of, only, run_id_of
 from harness.planning.resolve import CanNotAnswer, NotHere, ResolvedModel, resolve_engine, resolve_model
 from harness.planning.strategy import ResolvedStrategy, resolve_strategy
@@ -31,7 +31,6 @@ from harness.planning.validate import (
     check_patience,
     check_precision,
     check_ranks,
-    check_row_length,
     check_schedule,
 )
 from harness.planning.workspace import Workspace
@@ -193,7 +192,7 @@ class _Planner:
         check_batch(config.training, len(dataset.split["train"]))
         check_patience(config.training)
         check_schedule(config.optimizer, config.training, len(dataset.split["train"]))
-        check_row_length(config.data.max_tokens, model.name, self.workspace)
+        check_row_length(config.data.max_tokens, model.name, self.workspace.model(model.name).context)
         choices = model.choices | {"data": why_data, "precision": why_precision}
         if config.strategy in baselines.NAMES:
             return self._baseline(title or config.strategy, config, model, dataset, choices)

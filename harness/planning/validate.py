@@ -40,8 +40,7 @@ def check_batch(training: TrainingConfig, texts: int) -> None:
 
 
 def check_schedule(optimizer: OptimizerConfig, training: TrainingConfig, texts: int) -> None:
-    epoch = texts // training.batch_size if training.drop_last else -(-texts // training.batch_size)
-    steps = training.epochs * epoch
+    steps = training.epochs * training.steps_of_epoch(texts)
     if steps and warmup_steps(optimizer, steps) == steps:
         raise UserError(
             f"optimizer.warmup={optimizer.warmup:g} takes all of the {steps} training steps: use a smaller part, or "
@@ -60,12 +59,6 @@ def check_patience(training: TrainingConfig) -> None:
             f"training.validation_metric={training.validation_metric} without training.keep=best or training.patience: "
             "the validation texts decide on nothing; set one of these."
         )
-
-
-def check_row_length(max_tokens: int | None, model: str, workspace: Workspace) -> None:
-    context = workspace.model(model).context
-    if max_tokens and max_tokens > context:
-        raise UserError(f"data.max_tokens={max_tokens} is beyond the context of {model}: at most {context}.")
 
 
 def check_padding(pad_to: PadTo | None, model: str, workspace: Workspace) -> None:

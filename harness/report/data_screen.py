@@ -21,7 +21,7 @@ from harness.data.splits import SPLITS
 from harness.data.tokenizer import Tokenizer, load_tokenizer
 from harness.errors import UserError
 from harness.model.shapes import SHAPES
-from harness.planning.data import resolve_data
+from harness.planning.data import check_row_length, resolve_data
 from harness.report.analysis.survey import Lengths, Survey, survey
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def print_data(console: Console, config: RunConfig, cache: Path, as_json: bool, 
     Raises UserError for data or a model that can't be used."""
     dataset, reason = resolve_data(config.data, lambda wanted: load_dataset(wanted, cache))
     name, tokenizer, context = _tokenizer(config.model.name, cache)
-    if config.data.max_tokens and config.data.max_tokens > context:
-        raise UserError(f"data.max_tokens={config.data.max_tokens} is beyond the context of {name}: at most {context}.")
+    check_row_length(config.data.max_tokens, name, context)
     found = survey(dataset, reason, name, tokenizer, context)
     if as_json:
         console.out(json.dumps(found.as_dict(), indent=2, ensure_ascii=False), highlight=False)
@@ -100,10 +99,7 @@ def _classes(found: Survey) -> Table:
         table.add_column(column, justify="right")
     ranked = sorted(found.classes.items(), key=lambda one: -sum(one[1].values()))
     for label, counts in ranked[:MOST_CLASSES]:
-        of_class = sum(counts.values())
-        table.add_row(
-            escape(label), *(f"{counts[name]:,}" for name in SPLITS), f"{of_class:,}", _share(of_class, total)
-        )
+        table.add_row(escape(label), *_cells([counts[name] for name in SPLITS], total))
     rest = ranked[MOST_CLASSES:]
     if rest:
         sums = [sum(counts[name] for _, counts in rest) for name in SPLITS]

@@ -11,7 +11,7 @@ from harness.data.reading.table import Table
 from harness.errors import UserError
 
 # Names that published data sets give to them, in lower case without blanks, underscores and hyphens.
-_TEXTS = """text sentence review reviewtext reviewbody content message body v2 comment commenttext tweet utterance 
+_TEXTS = """text sentence review reviewtext reviewbody content message body v2 comment commenttext tweet utterance
     document post email sms headline article query question"""
 _LABELS = """label labels class classes classindex category categories sentiment intent v1 target topic rating stars
     emotion polarity coarselabel isspam goldlabel isduplicate overall"""
