@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import secrets
+import tempfile
 from pathlib import Path
 from typing import TypeGuard
 
@@ -20,6 +21,12 @@ def unwritable(cache: Path, error: OSError) -> UserError:
 def is_disk_error(error: BaseException) -> TypeGuard[OSError]:
     """Whether the error is about space or permissions; those of a network are instances of OSError, too."""
     return isinstance(error, OSError) and error.errno in _DISK_ERRORS
+
+
+def try_writing(folder: Path) -> None:
+    """Make the folder, if it is not there, and a file in it that is gone at once. Raises OSError where that fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 from harness.config.schema import RunConfig
 from harness.config.tree import differences, first_mistake, merged
 from harness.errors import UserError
-from harness.files import write_atomically
+from harness.files import try_writing, write_atomically
 from harness.gate.measurement import GATE_SCHEMA_VERSION, Case, Measurement, Subject
 from harness.gate.suite import GateSuite
 from harness.results.record import SCHEMA_VERSION as RECORD_SCHEMA_VERSION
@@ -124,8 +123,7 @@ def _differences(old: Case, new: Case) -> Iterator[str]:
 def check_writable(suite: GateSuite) -> None:
     """Raises UserError where the reference can't be written: before hours of runs, not after them."""
     try:
-        suite.reference.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=suite.reference).close()
+        try_writing(suite.reference)
     except OSError as error:
         raise UserError(
             f"reference folder {str(suite.reference)!r} can't be written ({error.strerror}): name another with "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 
 from harness.config.tree import first_mistake
 from harness.errors import UserError
-from harness.files import write_atomically
+from harness.files import try_writing, write_atomically
 from harness.results.record import SCHEMA_VERSION, Record, TrainingCurve
 
 
@@ -26,8 +25,7 @@ class Store:
 
     def check_writable(self) -> None:
         try:
-            self.runs.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.runs).close()
+            try_writing(self.runs)
         except OSError as error:
             raise UserError(
                 f"results folder {str(self.results)!r} can't be written ({error.strerror}): name another with RESULTS."
