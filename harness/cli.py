@@ -63,8 +63,9 @@ def _parameter(option: Option) -> inspect.Parameter:
 def run(**given: Any) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
     from harness import commands
+    from harness.config.command_line import parse_seeds, split_assignments
     from harness.config.schema import Hosts
-    from harness.config.suite import load_suite, parse_seeds, split_assignments
+    from harness.config.suite import load_suite
 
     changes = {option.key: given[option.parameter] for option in OPTIONS if option.key}
     changes["strategy"] = _strategy_names(given["strategy"])
@@ -143,11 +144,14 @@ def data(
     cache: Cache = CACHE,
 ) -> None:
     """What is in a data set, before any run: columns, classes, lengths, repeats, what trivial baselines reach."""
-    from harness.config.suite import load_suite, split_assignments
+    from harness.config.command_line import split_assignments
+    from harness.config.suite import load_suite
     from harness.report.data_screen import print_data
 
     changes = {"data.name": data, "model.name": model}
-    (config,) = load_suite(None, changes, split_assignments(set or [])).runs()
+    config, *more = load_suite(None, changes, split_assignments(set or [])).runs()
+    if more:
+        raise UserError(f"DATA={data}: `ftbench data` shows one data set; give the command for each.")
     print_data(console, config, cache, as_json, set or [])
 
 

@@ -15,7 +15,9 @@ from harness.experiment.oom_records import settle
 from harness.experiment.runner import prepare_store
 from harness.launch.launcher import launch
 from harness.metrics import ACCURACY, METRICS, metric_named
+from harness.planning.data import resolve_data
 from harness.planning.plan import Plan, resolve, saving
+from harness.planning.sizes import at_sizes
 from harness.planning.sweep import tuned
 from harness.planning.workspace import Workspace
 from harness.report import messages
@@ -85,6 +87,8 @@ class _Bench:
     swept: list[Record] = field(default_factory=list)
 
     def resolve(self, suite: SuiteConfig) -> Plan:
+        if suite.sizes:
+            suite = at_sizes(suite, lambda run: resolve_data(run.data, self.workspace.dataset)[0])
         return resolve(suite, self.store.results, self.workspace, self.hosts).model_copy(update={"quiet": self.quiet})
 
     def prepare(self, plan: Plan) -> Plan:

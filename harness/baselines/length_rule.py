@@ -6,7 +6,7 @@ import numpy as np
 
 from harness.baselines import Fitted, LabelledTexts, Part
 
-USES = ("data", "model.name")  # it is the model's tokens that are counted
+USES = ("data", "model.name", "training.texts")  # it is the model's tokens that are counted
 
 
 def fit(task: LabelledTexts) -> Fitted:

@@ -6,7 +6,7 @@ import numpy as np
 
 from harness.baselines import Fitted, LabelledTexts, Part
 
-USES = ("data",)
+USES = ("data", "training.texts")
 
 
 def fit(task: LabelledTexts) -> Fitted:

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.baselines import Fitted, Part, Task
 
-USES = ("data",)
+USES = ("data", "training.texts")
 
 
 def fit(task: Task) -> Fitted:

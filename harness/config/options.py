@@ -61,7 +61,8 @@ OPTIONS = (
     ),
     Option(
         "data",
-        "`auto`, `synthetic`, `sms_spam`, `hf:` and a data set of the hub, or a path to a file, a folder or an archive",
+        "`auto`, `synthetic`, `sms_spam`, `hf:` and a data set of the hub, or a path to a file, a folder or an "
+        "archive; several with commas between them",
         key="data.name",
         see="[your own data](data.md)",
     ),
@@ -105,6 +106,13 @@ OPTIONS = (
         "`lr`: each strategy also at its own best learning rate of a small grid, chosen on the validation texts",
         key="tune",
         default_text="none",
+    ),
+    Option(
+        "sizes",
+        "numbers of training texts, such as `32,100,316,all`: each strategy and baseline on stratified parts of them",
+        key="sizes",
+        default_text="`all`",
+        see="[how many labels](statistics.md#how-many-labels)",
     ),
     Option("epochs", "passes over the training texts", key="training.epochs", type=int),
     Option(

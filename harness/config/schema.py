@@ -166,6 +166,8 @@ class OptimizerConfig(Part):
 class TrainingConfig(Part):
     """batch_size: rows of a step, on all ranks together.
 
+    texts: train on so many of the training texts: a stratified part, drawn by the seed, that holds the smaller parts of
+        the same seed; None: all.
     micro_batch_size: rows of one forward pass on one rank; None: the rank's full slice of the batch.
     drop_last: leave out the incomplete batch at the end of an epoch.
     class_weights: factors of the rows' losses; balanced: for each class in inverse proportion to its training texts.
@@ -182,6 +184,7 @@ class TrainingConfig(Part):
 
     epochs: Annotated[int, Field(ge=0)] = 5
     batch_size: Positive = 8
+    texts: Positive | None = None
     micro_batch_size: Positive | None = None
     drop_last: bool = True
     class_weights: Literal["none", "balanced"] = "none"

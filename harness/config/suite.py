@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from harness.config.command_line import assignment, data_names, parse_sizes
 from harness.config.schema import Part, Percentage, Positive, RunConfig
-from harness.config.tree import as_list, differences, explain, get_key, merged, read_file, scalar, set_key
+from harness.config.tree import as_list, differences, explain, get_key, merged, read_file, set_key
 from harness.errors import UserError
 from harness.metrics import MetricName, metric_named
 
@@ -61,6 +61,7 @@ class SuiteConfig(Part):
     source: where its published figures are from.
     reference: the strategy or row that the others are compared with. None: last_block, or the first where it is absent.
     tune: "lr": each strategy also runs at its own best learning rate.
+    sizes: of the training part; None among them: all of its texts. Empty: all, and no learning curve.
     metric: what strategies are compared by, and what the best learning rate and classifier are chosen by.
     """
 
@@ -69,7 +70,12 @@ class SuiteConfig(Part):
     source: str | None = None
     reference: str | None = None
     tune: Literal["lr"] | None = None
+    sizes: tuple[int | None, ...] = ()
     metric: MetricName = "accuracy"
+
+    @property
+    def has_several_data_sets(self) -> bool:
+        return _has_several_data_sets(self.runs())
 
     def runs(self) -> list[RunConfig]:
         """The runs of all rows that are not skipped."""
@@ -79,23 +85,36 @@ class SuiteConfig(Part):
 def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str]) -> SuiteConfig:
     """The suite that a file, options and `a.b=c` assignments describe; each of them overrides those before it.
 
-    options: by dotted key; None leaves a key as it is. `strategy` and `seed` may be lists: a run for each pair.
+    options: by dotted key; None leaves a key as it is. `strategy`, `seed` and `data` may be lists: a run for each
+    combination.
     A file may list `rows`, each with its differences from the rest of the file. Options then apply to every row, except
     `model.name` and `strategy`, which select the rows that already have that value.
     Raises UserError for an unknown key, naming the nearest one, and for a value of the wrong type.
     """
     tree = read_file(file) if file else {}
     changes = {key: value for key, value in options.items() if value is not None}
-    changes |= dict(map(_assignment, assignments))
+    changes |= dict(map(assignment, assignments))
     reference = changes.pop("reference", tree.pop("reference", None))
     tune = changes.pop("tune", tree.pop("tune", None))
     if tune not in (None, "lr"):
         raise UserError(f"TUNE={tune!r}: expected lr, the learning rate.")
     metric = metric_named(changes.pop("metric", tree.pop("metric", "accuracy")))
+    sizes = parse_sizes(changes.pop("sizes", tree.pop("sizes", None)))
     suite = _suite_of_rows(file, tree, changes) if file and "rows" in tree else _suite_of_runs(tree, changes)
     if reference is not None:
         _check_reference(reference, suite)
-    return suite.model_copy(update={"reference": reference, "tune": tune, "metric": metric.name})
+    suite = suite.model_copy(update={"reference": reference, "tune": tune, "sizes": sizes, "metric": metric.name})
+    _check_combination(suite)
+    return suite
+
+
+def _check_combination(suite: SuiteConfig) -> None:
+    asked = {"SIZES": bool(suite.sizes), "several data sets": suite.has_several_data_sets}
+    several = [what for what, is_asked in asked.items() if is_asked]
+    if several and suite.tune:
+        raise UserError(f"TUNE=lr with {several[0]}: the best rate may differ between them; tune each by itself.")
+    if suite.sizes and any(row.name for row in suite.rows):
+        raise UserError("SIZES with a file that lists rows: their training is given; leave SIZES out.")
 
 
 def _check_reference(reference: str, suite: SuiteConfig) -> None:
@@ -138,6 +157,8 @@ def _row(shared: dict[str, Any], entry: Any, number: int, changes: dict[str, Any
         raise UserError(f"{where}: {error}") from error
     if len({run.strategy for run in runs}) > 1:
         raise UserError(f"{where} has several strategies: give each a row of its own.")
+    if _has_several_data_sets(runs):
+        raise UserError(f"{where} has several data sets: give each a suite of its own.")
     return SuiteRow(
         name=heading.name,
         runs=runs,
@@ -218,18 +239,37 @@ def _check_rows(rows: list[SuiteRow]) -> None:
 
 
 def _runs(tree: dict[str, Any]) -> list[RunConfig]:
-    """The runs of a tree: every strategy with every seed."""
+    """The runs of a tree: every strategy with every seed, on every data set."""
     strategies, seeds = as_list(tree.get("strategy", "last_block")), as_list(tree.get("seed", 0))
-    for key, values in (("strategy", strategies), ("seed", seeds)):
+    data_sets = _data_sets(tree.get("data", {}))
+    for key, values in (("strategy", strategies), ("seed", seeds), ("data", data_sets)):
         if not values:
             raise UserError(f"configuration key {key!r} is an empty list: name at least one {key}.")
-    twice = [value for values in (strategies, seeds) for value in values if values.count(value) > 1]
+    twice = [value for values in (strategies, seeds, data_sets) for value in values if values.count(value) > 1]
     if twice:
-        raise UserError(f"{twice[0]!r} is given twice: name each strategy and each seed once.")
+        raise UserError(f"{twice[0]!r} is given twice: name each strategy, each seed and each data set once.")
     try:
-        return [RunConfig.model_validate(tree | {"strategy": s, "seed": n}) for s in strategies for n in seeds]
+        return [
+            RunConfig.model_validate(tree | {"strategy": strategy, "seed": seed, "data": data})
+            for data in data_sets
+            for strategy in strategies
+            for seed in seeds
+        ]
     except ValidationError as error:
         raise UserError(explain(error, RunConfig)) from error
+
+
+def _has_several_data_sets(runs: list[RunConfig]) -> bool:
+    return any(run.data != runs[0].data for run in runs)
+
+
+def _data_sets(given: Any) -> list[Any]:
+    """The data of each data set: a list of them, each a name or keys and values, or one whose `name` is a list."""
+    if isinstance(given, list):
+        return [{"name": one} if isinstance(one, str) else one for one in given]
+    if isinstance(given, dict) and "name" in given:
+        return [{**given, "name": name} for name in data_names(given["name"])]
+    return [given]
 
 
 def _changed(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -238,30 +278,3 @@ def _changed(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
         set_key(result, key, value)
     return result
-
-
-def _assignment(given: str) -> tuple[str, Any]:
-    key, equals, value = given.partition("=")
-    if not equals:
-        raise UserError(f'SET={given!r}: expected key=value, such as SET="optimizer.learning_rate=1e-4".')
-    return key, scalar(value)
-
-
-def parse_seeds(given: str) -> list[int]:
-    """The seeds in `0,1,2` or `0..9`, both ends included."""
-    try:
-        first, dots, last = given.partition("..")
-        seeds = list(range(int(first), int(last) + 1)) if dots else [int(part) for part in given.split(",")]
-    except ValueError:
-        seeds = []
-    if not seeds:
-        raise UserError(f"SEEDS={given!r}: expected whole numbers such as 0,1,2 or a range such as 0..9.")
-    return seeds
-
-
-def split_assignments(given: list[str]) -> list[str]:
-    """The assignments in texts such as `a=1 b='two words'`, quoted as in a shell."""
-    try:
-        return [assignment for text in given for assignment in shlex.split(text)]
-    except ValueError as error:
-        raise UserError(f"SET={' '.join(given)!r}: {error}; close the quotes.") from error

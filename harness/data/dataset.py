@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from harness.config.schema import AUTO, DataConfig
@@ -30,6 +31,12 @@ class Dataset:
     test_seen: list[bool]
     test_near_train: int
     notes: list[str]
+
+    def trained_on(self, chosen: np.ndarray) -> Dataset:
+        """With the training texts at these positions only."""
+        split = {**self.split, "train": self.split["train"].iloc[chosen]}
+        seen, near = seen_in_training(split)
+        return replace(self, split=split, test_seen=seen, test_near_train=near)
 
 
 def load_dataset(config: DataConfig, cache: Path) -> Dataset:

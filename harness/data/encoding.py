@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
@@ -32,7 +32,7 @@ class Examples:
     real_lengths: int64 [rows], tokens of the text itself.
     labels: int64 [rows], class indices.
     index: int64 [rows], where each text stands in its source.
-    cut_texts: how many texts were longer than a row may be.
+    is_cut: bool [rows], whether the text was longer than a row may be.
     pad_token: None where the tokenizer has none.
     """
 
@@ -41,7 +41,7 @@ class Examples:
     real_lengths: np.ndarray
     labels: np.ndarray
     index: np.ndarray
-    cut_texts: int
+    is_cut: np.ndarray
     pad_token: int | None
 
     def __len__(self) -> int:
@@ -51,6 +51,20 @@ class Examples:
     def lengths(self) -> np.ndarray:
         """int64 [rows], attended tokens: padding included."""
         return np.diff(self.offsets)
+
+    @property
+    def cut_texts(self) -> int:
+        return int(self.is_cut.sum())
+
+    def take(self, rows: np.ndarray) -> Examples:
+        """These rows only, in this order."""
+        lengths = self.lengths[rows]
+        return replace(
+            self,
+            token_ids=self.token_ids[token_indices(self.offsets[:-1][rows], lengths)],
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            **{name: getattr(self, name)[rows] for name in ("real_lengths", "labels", "index", "is_cut")},
+        )
 
 
 @dataclass(frozen=True)
@@ -172,7 +186,7 @@ def _examples(
         real_lengths=real_lengths,
         labels=pd.Index(classes).get_indexer(pd.Index(part["label"])),
         index=part.index.to_numpy(),
-        cut_texts=int((lengths.sum(axis=0) > room).sum()),
+        is_cut=lengths.sum(axis=0) > room,
         pad_token=pad_token,
     )
 

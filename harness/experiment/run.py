@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from harness.config.schema import RunConfig
-from harness.data.dataset import Dataset
-from harness.data.encoding import Examples, RowRule, encode_split, longest_row
+from harness.data.encoding import Examples, longest_row
 from harness.experiment.context import Context
 from harness.experiment.cut_model import CutModel, build_model
 from harness.experiment.facts import (
@@ -19,6 +18,7 @@ from harness.experiment.facts import (
     recipe_of,
     step_graphs,
 )
+from harness.experiment.texts import load_texts
 from harness.features.features import Features
 from harness.features.store import FeatureStore, OpenedFeatures, computed
 from harness.features.token_budget import TokenBudget
@@ -43,15 +43,17 @@ def run(
     config, world = planned.config, context.world
 
     with context.phase("prepare"):
-        dataset, examples = load_data(planned, strategy, context)
+        texts = load_texts(planned, strategy, context)
+        dataset, examples = texts.dataset, texts.examples
         outcome.data = data_facts(planned, dataset, examples)
-        model = build_model(planned, strategy, examples, len(dataset.source.classes), context)
+        model = build_model(planned, strategy, texts.every, len(dataset.source.classes), context)
         outcome.parameters, outcome.trainable_parameters = model.parameters
         engine = open_engine(config.engine, config.precision, world, fused=not config.plain)
         engine.prepare(model.suffix, config.optimizer)
 
     with context.phase("features"):
-        features, report = open_features(planned, strategy, model, examples, context)
+        stored, report = open_features(planned, strategy, model, texts.every, context)
+        features = texts.features(stored)
 
     with context.phase("train"):
         hidden = model.suffix.width
@@ -111,13 +113,6 @@ def evaluate(
     batch_size = config.training.batch_size if config.plain else None
     budget = TokenBudget.of(context.world, model.suffix.width, config.precision, context.observer.warning)
     return {name: predict(engine, part, context.world, batch_size, budget) for name, part in features.items()}
-
-
-def load_data(planned: PlannedRun, strategy: ResolvedStrategy, context: Context) -> tuple[Dataset, dict[str, Examples]]:
-    dataset, model = planned.dataset(context.workspace), context.workspace.model(planned.model.name)
-    tokenizer = context.workspace.tokenizer(planned.model.name)
-    rule = RowRule.of(planned.config.data, model.context, strategy.pad_to)
-    return dataset, encode_split(dataset.split, tokenizer, dataset.source.classes, rule)
 
 
 def open_features(

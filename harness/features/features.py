@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,10 @@ class Features:
         """Runs the prefix each time."""
         ids = resident(torch.from_numpy(examples.token_ids.astype(np.int64)), device)
         return cls(ids, examples.offsets[:-1], examples.lengths, device, prefix, width)
+
+    def take(self, examples: np.ndarray) -> Features:
+        """Those of these examples only, in this order; the rows stay where they are."""
+        return replace(self, starts=self.starts[examples], lengths=self.lengths[examples])
 
     @property
     def is_resident(self) -> bool:

@@ -32,6 +32,7 @@ from harness.planning.validate import (
     check_precision,
     check_ranks,
     check_schedule,
+    check_texts,
 )
 from harness.planning.workspace import Workspace
 from harness.results.record import BASELINE, StrategySource
@@ -151,9 +152,12 @@ def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Host
 
 
 def saving(plan: Plan) -> Plan:
-    """The plan whose runs save what they train. Raises UserError where it has baselines only."""
+    """The plan whose runs save what they train. Raises UserError where it has baselines only, or several data
+    sets."""
     if all(run.source.is_baseline for run in plan.runs):
         raise UserError("SAVE=1: baselines train nothing that could be saved; name a strategy, too.")
+    if len({run.data_sha256 for run in plan.runs}) > 1:
+        raise UserError("SAVE=1 with several data sets: one classifier is kept, for one of them; name one.")
     runs = [run.model_copy(update={"save": not run.source.is_baseline}) for run in plan.runs]
     return plan.model_copy(update={"runs": runs})
 
@@ -189,9 +193,11 @@ class _Planner:
         check_precision(precision, model.name, self.workspace)
         check_ranks(config)
         asked(("hosts", engine), lambda: check_hosts(engine, self.hosts))
-        check_batch(config.training, len(dataset.split["train"]))
+        check_texts(config.training, dataset)
+        texts = config.training.texts or len(dataset.split["train"])
+        check_batch(config.training, texts)
         check_patience(config.training)
-        check_schedule(config.optimizer, config.training, len(dataset.split["train"]))
+        check_schedule(config.optimizer, config.training, texts)
         check_row_length(config.data.max_tokens, model.name, self.workspace.model(model.name).context)
         choices = model.choices | {"data": why_data, "precision": why_precision}
         if config.strategy in baselines.NAMES:
@@ -242,7 +248,10 @@ class _Planner:
                 f"zero_shot: {model.name} has no output layer, tied to its token embeddings, to ask.",
             )
         used = only(config.model_dump(mode="json"), ("strategy", *entry.uses))
-        config = config.model_copy(update={"seed": 0})
+        if used.get("training", {}).get("texts"):  # drawn by the seed
+            used["seed"] = config.seed
+        else:
+            config = config.model_copy(update={"seed": 0})
         of_model = used.get("model", {})
         depends_on = {"data": True, "model": bool(of_model), "weights": "weights" in of_model}
         depends_on["precision"] = "precision" in used

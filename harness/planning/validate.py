@@ -6,6 +6,7 @@ import torch
 
 from harness.config.schema import OptimizerConfig, RunConfig, TrainingConfig
 from harness.config.strategy import PadTo
+from harness.data.dataset import Dataset
 from harness.data.model_files.hub import is_hub
 from harness.errors import UserError
 from harness.planning.resolve import NotHere
@@ -29,6 +30,23 @@ def check_ranks(config: RunConfig) -> None:
         raise NotHere(problem, f"{problem}: {remedy}")
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise UserError(f"NPROC={processes}, but this machine has {torch.cuda.device_count()} GPU(s): one rank a GPU.")
+
+
+def check_texts(training: TrainingConfig, dataset: Dataset) -> None:
+    if training.texts is None:
+        return
+    labels = dataset.split["train"]["label"]
+    given = f"training.texts={training.texts}"
+    if training.texts > len(labels):
+        raise UserError(
+            f"{given}: {dataset.source.name} has {len(labels)} training texts; use fewer, or all of them (leave it "
+            "out, or `all` in SIZES)."
+        )
+    if training.texts < (classes := labels.nunique()):
+        raise UserError(
+            f"{given}: the training texts of {dataset.source.name} have {classes} classes, each of which needs a text; "
+            f"use {classes} or more."
+        )
 
 
 def check_batch(training: TrainingConfig, texts: int) -> None:

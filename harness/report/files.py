@@ -13,6 +13,8 @@ from filelock import FileLock
 
 from harness.files import write_atomically
 from harness.metrics import ACCURACY, Metric
+from harness.report.across.matrix import matrices_markdown
+from harness.report.across.overview import overviews, overviews_as_data
 from harness.report.analysis.grouping import groups
 from harness.report.table import formats
 from harness.report.table.comparison_table import ComparisonTable, comparison_tables
@@ -95,8 +97,9 @@ def write_tables(store: Store, reference: str | None = None, metric: Metric = AC
         newest = newest_of_each(records)
         published = [suite for suite in suites if suite.is_published]
         tables = comparison_tables(groups(newest, suites), store, reference, metric=metric)
-        data = comparison(tables) + [published_comparison(suite, records) for suite in published]
-        texts = [formats.markdown(tables), scaling_markdown(newest)]
+        data = comparison(tables) + overviews_as_data(tables)
+        data += [published_comparison(suite, records) for suite in published]
+        texts = [matrices_markdown(overviews(tables)), formats.markdown(tables), scaling_markdown(newest)]
         texts.append("\n".join(published_markdown(suite, records) for suite in published))
         problems = "".join(f"- Left out: {cell(problem)}\n" for problem in left_out(store))
         files = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.metrics import ACCURACY
 from harness.report.analysis.comparison import Entry
 from harness.report.table.columns import SECONDS, reused
 from harness.report.table.evidence_notes import what_settles
@@ -83,7 +82,8 @@ def _verdict(entry: Entry) -> Verdict | None:
 
 
 def _value(entry: Entry) -> float:
-    return entry.ok_accuracy if entry.metric is ACCURACY else entry.scores[entry.metric.name].mean
+    assert entry.score is not None, f"{entry.name} was compared"
+    return entry.score.mean
 
 
 def _shown(entry: Entry) -> str:

@@ -11,12 +11,14 @@ from rich.markup import escape
 from harness.config.schema import RunConfig
 from harness.metrics import Metric
 from harness.planning.plan import Plan
+from harness.report.across.matrix import print_matrix
+from harness.report.across.overview import alone, overviews
 from harness.report.analysis.grouping import groups
 from harness.report.files import write_tables
-from harness.report.table.comparison_table import FULL_VIEW, View
+from harness.report.table.comparison_table import FULL_VIEW, ComparisonTable, View, comparison_tables
 from harness.report.table.published import print_published
 from harness.report.table.scaling import print_scaling
-from harness.report.table.terminal import print_table
+from harness.report.table.terminal import print_tables
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
 from harness.results.suites import SavedSuite, left_out
@@ -76,7 +78,8 @@ def print_results(
     """Write the tables' files, and print the tables of `records` with what belongs below them."""
     written, everything = write_tables(store, reference, metric), store.all()
     if records:
-        print_table(console, groups(newest_of_each(records), suites), store, reference, view, metric)
+        tables = comparison_tables(groups(newest_of_each(records), suites), store, reference, view, metric)
+        _print_tables(console, tables, view)
         print_scaling(console, newest_of_each(everything), records)
     for suite in suites:
         if suite.is_published:
@@ -90,6 +93,16 @@ def print_results(
     if not quiet:
         files = f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}."
         console.print(files, highlight=False)
+
+
+def _print_tables(console: Console, tables: list[ComparisonTable], view: View) -> None:
+    """Where an overview takes tables in, it stands for them; a view is of each table."""
+    if view != FULL_VIEW:
+        print_tables(console, tables, view)
+        return
+    print_tables(console, alone(tables))
+    for matrix in overviews(tables):
+        print_matrix(console, matrix)
 
 
 def print_left_out(console: Console, problems: Sequence[str]) -> None:

@@ -12,6 +12,9 @@ from markupsafe import Markup
 
 from harness.files import write_atomically
 from harness.metrics import ACCURACY, Metric
+from harness.report.across.data_sets import data_sets, data_sets_matrix
+from harness.report.across.label_curves import label_curves, label_matrix
+from harness.report.across.matrix import Matrix
 from harness.report.analysis.comparison import reference_of
 from harness.report.analysis.grouping import Group, groups
 from harness.report.analysis.misclassified import Misclassified, misclassified
@@ -19,8 +22,10 @@ from harness.report.analysis.published import judge
 from harness.report.analysis.scaling import scaling
 from harness.report.files import write_tables
 from harness.report.plots.comparison import comparison_plots, looks_of
+from harness.report.plots.critical_difference import critical_difference_plot
 from harness.report.plots.drawing import Plot, draw, short, style
 from harness.report.plots.history import history, history_plot
+from harness.report.plots.label_curves import label_curve_plot
 from harness.report.plots.learning_curves import learning_curve_plots
 from harness.report.plots.scaling import scaling_plot
 from harness.report.plots.sweep import sweep_plot
@@ -33,6 +38,7 @@ from harness.results.store import Store, newest_of_each
 from harness.results.suites import SavedSuite, suites_in
 
 TEST_ACCURACY = "test % [95%]"
+PLOT_KINDS = ("labels", "data", "table", "scaling")  # what their files' names begin with
 HIGHLIGHTS = {
     TEST_ACCURACY: "Highest test accuracy",
     "examples/s": "Fastest training, examples a second",
@@ -103,10 +109,14 @@ def write_report(
     newest = newest_of_each(records)
     plot_files = PlotFiles(store.results / "plots")
     with style():
+        compared = [
+            (group, comparison_tables([group], store, reference, metric=metric)[0]) for group in groups(newest, suites)
+        ]
         sections = [
+            *_across([table for _, table in compared], plot_files),
             *(
-                _compared(group, number, records, store, reference, metric, cache, plot_files)
-                for number, group in enumerate(groups(newest, suites), start=1)
+                _compared(group, table, number, records, store, reference, cache, plot_files)
+                for number, (group, table) in enumerate(compared, start=1)
             ),
             *_scaled(newest, plot_files),
             *(_published(suite, records) for suite in suites if suite.is_published),
@@ -138,26 +148,38 @@ class PlotFiles:
 
     def remove_others(self) -> None:
         """Remove the plots of earlier reports that this one does not have."""
-        for path in set(self.folder.glob("table*_*.*")) | set(self.folder.glob("scaling*_*.*")):
+        for path in {found for kind in PLOT_KINDS for found in self.folder.glob(f"{kind}*_*.*")}:
             if path not in self.written:
                 path.unlink()
 
 
+def _across(tables: list[ComparisonTable], plot_files: PlotFiles) -> Iterable[Section]:
+    for number, curves in enumerate(label_curves(tables), start=1):
+        yield _overview(label_matrix(curves), plot_files.pictures(f"labels{number}", [label_curve_plot(curves)]))
+    for number, found in enumerate(data_sets(tables), start=1):
+        plots = [critical_difference_plot(found, found.ranks)] if found.ranks else []
+        yield _overview(data_sets_matrix(found), plot_files.pictures(f"data{number}", plots))
+
+
+def _overview(matrix: Matrix, pictures: list[Picture]) -> Section:
+    grid = _plain_grid(matrix.heading, matrix.titles, matrix.cells)
+    return Section(matrix.heading, [grid], matrix.notes, pictures, matrix.in_words)
+
+
 def _compared(
     group: Group,
+    table: ComparisonTable,
     number: int,
     records: list[Record],
     store: Store,
     reference: str | None,
-    metric: Metric,
     cache: Path,
     plot_files: PlotFiles,
 ) -> Section:
-    (table,) = comparison_tables([group], store, reference, metric=metric)
     entries, swept, looks = table.entries, table.swept, looks_of(table.entries)
     grids = [_grid(table)]
     if swept:
-        grids.append(_plain_grid(f"Validation {metric.title} over the learning rate", *sweep_rows(swept)))
+        grids.append(_plain_grid(f"Validation {table.metric.title} over the learning rate", *sweep_rows(swept)))
 
     def plots() -> Iterable[Plot]:
         yield from comparison_plots(entries, looks)

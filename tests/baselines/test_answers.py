@@ -49,7 +49,7 @@ def _task(token_rows: list[list[int]], labels: list[int], classes: int) -> Task:
         real_lengths=np.array([len(row) for row in token_rows]),
         labels=np.array(labels),
         index=np.arange(len(labels)),
-        cut_texts=0,
+        is_cut=np.zeros(len(labels), dtype=bool),
         pad_token=0,
     )
     part = Part([" ".join(f"word{token}" for token in row) for row in token_rows], examples)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.config.command_line import parse_seeds, split_assignments
 from harness.config.schema import RunConfig
-from harness.config.suite import load_suite, parse_seeds, split_assignments
+from harness.config.suite import load_suite
 from harness.errors import UserError
 
 

@@ -35,7 +35,7 @@ def examples_of(rows: list[list[int]]) -> Examples:
         real_lengths=np.array(lengths),
         labels=np.zeros(len(rows), dtype=np.int64),
         index=np.arange(len(rows)),
-        cut_texts=0,
+        is_cut=np.zeros(len(lengths), dtype=bool),
         pad_token=0,
     )
 

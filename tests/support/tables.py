@@ -10,8 +10,9 @@ from harness.metrics import ACCURACY, Metric
 from harness.report.analysis.comparison import compare
 from harness.report.analysis.grouping import Group, groups
 from harness.report.table.columns import columns
+from harness.report.table.comparison_table import comparison_tables
 from harness.report.table.rows import table_rows
-from harness.report.table.terminal import print_table
+from harness.report.table.terminal import print_tables
 from harness.results.record import Record
 from harness.results.store import Store
 
@@ -19,7 +20,7 @@ from harness.results.store import Store
 def printed(records: list[Record], width: int, store: Store, metric: Metric = ACCURACY) -> str:
     """In a terminal of that width."""
     console = Console(file=io.StringIO(), width=width)
-    print_table(console, groups(records), store, metric=metric)
+    print_tables(console, comparison_tables(groups(records), store, metric=metric))
     return console.file.getvalue()
 
 

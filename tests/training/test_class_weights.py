@@ -29,7 +29,7 @@ LABELS = np.random.default_rng(0).choice([0, 2, 3], 37, p=[0.7, 0.2, 0.1])
 def _batches(rank: int, ranks: int, class_weights: str) -> TrainingBatches:
     ones, starts = np.ones(len(LABELS), dtype=np.int64), np.arange(len(LABELS))
     features = Features(torch.zeros(len(LABELS), dtype=torch.int64), starts, ones, CPU, None)
-    examples = Examples(ones, np.arange(len(LABELS) + 1), ones, LABELS, starts, 0, 0)
+    examples = Examples(ones, np.arange(len(LABELS) + 1), ones, LABELS, starts, starts > 0, 0)
     training = TrainingConfig(micro_batch_size=3, drop_last=False, class_weights=class_weights)
     return TrainingBatches(features, examples, training, 0, World(rank, ranks, CPU))
 

@@ -81,8 +81,13 @@ class Entry:
 
     @property
     def is_baseline(self) -> bool:
-        """A baseline doesn't vary with the seed: its one run is compared with every seed of another entry."""
         return self.records[0].strategy_source.is_baseline
+
+    @property
+    def runs_once(self) -> bool:
+        """A baseline varies with the seed only where that draws its training texts; else its one run is compared with
+        every seed of another entry."""
+        return self.is_baseline and not self.records[0].config.get("training", {}).get("texts")
 
     @property
     def accuracies(self) -> list[float]:
@@ -93,6 +98,13 @@ class Entry:
     def accuracy(self) -> float | None:
         """On test, mean over seeds."""
         return float(np.mean(self.accuracies)) if self.ok else None
+
+    @property
+    def score(self) -> Score | None:
+        """By the metric of the table; None without an ok run, or where its predictions can't be read."""
+        if self.metric is not ACCURACY:
+            return self.scores.get(self.metric.name)
+        return Score(self.accuracy, self.interval) if self.accuracy is not None and self.interval else None
 
     @property
     def ok_accuracy(self) -> float:
@@ -236,7 +248,7 @@ def _labels(entry: Entry) -> np.ndarray:
 
 def _predicted(entry: Entry, seeds: list[int]) -> np.ndarray:
     """[seeds, messages], indices of classes."""
-    if entry.is_baseline:
+    if entry.runs_once:
         return np.stack([next(iter(entry.predictions.values()))["predicted"].to_numpy()] * len(seeds))
     return np.stack([entry.predictions[seed]["predicted"].to_numpy() for seed in seeds])
 
@@ -248,9 +260,9 @@ def _outcomes(entry: Entry, seeds: list[int]) -> np.ndarray:
 
 def _common_seeds(entry: Entry, base: Entry) -> list[int]:
     """The seeds on which two entries are compared."""
-    if entry.is_baseline or base.is_baseline:
+    if entry.runs_once or base.runs_once:
         return (
-            sorted((base if entry.is_baseline else entry).predictions) if entry.predictions and base.predictions else []
+            sorted((base if entry.runs_once else entry).predictions) if entry.predictions and base.predictions else []
         )
     return sorted(set(entry.predictions) & set(base.predictions))
 

@@ -33,6 +33,7 @@ ADDED: dict[str, Any] = {
         "decay_norms_and_biases": True,
     },
     "training": {
+        "texts": None,
         "class_weights": "none",
         "label_smoothing": 0.0,
         "dropout": 0.0,
@@ -133,19 +134,21 @@ def _position(record: Record, known: list[str]) -> tuple[bool, int]:
 
 
 def recipe(record: Record) -> list[str]:
-    """What its training has that is not the default, such as "schedule cosine"; a note names the metric of epochs."""
+    """What its training has that is not the default, such as "schedule cosine"; a note names the metric of epochs, the
+    heading the number of texts."""
     return [
         f"{key.replace('_', ' ')} {value}"
         for part in ("optimizer", "training")
         for key, default in ADDED[part].items()
-        if (value := record.config.get(part, {}).get(key, default)) != default and key != "validation_metric"
+        if (value := record.config.get(part, {}).get(key, default)) != default
+        and key not in ("validation_metric", "texts")
     ]
 
 
 def _conditions(record: Record) -> dict[str, object]:
-    added = {
-        key: value for key, value in ADDED.items() if not record.strategy_source.is_baseline or key in record.config
-    }
+    # Of training a baseline depends on the number of texts at most.
+    of_baselines = {key for key in ADDED if key in record.config and key != "training"}
+    added = {key: ADDED[key] for key in (of_baselines if record.strategy_source.is_baseline else ADDED)}
     config = merged(added, record.config)
     rest: dict[str, object] = {key: value for key, value in config.items() if key not in (*AXES, "features")}
     for part, keys in NO_CONDITIONS.items():
@@ -165,12 +168,12 @@ def _conditions_key(record: Record) -> str:
 
 
 def _contains(tree: dict[str, object], part: dict[str, object]) -> bool:
-    """Whether `tree` has every entry of `part`, at any depth."""
+    """Whether `tree` has every entry of `part`, at any depth; None is as if it were absent."""
 
     def has(key: str, value: object) -> bool:
         inner = tree.get(key)
-        if isinstance(value, dict) and isinstance(inner, dict):
-            return _contains(inner, value)
-        return key in tree and inner == value
+        if isinstance(value, dict):
+            return _contains(inner if isinstance(inner, dict) else {}, value)
+        return inner == value
 
     return all(has(key, value) for key, value in part.items())

@@ -151,7 +151,7 @@ def _seeds_column(several: bool, same: bool) -> Column:
     """same: all strategies have the same single seed, which only files show."""
 
     def value(entry: Entry) -> float | None:
-        if entry.is_baseline:
+        if entry.runs_once:
             return None
         return len(entry.ok) if several else entry.records[0].seed
 

@@ -37,8 +37,8 @@ FULL_VIEW = View()
 @dataclass(frozen=True)
 class ComparisonTable:
     """rows: of `entries`, with the cells of `columns`. first_title: of the column with names. in_words: sentences on
-    all entries. swept: what a sweep
-    of learning rates gave, if there was one. metric: what rows are compared by.
+    all entries. swept: what a sweep of learning rates gave, if there was one. metric: what rows are compared by.
+    conditions: what all rows have in common; none for the rows of a suite.
 
     What is best, the evidence, heading and notes refer to the full table, not only to the rows that are shown.
     """
@@ -52,6 +52,7 @@ class ComparisonTable:
     notes: list[str]
     swept: list[SweepCurve]
     metric: Metric
+    conditions: dict[str, object]
 
 
 def comparison_tables(
@@ -103,6 +104,7 @@ def _table(heading: str, group: Group, entries: list[Entry], view: View, metric:
         notes=lines,
         swept=swept,
         metric=metric,
+        conditions=group.conditions,
     )
 
 

@@ -24,7 +24,7 @@ def evidence_notes(entries: list[Entry]) -> list[str]:
 
 
 def _interval_notes(entries: list[Entry]) -> list[str]:
-    several = [len(entry.ok) > 1 for entry in entries if entry.ok and not entry.is_baseline]
+    several = [len(entry.ok) > 1 for entry in entries if entry.ok and not entry.runs_once]
     lines = []
     if any(several):
         lines.append("[95%]: interval of the mean for other seeds and other test messages; sd: over seeds.")
@@ -34,7 +34,7 @@ def _interval_notes(entries: list[Entry]) -> list[str]:
             f"[95%]{which}: Wilson interval for the size of the test set; how results vary from seed to seed "
             "is not in it."
         )
-    elif any(entry.is_baseline for entry in entries):
+    elif any(entry.runs_once for entry in entries):
         lines.append("[95%] of baselines: Wilson interval for the size of the test set; no seed changes them.")
     if any(entry.scores for entry in entries):
         titles = [metric.title for metric in METRICS.values() if metric is not ACCURACY]

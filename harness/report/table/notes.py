@@ -105,12 +105,20 @@ def _baseline_notes(entries: list[Entry]) -> list[str]:
     lines = []
     if found:
         names = ", ".join(entry.name for entry in found)
-        lines.append(f"baselines: {names}. They draw nothing at random, so each runs once, whatever the seeds.")
+        lines.append(f"baselines: {names}. {_how_often(found)}")
     if any(no_better_than_length(entry, entries) for entry in entries):
         lines.append(f"{MARK}: no better on test than {LENGTH_RULE}, one threshold on the number of tokens.")
     if any(entry.name == "zero_shot" and entry.records[0].model.weights == "random" for entry in found):
         lines.append("with random weights zero_shot knows no language: what it scores off chance is luck, not skill.")
     return lines
+
+
+def _how_often(baselines: list[Entry]) -> str:
+    once = [entry.name for entry in baselines if entry.runs_once]
+    if len(once) == len(baselines):
+        return "They draw nothing at random, so each runs once, whatever the seeds."
+    rest = f"; {', '.join(once)} trains on none and runs once" if once else ""
+    return f"They run once a seed, which draws the training texts{rest}."
 
 
 def _data_notes(data: list[DataFacts]) -> list[str]:

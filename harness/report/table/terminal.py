@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.metrics import ACCURACY, Metric
-from harness.report.analysis.grouping import Group
 from harness.report.table.columns import FILES_ONLY, UNMEASURED
-from harness.report.table.comparison_table import FULL_VIEW, ComparisonTable, View, comparison_tables
+from harness.report.table.comparison_table import FULL_VIEW, ComparisonTable, View
 from harness.report.table.sweep import print_sweep
-from harness.results.store import Store
 
 
-def print_table(
-    console: Console,
-    groups: list[Group],
-    store: Store,
-    reference: str | None = None,
-    view: View = FULL_VIEW,
-    metric: Metric = ACCURACY,
-) -> None:
-    """A rich table for each group, the best of each column marked."""
-    for table in comparison_tables(groups, store, reference, view, metric):
+def print_tables(console: Console, tables: Sequence[ComparisonTable], view: View = FULL_VIEW) -> None:
+    """A rich table for each, the best of each column marked."""
+    for table in tables:
         wanted = [n for n in range(len(table.columns)) if view.columns or _is_worth_showing(table, n)]
         shown = _that_fit(table, wanted, console.width)
         console.print(_table(table, shown))

@@ -1,0 +1,58 @@
+"""What is typed on a command line or stands for it in a file: seeds, sizes, names of data sets, assignments."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from harness.config.tree import as_list, scalar
+from harness.errors import UserError
+
+
+def assignment(given: str) -> tuple[str, Any]:
+    """Key and value of `a.b=c`. Raises UserError without a key."""
+    key, equals, value = given.partition("=")
+    if not equals:
+        raise UserError(f'SET={given!r}: expected key=value, such as SET="optimizer.learning_rate=1e-4".')
+    return key, scalar(value)
+
+
+def parse_seeds(given: str) -> list[int]:
+    """The seeds in `0,1,2` or `0..9`, both ends included."""
+    try:
+        first, dots, last = given.partition("..")
+        seeds = list(range(int(first), int(last) + 1)) if dots else [int(part) for part in given.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds:
+        raise UserError(f"SEEDS={given!r}: expected whole numbers such as 0,1,2 or a range such as 0..9.")
+    return seeds
+
+
+def split_assignments(given: list[str]) -> list[str]:
+    """The assignments in texts such as `a=1 b='two words'`, quoted as in a shell."""
+    try:
+        return [assignment for text in given for assignment in shlex.split(text)]
+    except ValueError as error:
+        raise UserError(f"SET={' '.join(given)!r}: {error}; close the quotes.") from error
+
+
+def parse_sizes(given: Any) -> tuple[int | None, ...]:
+    """The sizes in `32,100,all`, or in a list of a file; None: all training texts. None given: no sizes."""
+    if given is None:
+        return ()
+    parts = [str(part).strip() for part in (given.split(",") if isinstance(given, str) else as_list(given))]
+    if not parts or not all(part == "all" or (part.isdecimal() and int(part)) for part in parts):
+        raise UserError(f"SIZES={given!r}: expected numbers of training texts such as 32,100,316,all.")
+    sizes = [None if part == "all" else int(part) for part in parts]
+    if len(set(sizes)) < len(sizes):
+        raise UserError(f"SIZES={given!r}: a size is given twice; name each once.")
+    return tuple(sorted(sizes, key=lambda size: (size is None, size or 0)))
+
+
+def data_names(given: Any) -> list[Any]:
+    """The names in `sms_spam,reviews.csv`, or in a list; a path with a comma is one name where it exists."""
+    if isinstance(given, str) and not Path(given).exists():
+        return given.split(",")
+    return as_list(given)
