@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness import commands
 from harness.config.suite import load_suite
-from harness.data.synthetic import generate
+from harness.data.tasks.word_order import generate
 from harness.serving.classifier import Classifier
 from harness.serving.export import write_folder
 

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.config.schema import ModelConfig
-from harness.data.synthetic import STREAM_SEED, conversations
+from harness.data.tasks.word_order import STREAM_SEED, conversations
 from harness.data.tokenizer import load_tokenizer
 from harness.model.gpt2 import GPT2
 from harness.model.packing import PackedBatch

@@ -9,7 +9,7 @@ import base64
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from harness.data.synthetic import STREAM_SEED, generate
+from harness.data.tasks.word_order import STREAM_SEED, generate
 from harness.data.tokenizer import MINI_RANKS
 from harness.model.shapes import SHAPES
 

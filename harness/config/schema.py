@@ -68,7 +68,8 @@ class ModelConfig(Part):
 class DataConfig(Part):
     """The labelled texts and their split.
 
-    name: auto, synthetic, sms_spam, a path to a file, a folder or an archive, or hf: and a data set of the hub.
+    name: auto, sms_spam, an embedded task (synthetic, negation, ...), a path to a file, a folder or an archive, or hf:
+        and a data set of the hub.
     subset, revision: of a data set of the hub.
     text_column, label_column: by name, or by number without a header; several texts with commas between them.
     pair: two texts are a pair, which a tokenizer encodes as one; else they are joined. None: where their names say so.
@@ -80,7 +81,7 @@ class DataConfig(Part):
     split_sizes: percentages of train, validation and test texts.
     max_tokens: of a row, special ones included; None: as many as the model takes.
     cut: which part is kept of a text that is longer than a row.
-    size: number of texts that synthetic generates.
+    size: number of texts of an embedded task.
     """
 
     name: str = AUTO

@@ -13,6 +13,7 @@ from harness.data.leakage import seen_in_training, warnings
 from harness.data.official_split import official
 from harness.data.sources import SMS_SPAM_NAME, Source, load_source
 from harness.data.splits import Split, balance, cut
+from harness.data.tasks import SYNTHETIC_NAME
 from harness.errors import UserError
 
 
@@ -58,7 +59,7 @@ def _split_kind(config: DataConfig, source: Source) -> str:
         return config.split
     if source.part is not None and source.part.nunique() > 1:
         return "official"
-    return "random" if source.is_built_in else "stratified"
+    return "random" if config.name in (SMS_SPAM_NAME, SYNTHETIC_NAME) else "stratified"
 
 
 def _split(source: Source, config: DataConfig) -> tuple[Split, list[str]]:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from harness.config.schema import DataConfig
-from harness.data import synthetic
 from harness.data.downloads import Remote, assets_folder, fetch
 from harness.data.reading.hub_datasets import is_hub_dataset, load_hub_dataset
 from harness.data.reading.own_data import load_own_data
+from harness.data.tasks import TASKS
 
-SMS_SPAM_NAME, SYNTHETIC_NAME = "sms_spam", "synthetic"
+SMS_SPAM_NAME = "sms_spam"
+BUILT_IN = (SMS_SPAM_NAME, *TASKS)
 SMS_SPAM = Remote(
     name="the SMS Spam Collection",
     path="sms_spam/SMSSpamCollection",
@@ -22,7 +23,7 @@ SMS_SPAM = Remote(
     sha256="7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d",
     member="SMSSpamCollection",
 )
-SYNTHETIC_SEED = 0
+TASK_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ class Source:
 
     @property
     def is_built_in(self) -> bool:
-        return self.config.name in (SMS_SPAM_NAME, SYNTHETIC_NAME)
+        return self.config.name in BUILT_IN
 
 
 def load_source(config: DataConfig, cache: Path) -> Source:
     """Raises UserError for data that can't be used, NotAvailable for a published data set that can't be had."""
-    if config.name == SYNTHETIC_NAME:
-        return _synthetic(config)
+    if config.name in TASKS:
+        return _generated(config)
     if config.name == SMS_SPAM_NAME:
         return _sms_spam(config, cache)
     own = load_hub_dataset(config, cache) if is_hub_dataset(config.name) else load_own_data(config)
@@ -70,14 +71,14 @@ def _sms_spam(config: DataConfig, cache: Path) -> Source:
     return Source(SMS_SPAM_NAME, texts, SMS_SPAM.sha256, _with_columns(config))
 
 
-def _synthetic(config: DataConfig) -> Source:
-    """`config.size` messages of harness.data.synthetic, the same ones each time."""
-    messages = synthetic.generate(config.size, SYNTHETIC_SEED)
+def _generated(config: DataConfig) -> Source:
+    """`config.size` messages of a task, the same ones each time."""
+    task = TASKS[config.name]
+    messages = task.generate(config.size, TASK_SEED)
     texts = pd.DataFrame({"label": [m.label for m in messages], "text": [m.text for m in messages]})
     content = "\n".join(f"{m.label}\t{m.text}" for m in messages)
     sha256 = hashlib.sha256(content.encode()).hexdigest()
-    best = 1 - synthetic.FLIPPED_FRACTION
-    return Source(SYNTHETIC_NAME, texts, sha256, _with_columns(config), best_accuracy=best)
+    return Source(config.name, texts, sha256, _with_columns(config), best_accuracy=task.best_accuracy)
 
 
 def _with_columns(config: DataConfig) -> DataConfig:

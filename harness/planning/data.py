@@ -9,7 +9,8 @@ from harness.data.dataset import Dataset
 from harness.data.downloads import NotAvailable
 from harness.data.reading.content import EXPECTED, is_data_path
 from harness.data.reading.hub_datasets import is_hub_dataset
-from harness.data.sources import SMS_SPAM_NAME, SYNTHETIC_NAME
+from harness.data.sources import BUILT_IN, SMS_SPAM_NAME
+from harness.data.tasks import SYNTHETIC_NAME
 from harness.errors import UserError
 
 
@@ -24,9 +25,9 @@ def resolve_data(config: DataConfig, load: Callable[[DataConfig], Dataset]) -> t
             return load(config.model_copy(update={"name": SMS_SPAM_NAME})), "auto: at hand"
         except NotAvailable as error:
             name, reason = SYNTHETIC_NAME, f"auto: {error}"
-    elif name not in (SYNTHETIC_NAME, SMS_SPAM_NAME) and not is_hub_dataset(name) and not is_data_path(name):
+    elif name not in BUILT_IN and not is_hub_dataset(name) and not is_data_path(name):
         raise UserError(
-            f"DATA={name!r}: expected auto, synthetic, sms_spam, hf: and a data set of the hub, or {EXPECTED}."
+            f"DATA={name!r}: expected auto, {', '.join(BUILT_IN)}, hf: and a data set of the hub, or {EXPECTED}."
         )
     try:
         return load(config.model_copy(update={"name": name})), reason

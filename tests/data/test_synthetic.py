@@ -12,9 +12,10 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from harness.config.schema import DataConfig
-from harness.data import synthetic
 from harness.data.sources import load_source
-from harness.data.synthetic import Message, generate
+from harness.data.tasks import phrases
+from harness.data.tasks.phrases import Message
+from harness.data.tasks.word_order import generate
 from harness.data.tokenizer import load_tokenizer
 
 TRAIN, TEST = 4000, 2000
@@ -103,4 +104,4 @@ def test_swapped_acts_are_the_same_bag_of_words_with_the_other_label(messages: l
         sentences[first], sentences[second] = sentences[second], sentences[first]
         swapped = ". ".join(sentences)
         assert Counter(swapped.replace(".", "").split()) == Counter(message.text.replace(".", "").split())
-        assert read_order(swapped) == synthetic.CLASSES[1 - synthetic.CLASSES.index(message.true_label)]
+        assert read_order(swapped) == phrases.CLASSES[1 - phrases.CLASSES.index(message.true_label)]

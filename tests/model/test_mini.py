@@ -16,9 +16,9 @@ from scipy.stats import ttest_1samp
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from harness.config.schema import DataConfig
-from harness.data import synthetic
 from harness.data.dataset import load_dataset
 from harness.data.sources import load_source
+from harness.data.tasks import phrases, word_order
 from harness.data.tokenizer import load_tokenizer
 from harness.files import file_sha256
 from harness.model.packing import PackedBatch
@@ -65,10 +65,10 @@ def test_its_loss_is_near_the_entropy_which_needs_the_order_of_the_acts() -> Non
 
 def _entropy_of_a_conversation() -> float:
     """Of what follows the opener, in nats: the text tells every choice that the generator made."""
-    act = _of_phrases(synthetic._ACTS) + 2 * log(10)
-    closer = _of_leaning(synthetic._CLOSERS, synthetic.CLOSER_AGREES)
-    answer = ANSWERED * _of_leaning(synthetic._ANSWERS, synthetic.ANSWER_AGREES)
-    return log(2) + 2 * act + 2 * _of_phrases(synthetic._FILLERS) + closer + answer
+    act = _of_phrases(phrases.ACTS) + 2 * log(10)
+    closer = _of_leaning(word_order._CLOSERS, word_order.CLOSER_AGREES)
+    answer = ANSWERED * _of_leaning(word_order._ANSWERS, word_order.ANSWER_AGREES)
+    return log(2) + 2 * act + 2 * _of_phrases(phrases.FILLERS) + closer + answer
 
 
 def _of_leaning(phrases: dict[str, tuple[str, ...]], agrees: float) -> float:
@@ -76,7 +76,7 @@ def _of_leaning(phrases: dict[str, tuple[str, ...]], agrees: float) -> float:
 
 
 def _of_phrases(templates: tuple[str, ...]) -> float:
-    words = {"{person}": log(len(synthetic._PEOPLE.split())), "{time}": log(len(synthetic._TIMES.split()))}
+    words = {"{person}": log(len(phrases._PEOPLE.split())), "{time}": log(len(phrases._TIMES.split()))}
     inside = sum(entropy for template in templates for name, entropy in words.items() if name in template)
     return log(len(templates)) + inside / len(templates)
 
@@ -86,14 +86,14 @@ def _entropy(share: float) -> float:
 
 
 def test_the_stream_is_the_messages_with_answers_that_lean_towards_the_true_class() -> None:
-    messages, drawn = synthetic.generate(5000, seed=5), synthetic.conversations(5000, seed=5)
+    messages, drawn = word_order.generate(5000, seed=5), word_order.conversations(5000, seed=5)
     assert [text for text, _ in drawn] == [message.text for message in messages]
-    first_words = {label: {_first_word(phrase) for phrase in phrases} for label, phrases in synthetic._ANSWERS.items()}
+    first_words = {label: {_first_word(phrase) for phrase in phrases} for label, phrases in word_order._ANSWERS.items()}
     assert not first_words["ham"] & first_words["spam"]
     answered = [(message, answer) for message, (_, answer) in zip(messages, drawn, strict=True) if answer]
     assert len(answered) / len(drawn) == pytest.approx(ANSWERED, abs=0.03)
     agrees = [_first_word(answer) in first_words[message.true_label] for message, answer in answered]
-    assert np.mean(agrees) == pytest.approx(synthetic.ANSWER_AGREES, abs=0.03)
+    assert np.mean(agrees) == pytest.approx(word_order.ANSWER_AGREES, abs=0.03)
 
 
 def _first_word(text: str) -> str:
@@ -104,7 +104,7 @@ def test_a_row_begins_as_the_classifier_sees_the_message() -> None:
     """And the answer follows at once: a separator would be certain, and so nothing to keep the class for."""
     tokenizer = load_tokenizer("mini", Path(), None)
     (rows,) = pretrain_mini.conversations_in_batches(50, seed=5)
-    for row, (message, answer) in zip(rows, synthetic.conversations(50, seed=5), strict=True):
+    for row, (message, answer) in zip(rows, word_order.conversations(50, seed=5), strict=True):
         alone = tokenizer.encode_ordinary(message)
         assert row[: len(alone)] == alone
         assert tokenizer.decode(row[len(alone) :]) == answer
@@ -113,7 +113,7 @@ def test_a_row_begins_as_the_classifier_sees_the_message() -> None:
 
 @pytest.mark.long
 def test_no_text_of_the_data_set_was_trained_on() -> None:
-    stream = synthetic.conversations(pretrain_mini.STEPS * pretrain_mini.BATCH_SIZE, synthetic.STREAM_SEED)
+    stream = word_order.conversations(pretrain_mini.STEPS * pretrain_mini.BATCH_SIZE, word_order.STREAM_SEED)
     assert not {message for message, _ in stream} & set(
         load_source(DataConfig(name="synthetic", size=SIZE), Path()).texts["text"]
     )

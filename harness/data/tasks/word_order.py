@@ -17,34 +17,14 @@ model can read.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+
+from harness.data.tasks.phrases import ACTS, FILLERS, OPENERS, Message, balanced_labels, get, give, other, phrase, word
 
 FLIPPED_FRACTION = 0.03
 CLOSER_AGREES = 0.75
 ANSWER_AGREES = 0.8
-CLASSES = ("ham", "spam")
 STREAM_SEED = 1_000_000  # of the texts that mini and its tokenizer are trained on; data sets have other seeds
 
-_OPENERS = "hi hey hello ok so well morning evening right listen dear sorry thanks quick_note just_a_note by_the_way"
-_PEOPLE = "anna ben carla david emma frank grace henry irene jack the_shop the_office the_bank the_school my_sister"
-_TIMES = "today tonight tomorrow this_week on_friday on_monday at_noon before_six after_work this_weekend in_june"
-_GIVE = "send pay transfer hand_over post bring leave drop_off share forward"
-_GIVEN = "the_fee the_deposit the_money ten_pounds fifty_pounds the_cash your_card your_code the_password the_forms"
-_GET = "collect receive pick_up get claim take_home keep open enjoy unpack"
-_GOT = "the_parcel the_tickets the_phone the_prize the_keys the_refund the_voucher the_photos the_bike the_camera"
-_FILLERS = (
-    "{person} knows about it",
-    "i talked to {person} {time}",
-    "it is all arranged {time}",
-    "{person} said it is fine",
-    "the weather looks good {time}",
-    "no rush at all",
-    "nothing else has changed",
-    "{person} will be around {time}",
-    "it should not take long",
-    "we can talk about it {time}",
-)
-_ACTS = ("please {act}", "you can {act}", "you {act} {time}", "then {act}", "just {act} {time}", "remember to {act}")
 _CLOSERS = {
     "ham": ("see you {time}", "talk soon", "love from {person}", "give me a ring {time}", "say hello to {person}"),
     "spam": ("reply yes {time}", "call now", "offer ends {time}", "ask for {person}", "text stop to end"),
@@ -56,23 +36,13 @@ _ANSWERS = {
 _UNANSWERED = ("give me a ring", "say hello", "call now", "ask for")
 
 
-@dataclass(frozen=True)
-class Message:
-    """A generated message. `true_label` follows from the text; `label` is the same, or flipped."""
-
-    text: str
-    label: str
-    true_label: str
-
-
 def generate(count: int, seed: int) -> list[Message]:
     """`count` messages, half of each true class, 3% of the labels flipped; the same for the same seed."""
     rng = random.Random(seed)
-    labels = [CLASSES[index % 2] for index in range(count)]
-    rng.shuffle(labels)
+    labels = balanced_labels(rng, count)
     flipped = set(rng.sample(range(count), round(FLIPPED_FRACTION * count)))
     return [
-        Message(_compose(label, rng), _other(label) if index in flipped else label, label)
+        Message(_compose(label, rng), other(label) if index in flipped else label, label)
         for index, label in enumerate(labels)
     ]
 
@@ -90,28 +60,14 @@ def _answer(message: Message, rng: random.Random) -> str:
     closer = message.text.split(". ")[-1]
     if closer.startswith(_UNANSWERED):
         return ""
-    agreeing = message.true_label if rng.random() < ANSWER_AGREES else _other(message.true_label)
-    return f" {_phrase(rng, _ANSWERS[agreeing])}"
+    agreeing = message.true_label if rng.random() < ANSWER_AGREES else other(message.true_label)
+    return f" {phrase(rng, _ANSWERS[agreeing])}"
 
 
 def _compose(label: str, rng: random.Random) -> str:
-    give = _phrase(rng, _ACTS, f"{_word(rng, _GIVE)} {_word(rng, _GIVEN)}")
-    get = _phrase(rng, _ACTS, f"{_word(rng, _GET)} {_word(rng, _GOT)}")
-    first, second = (give, get) if label == "spam" else (get, give)
-    agreeing = label if rng.random() < CLOSER_AGREES else _other(label)
-    between, after = _phrase(rng, _FILLERS), _phrase(rng, _FILLERS)
-    parts = [_word(rng, _OPENERS), first, between, second, after, _phrase(rng, _CLOSERS[agreeing])]
+    giving, getting = phrase(rng, ACTS, give(rng)), phrase(rng, ACTS, get(rng))
+    first, second = (giving, getting) if label == "spam" else (getting, giving)
+    agreeing = label if rng.random() < CLOSER_AGREES else other(label)
+    between, after = phrase(rng, FILLERS), phrase(rng, FILLERS)
+    parts = [word(rng, OPENERS), first, between, second, after, phrase(rng, _CLOSERS[agreeing])]
     return ". ".join(parts)
-
-
-def _phrase(rng: random.Random, templates: tuple[str, ...], act: str = "") -> str:
-    template = rng.choice(templates)
-    return template.format(act=act, person=_word(rng, _PEOPLE), time=_word(rng, _TIMES))
-
-
-def _word(rng: random.Random, words: str) -> str:
-    return rng.choice(words.split()).replace("_", " ")
-
-
-def _other(label: str) -> str:
-    return CLASSES[1 - CLASSES.index(label)]
