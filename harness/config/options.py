@@ -61,8 +61,8 @@ OPTIONS = (
     ),
     Option(
         "data",
-        "`auto`, `sms_spam`, an embedded task such as `synthetic`, `hf:` and a data set of the hub, or a path to a file, "
-        "a folder or an archive; several with commas between them",
+        "`auto`, `sms_spam`, an embedded task such as `synthetic`, `hf:` and a data set of the hub, or a path to a "
+        "file, a folder or an archive; several with commas between them",
         key="data.name",
         see="[your own data](data.md)",
     ),
