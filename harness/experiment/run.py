@@ -13,6 +13,7 @@ from harness.experiment.context import Context
 from harness.experiment.cut_model import CutModel, build_model
 from harness.experiment.facts import (
     all_metrics,
+    calibration,
     data_facts,
     measured_communication,
     prefix_facts,
@@ -80,6 +81,7 @@ def run(
     engine.close()
     outcome.prefix = prefix_facts(model.prefix, report, world)
     outcome.metrics = all_metrics(logits, examples, dataset, batches, epochs)
+    outcome.calibration = calibration(logits, examples)
     test = examples["test"]
     outcome.test = Predictions(test.index, test.labels, probabilities(logits["test"]), dataset.source.classes)
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from harness.results.record import AllMetrics, Communication, DataFacts, Epochs, PrefixFacts, StepGraphs, TrainingCurve
+from harness.results.record import (
+    AllMetrics,
+    Calibration,
+    Communication,
+    DataFacts,
+    Epochs,
+    PrefixFacts,
+    StepGraphs,
+    TrainingCurve,
+)
 
 
 @dataclass(frozen=True)
@@ -49,5 +58,6 @@ class Outcome:
     communication: Communication | None = None
     prefix: PrefixFacts | None = None
     metrics: AllMetrics | None = None
+    calibration: Calibration | None = None
     test: Predictions | None = None
     trained: Trained | None = None

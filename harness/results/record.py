@@ -61,6 +61,20 @@ class AllMetrics(Part):
     train_batches: Metrics | None = None
 
 
+class Calibration(Part):
+    """Temperature scaling (Guo et al., 2017): logits divided by the temperature with the least cross-entropy on the
+    validation texts.
+
+    not_fitted: why there is no temperature; null where there is one. test_loss, test_calibration_error: as Metrics
+    defines them, of the divided logits.
+    """
+
+    temperature: float | None = None
+    not_fitted: str | None = None
+    test_loss: float | None = None
+    test_calibration_error: float | None = None
+
+
 class EpochScore(Part):
     """On the validation texts: the metric that decides, and the mean cross-entropy in nats."""
 
@@ -220,6 +234,7 @@ class Record(Part):
     data: DataFacts | None = None
     engine: EngineFacts
     metrics: AllMetrics | None = None
+    calibration: Calibration | None = Field(default=None, description="null in records of versions that lack it")
     prefix: PrefixFacts | None = None
     resumed_from_step: int | None = None
     epochs: Epochs | None = Field(
