@@ -20,6 +20,7 @@ from harness.experiment.facts import (
     recipe_of,
     step_graphs,
 )
+from harness.experiment.forgetting import forgetting
 from harness.features.features import Features
 from harness.features.store import FeatureStore, OpenedFeatures, computed
 from harness.features.token_budget import TokenBudget
@@ -70,7 +71,7 @@ def run(
     with context.phase("evaluate"):
         logits = evaluate(config, model, engine, features, context)
 
-    if planned.save:
+    if planned.save or config.forgetting:
         tensors = engine.values()
         if model.full_table:
             factor = untrained_factor(config.optimizer, epochs * batches.steps_of_epoch, batches.steps)
@@ -79,6 +80,8 @@ def run(
         outcome.trained = Trained(tensors, dataset.source.classes, pad_to)
     outcome.communication = measured_communication(engine, batches, config.precision)
     engine.close()
+    if config.forgetting and outcome.trained:
+        outcome.forgetting = forgetting(planned, strategy, outcome.trained.tensors, context)
     outcome.prefix = prefix_facts(model.prefix, report, world)
     outcome.metrics = all_metrics(logits, examples, dataset, batches, epochs)
     outcome.calibration = calibration(logits, examples)

@@ -118,7 +118,7 @@ class Runner:
         finally:
             for warning in checkpoints.warnings:
                 self.observer.warning(warning)
-        if outcome.trained and outcome.metrics and outcome.calibration:
+        if planned.save and outcome.trained and outcome.metrics and outcome.calibration:
             self._save(planned, outcome.trained, outcome.metrics, outcome.calibration)
 
     def _provision(self, planned: PlannedRun) -> AbstractContextManager[None]:

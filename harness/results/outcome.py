@@ -13,6 +13,7 @@ from harness.results.record import (
     Communication,
     DataFacts,
     Epochs,
+    Forgetting,
     PrefixFacts,
     StepGraphs,
     TrainingCurve,
@@ -34,8 +35,9 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a saved classifier is made of. tensors: the trained parameters by name, on the first rank.
+    """What a saved classifier is made of, and what forgetting is measured with.
 
+    tensors: the trained parameters by name, on the first rank; of the token embedding all rows.
     pad_to: the tokens that every row is padded to, where the strategy pads.
     """
 
@@ -59,5 +61,6 @@ class Outcome:
     prefix: PrefixFacts | None = None
     metrics: AllMetrics | None = None
     calibration: Calibration | None = None
+    forgetting: Forgetting | None = None
     test: Predictions | None = None
     trained: Trained | None = None

@@ -75,6 +75,24 @@ class Calibration(Part):
     test_calibration_error: float | None = None
 
 
+class Forgetting(Part):
+    """The language model on the test texts, before the run and with what it has trained in the backbone.
+
+    loss_before, loss_after: mean cross-entropy of a next token, in nats. tokens: that were predicted. not_measured: the
+    reason where there is nothing to measure; null where it was.
+    """
+
+    loss_before: float | None = None
+    loss_after: float | None = None
+    tokens: int = 0
+    not_measured: str | None = None
+
+    @property
+    def rise(self) -> float | None:
+        """Of the loss; None where it was not measured."""
+        return None if self.loss_before is None or self.loss_after is None else self.loss_after - self.loss_before
+
+
 class EpochScore(Part):
     """On the validation texts: the metric that decides, and the mean cross-entropy in nats."""
 
@@ -235,6 +253,7 @@ class Record(Part):
     engine: EngineFacts
     metrics: AllMetrics | None = None
     calibration: Calibration | None = Field(default=None, description="null in records of versions that lack it")
+    forgetting: Forgetting | None = Field(default=None, description="null where the configuration does not ask for it")
     prefix: PrefixFacts | None = None
     resumed_from_step: int | None = None
     epochs: Epochs | None = Field(

@@ -210,6 +210,14 @@ def _scaled_columns(entries: list[Entry]) -> list[Column]:
     return [_scaled("scaled ECE", "test_calibration_error", 16), _scaled("scaled loss", "test_loss", FILES_ONLY)]
 
 
+def _forgetting_columns(entries: list[Entry]) -> list[Column]:
+    def rise(record: Record) -> float | None:
+        return record.forgetting.rise if record.forgetting else None
+
+    column = _column("forgetting", rise, lambda nats: f"{nats:+.3f}", min, 9)
+    return [column] if any(column.value(entry) is not None for entry in entries) else []
+
+
 _TEST = _over_seeds(_metric("test", "accuracy"), np.mean)
 SECONDS = _over_seeds(lambda record: record.seconds.total, np.median)
 
@@ -245,6 +253,7 @@ def columns(entries: list[Entry]) -> list[Column]:
         _column("ROC AUC", _metric("test", "roc_auc"), lambda area: f"{area:.3f}", max, 15),
         _column("ECE", _metric("test", "calibration_error"), lambda error: f"{error:.3f}", min, 16),
         *_scaled_columns(entries),
+        *_forgetting_columns(entries),
         _rate("examples/s", "examples_per_second", 13),
         _rate("real tok./s", "real_tokens_per_second", 12),
         _column("memory", _grown, _bytes, min, 5, np.median),

@@ -70,7 +70,7 @@ def notes(entries: list[Entry]) -> list[str]:
     lines += evidence_notes(entries)
     lines += device_notes(entries)
     lines += _data_notes([record.data for record in records if record.data])
-    lines += _calibration_notes(entries)
+    lines += [*_calibration_notes(entries), *_forgetting_notes(records)]
     if several_seeds(entries):
         lines.append("loss and accuracy are means over seeds, speed, memory and time medians.")
     if any(reused(entry) for entry in entries):
@@ -108,6 +108,17 @@ def _calibration_notes(entries: list[Entry]) -> list[str]:
         if reasons:
             lines.append(f"no temperature for {entry.name}{seeds}: {'; '.join(dict.fromkeys(reasons))}.")
     return lines
+
+
+def _forgetting_notes(records: list[Record]) -> list[str]:
+    found = [(record, record.forgetting) for record in records if record.forgetting]
+    return [
+        f"no forgetting of {row_name(record)} was measured: {one.not_measured}."
+        if one.not_measured
+        else f"forgetting: by how much the loss of the language model {record.model.name} on the {one.tokens:,} tokens "
+        f"of the test texts rose from {one.loss_before:.3f} nats a token."
+        for record, one in found
+    ]
 
 
 def _epoch_note(entry: Entry) -> str:
