@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, OPTForCausalLM
 
 from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
@@ -21,7 +21,7 @@ from harness.results.record import Record
 from harness.results.store import Store
 from harness.serving.classifier import Classifier
 from harness.serving.export import write_folder
-from tests.support.hub_models import save_small, write_texts
+from tests.support.hub_models import save_small, small_model, write_texts
 
 SMALL = {"data__size": 100, "training__epochs": 1, "forgetting": True}
 
@@ -98,7 +98,7 @@ def test_the_table_has_a_column_of_it_where_it_was_measured(run_here: Callable, 
         "last_two_blocks": "-",
         "majority": "-",
     }
-    assert "No forgetting of head_only was measured: it leaves the backbone as it was." in table.notes
+    assert "No forgetting was measured of head_only: it leaves the backbone as it was." in table.notes
     assert any("565 tokens of the test texts" in note for note in table.notes)
     assert "forgetting" not in [column.name for column in _table(others, store).columns]
 
@@ -109,6 +109,24 @@ def test_an_encoder_has_none(run_here: Callable, tmp_path: Path) -> None:
     (record,) = run_here(strategy=["last_block"], **options)
     assert record.status == "ok"
     assert "is no language model" in record.forgetting.not_measured
+
+
+def test_a_decoder_of_the_library_forgets_too(run_here: Callable, tmp_path: Path) -> None:
+    folder, texts = save_small(tmp_path / "opt", "opt"), write_texts(tmp_path / "texts.csv", 3, 8)
+    options = {"model__name": f"hf:{folder}", "data__name": str(texts), "optimizer__learning_rate": 1e-2}
+    (record,) = run_here(strategy=["lora"], **SMALL | {"data__size": 3000}, **options, precision="fp32")
+    model, tokenizer = small_model("opt"), AutoTokenizer.from_pretrained(folder)
+    library = OPTForCausalLM(model.config).eval()
+    library.model.load_state_dict(model.state_dict())
+    summed, tokens = 0.0, 0
+    for text in load_dataset(DataConfig(name=str(texts)), Path()).split["test"]["text"]:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            summed += library(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        tokens += ids.shape[1] - 1
+    assert record.forgetting.tokens == tokens
+    assert record.forgetting.loss_before == pytest.approx(summed / tokens, abs=1e-5)
+    assert abs(record.forgetting.rise) > 1e-3
 
 
 def test_texts_of_one_token_have_no_next_one(run_here: Callable, tmp_path: Path) -> None:

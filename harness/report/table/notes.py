@@ -70,7 +70,7 @@ def notes(entries: list[Entry]) -> list[str]:
     lines += evidence_notes(entries)
     lines += device_notes(entries)
     lines += _data_notes([record.data for record in records if record.data])
-    lines += [*_calibration_notes(entries), *_forgetting_notes(records)]
+    lines += [*_calibration_notes(entries), *_forgetting_notes(entries)]
     if several_seeds(entries):
         lines.append("loss and accuracy are means over seeds, speed, memory and time medians.")
     if any(reused(entry) for entry in entries):
@@ -110,15 +110,20 @@ def _calibration_notes(entries: list[Entry]) -> list[str]:
     return lines
 
 
-def _forgetting_notes(records: list[Record]) -> list[str]:
-    found = [(record, record.forgetting) for record in records if record.forgetting]
-    return [
-        f"no forgetting of {row_name(record)} was measured: {one.not_measured}."
-        if one.not_measured
-        else f"forgetting: by how much the loss of the language model {record.model.name} on the {one.tokens:,} tokens "
-        f"of the test texts rose from {one.loss_before:.3f} nats a token."
-        for record, one in found
-    ]
+def _forgetting_notes(entries: list[Entry]) -> list[str]:
+    found = [(entry.name, record.model.name, record.forgetting) for entry in entries for record in entry.ok]
+    lines: list[str] = []
+    not_measured: dict[str, dict[str, None]] = {}
+    for name, model, one in found:
+        if one and one.not_measured:
+            not_measured.setdefault(one.not_measured, {})[name] = None
+        elif one:
+            lines.append(
+                f"forgetting: by how much the loss of the language model {model} on the {one.tokens:,} tokens of the "
+                f"test texts rose from {one.loss_before:.3f} nats a token."
+            )
+    lines += [f"no forgetting was measured of {', '.join(names)}: {reason}." for reason, names in not_measured.items()]
+    return lines
 
 
 def _epoch_note(entry: Entry) -> str:
