@@ -15,7 +15,8 @@ from harness.measure.communication import measure_communication
 from harness.model.split import Prefix
 from harness.planning.plan import PlannedRun
 from harness.planning.strategy import ResolvedStrategy
-from harness.results.record import AllMetrics, Calibration, Communication, DataFacts, Metrics, PrefixFacts, StepGraphs
+from harness.results.quality import AllMetrics, Calibration, Metrics
+from harness.results.record import Communication, DataFacts, PrefixFacts, StepGraphs
 from harness.statistics import expected_calibration_error, fitted_temperature
 from harness.training.batches import TrainingBatches
 from harness.training.engines.protocol import Engine

@@ -16,7 +16,7 @@ from harness.model.backbone import Backbone
 from harness.model.split import split
 from harness.planning.plan import PlannedRun
 from harness.planning.strategy import ResolvedStrategy
-from harness.results.record import Forgetting
+from harness.results.quality import Forgetting
 from harness.training.engines.optimizer import trained_parameters
 
 

@@ -27,7 +27,8 @@ from harness.planning.workspace import Workspace
 from harness.progress.observer import Observer
 from harness.results import saved_classifier
 from harness.results.outcome import Outcome, Trained
-from harness.results.record import AllMetrics, Calibration, Record
+from harness.results.quality import AllMetrics, Calibration
+from harness.results.record import Record
 from harness.results.saved_classifier import SavedClassifier
 from harness.results.store import Store, predictions_frame
 from harness.training.checkpoints import Checkpoints

@@ -7,17 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from harness.results.record import (
-    AllMetrics,
-    Calibration,
-    Communication,
-    DataFacts,
-    Epochs,
-    Forgetting,
-    PrefixFacts,
-    StepGraphs,
-    TrainingCurve,
-)
+from harness.results.quality import AllMetrics, Calibration, Forgetting
+from harness.results.record import Communication, DataFacts, Epochs, PrefixFacts, StepGraphs, TrainingCurve
 
 
 @dataclass(frozen=True)
