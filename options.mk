@@ -26,6 +26,7 @@ BENCH_OPTIONS = \
 	$(call option,CACHE,cache) \
 	$(call flag,FORCE,force) \
 	$(call flag,SAVE,save) \
+	$(call flag,FORGETTING,forgetting) \
 	$(call flag,QUIET,quiet)
 
 REPORT_OPTIONS = \

@@ -23,7 +23,7 @@ from harness.model.packing import PackedBatch
 from harness.model.split import parameter_counts, split
 from harness.planning.resolve import resolve_model
 from harness.planning.workspace import Workspace
-from harness.results.record import Metrics
+from harness.results.quality import Metrics
 from harness.training.batches import TrainingBatches
 from harness.training.engines.factory import open_engine
 from harness.training.evaluation import measure, predict

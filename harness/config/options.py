@@ -164,6 +164,13 @@ OPTIONS = (
         default=False,
         see="[using it](serving.md)",
     ),
+    Option(
+        "forgetting",
+        "measure the language model's loss on the test texts before and after, at the cost of two passes",
+        key="forgetting",
+        type=bool,
+        see="[forgetting](measuring.md#forgetting)",
+    ),
     Option("quiet", "print the tables and what went wrong, no progress", type=bool, default=False),
 )
 

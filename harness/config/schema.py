@@ -222,6 +222,7 @@ class RunConfig(Part):
         step, PyTorch's default AdamW.
     deterministic: only algorithms that give the same bits each time, at the cost of speed; a CPU's do anyway.
     tf32: float32 products of a GPU in TF32, with ten bits of mantissa.
+    forgetting: measure the language model's loss on the test texts before and after.
     """
 
     strategy: str = "last_block"
@@ -241,3 +242,4 @@ class RunConfig(Part):
     plain: bool = False
     deterministic: bool = False
     tf32: bool = False
+    forgetting: bool = False

@@ -179,6 +179,7 @@ _SAME_RESULTS = (
     "features.",
     "training.micro_batch_size",
     "training.checkpoint_steps",
+    "forgetting",
 )
 
 

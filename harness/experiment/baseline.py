@@ -9,7 +9,7 @@ from harness.baselines import Part, Task
 from harness.data.encoding import RowRule, encode_split
 from harness.data.subsets import nested_subset
 from harness.experiment.context import Context
-from harness.experiment.facts import all_metrics, data_facts
+from harness.experiment.facts import all_metrics, calibration, data_facts
 from harness.planning.plan import PlannedRun
 from harness.results.outcome import Outcome, Predictions
 
@@ -44,5 +44,6 @@ def run_baseline(planned: PlannedRun, context: Context, outcome: Outcome) -> Non
     # A class that was held to be impossible costs a finite loss, as in scikit-learn.
     logits = {name: np.log(np.maximum(part, np.finfo(float).eps)) for name, part in probabilities.items()}
     outcome.metrics = all_metrics(logits, examples, dataset)
+    outcome.calibration = calibration(logits, examples)
     test = examples["test"]
     outcome.test = Predictions(test.index, test.labels, probabilities["test"], classes)

@@ -19,7 +19,7 @@ from harness.planning.strategy import ResolvedStrategy
 class CutModel:
     """A model as the strategy cuts it. loader: of the prefix. parameters: all, and those that are trained.
 
-    full_table: of the token embedding, where only the rows of occurring tokens are trained and all are to be saved.
+    full_table: of the token embedding, where only the rows of occurring tokens are trained and all are needed.
     """
 
     prefix: Prefix
@@ -44,4 +44,4 @@ def build_model(
         full_table = None if strategy.builds else train_occurring_tokens(suffix, examples)
     suffix.recomputes_blocks = config.training.gradient_checkpointing
     loader = PrefixLoader(prefix, fill, device, config.precision, config.plain)
-    return CutModel(prefix, suffix, loader, parameters, full_table if planned.save else None)
+    return CutModel(prefix, suffix, loader, parameters, full_table if planned.save or config.forgetting else None)

@@ -15,10 +15,12 @@ from harness.measure.communication import measure_communication
 from harness.model.split import Prefix
 from harness.planning.plan import PlannedRun
 from harness.planning.strategy import ResolvedStrategy
-from harness.results.record import AllMetrics, Communication, DataFacts, Metrics, PrefixFacts, StepGraphs
+from harness.results.quality import AllMetrics, Calibration, Metrics
+from harness.results.record import Communication, DataFacts, PrefixFacts, StepGraphs
+from harness.statistics import expected_calibration_error, fitted_temperature
 from harness.training.batches import TrainingBatches
 from harness.training.engines.protocol import Engine
-from harness.training.evaluation import measure
+from harness.training.evaluation import mean_loss, measure, probabilities
 
 
 def data_facts(planned: PlannedRun, dataset: Dataset, examples: dict[str, Examples]) -> DataFacts:
@@ -98,3 +100,16 @@ def _metrics_of_batches(
     trained = np.concatenate(last_epoch) if last_epoch else np.array([], dtype=int)
     labels = batches.examples.labels
     return measure(logits[trained], labels[trained], classes) if 0 < len(trained) < len(labels) else None
+
+
+def calibration(logits: dict[str, np.ndarray], examples: dict[str, Examples]) -> Calibration:
+    """logits: [examples, classes] of each part."""
+    found = fitted_temperature(logits["validation"], examples["validation"].labels)
+    if isinstance(found, str):
+        return Calibration(not_fitted=found)
+    scaled, labels = logits["test"] / found, examples["test"].labels
+    return Calibration(
+        temperature=found,
+        test_loss=mean_loss(scaled, labels),
+        test_calibration_error=expected_calibration_error(probabilities(scaled), labels),
+    )

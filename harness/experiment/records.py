@@ -94,6 +94,8 @@ def record_of(
         data=outcome.data,
         engine=EngineFacts(name=engine.get("name"), zero_stage=engine.get("zero_stage"), world_size=world_size),
         metrics=outcome.metrics,
+        calibration=outcome.calibration,
+        forgetting=outcome.forgetting,
         prefix=outcome.prefix,
         resumed_from_step=outcome.resumed_from_step,
         epochs=outcome.epochs,

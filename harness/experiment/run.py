@@ -12,12 +12,14 @@ from harness.experiment.context import Context
 from harness.experiment.cut_model import CutModel, build_model
 from harness.experiment.facts import (
     all_metrics,
+    calibration,
     data_facts,
     measured_communication,
     prefix_facts,
     recipe_of,
     step_graphs,
 )
+from harness.experiment.forgetting import forgetting
 from harness.experiment.texts import load_texts
 from harness.features.features import Features
 from harness.features.store import FeatureStore, OpenedFeatures, computed
@@ -71,7 +73,7 @@ def run(
     with context.phase("evaluate"):
         logits = evaluate(config, model, engine, features, context)
 
-    if planned.save:
+    if planned.save or config.forgetting:
         tensors = engine.values()
         if model.full_table:
             factor = untrained_factor(config.optimizer, epochs * batches.steps_of_epoch, batches.steps)
@@ -80,8 +82,11 @@ def run(
         outcome.trained = Trained(tensors, dataset.source.classes, pad_to)
     outcome.communication = measured_communication(engine, batches, config.precision)
     engine.close()
+    if config.forgetting and outcome.trained:
+        outcome.forgetting = forgetting(planned, strategy, outcome.trained.tensors, context)
     outcome.prefix = prefix_facts(model.prefix, report, world)
     outcome.metrics = all_metrics(logits, examples, dataset, batches, epochs)
+    outcome.calibration = calibration(logits, examples)
     test = examples["test"]
     outcome.test = Predictions(test.index, test.labels, probabilities(logits["test"]), dataset.source.classes)
 

@@ -27,7 +27,8 @@ from harness.planning.workspace import Workspace
 from harness.progress.observer import Observer
 from harness.results import saved_classifier
 from harness.results.outcome import Outcome, Trained
-from harness.results.record import AllMetrics, Record
+from harness.results.quality import AllMetrics, Calibration
+from harness.results.record import Record
 from harness.results.saved_classifier import SavedClassifier
 from harness.results.store import Store, predictions_frame
 from harness.training.checkpoints import Checkpoints
@@ -118,8 +119,8 @@ class Runner:
         finally:
             for warning in checkpoints.warnings:
                 self.observer.warning(warning)
-        if outcome.trained and outcome.metrics:
-            self._save(planned, outcome.trained, outcome.metrics)
+        if planned.save and outcome.trained and outcome.metrics and outcome.calibration:
+            self._save(planned, outcome.trained, outcome.metrics, outcome.calibration)
 
     def _provision(self, planned: PlannedRun) -> AbstractContextManager[None]:
         """The record that is left if the kernel kills this process; of several ranks another one, or the launcher,
@@ -128,7 +129,7 @@ class Runner:
             return nullcontext()
         return provided_for(self.store, record_of(planned, Ending("oom", KILLED), 1, self.environment))
 
-    def _save(self, planned: PlannedRun, trained: Trained, metrics: AllMetrics) -> None:
+    def _save(self, planned: PlannedRun, trained: Trained, metrics: AllMetrics, calibration: Calibration) -> None:
         """Write what a run has trained beside its record. Every rank must call it; the first writes.
 
         Raises UserError, on every rank, where the disk does not take it.
@@ -144,6 +145,7 @@ class Runner:
             weights_sha256=planned.model.weights_sha256,
             classes=trained.classes,
             pad_to=trained.pad_to,
+            temperature=calibration.temperature or 1.0,
             validation_accuracy=metrics.validation.accuracy,
             validation_loss=metrics.validation.loss,
             test_accuracy=metrics.test.accuracy,

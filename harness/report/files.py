@@ -38,6 +38,7 @@ def summary(records: list[Record]) -> pd.DataFrame:
                 "trainable_parameters": record.model.trainable_parameters,
                 "learning_rate": record.config.get("optimizer", {}).get("learning_rate"),
                 "metrics": _plain(record.metrics.model_dump()) if record.metrics else {},
+                "calibration": record.calibration.model_dump() if record.calibration else {},
                 "throughput": record.throughput.model_dump() if record.throughput else {},
                 "seconds": record.seconds.model_dump(),
                 "peak_bytes": record.memory.peak_bytes if record.memory else None,

@@ -44,7 +44,8 @@ def _cheapest(best: Entry, base: Entry, entries: list[Entry]) -> Iterator[str]:
     """What takes least time of those that are shown to be better than the reference; where none is, of those that are
     not shown to be worse."""
     better = best is not base
-    able = [entry for entry in entries if _verdict(entry) == "better" or (not better and _verdict(entry) != "worse")]
+    ran = [entry for entry in entries if entry.ok]
+    able = [entry for entry in ran if _verdict(entry) == "better" or (not better and _verdict(entry) != "worse")]
     timed = {entry.name: seconds for entry in able if (seconds := SECONDS(entry)) is not None}
     if not timed:
         return

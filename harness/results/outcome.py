@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from harness.results.record import AllMetrics, Communication, DataFacts, Epochs, PrefixFacts, StepGraphs, TrainingCurve
+from harness.results.quality import AllMetrics, Calibration, Forgetting
+from harness.results.record import Communication, DataFacts, Epochs, PrefixFacts, StepGraphs, TrainingCurve
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,9 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a saved classifier is made of. tensors: the trained parameters by name, on the first rank.
+    """What a saved classifier is made of, and what forgetting is measured with.
 
+    tensors: the trained parameters by name, on the first rank; of the token embedding all rows.
     pad_to: the tokens that every row is padded to, where the strategy pads.
     """
 
@@ -49,5 +51,7 @@ class Outcome:
     communication: Communication | None = None
     prefix: PrefixFacts | None = None
     metrics: AllMetrics | None = None
+    calibration: Calibration | None = None
+    forgetting: Forgetting | None = None
     test: Predictions | None = None
     trained: Trained | None = None

@@ -10,55 +10,17 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from harness.errors import UserError
 from harness.metrics import MetricName
+from harness.results.quality import AllMetrics, Calibration, Forgetting, Part
 
 SCHEMA_VERSION = 2
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 BASELINE = "baseline"
 
 Status = Literal["ok", "oom", "diverged", "failed", "interrupted"]
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-
-class Metrics(Part):
-    """loss: mean cross-entropy in nats. interval: 95% Wilson interval of the accuracy (test-set size only).
-
-    f1: of each class, 0 where the class neither occurs nor is predicted. roc_auc: area under the ROC curve, with two
-    classes the second's, else the mean over the classes that occur, each against the rest; null where only one
-    occurs. calibration_error: expected, over 15 bins of the top probability (Guo et al., 2017). macro_f1,
-    balanced_accuracy, mcc: as harness/metrics.py defines them; null in records of versions that lack them.
-    """
-
-    loss: float
-    accuracy: float
-    correct: int
-    total: int
-    interval: tuple[float, float]
-    f1: dict[str, float]
-    roc_auc: float | None
-    calibration_error: float
-    macro_f1: float | None = None
-    balanced_accuracy: float | None = None
-    mcc: float | None = None
-
-
-class AllMetrics(Part):
-    """test_clean: the test texts that do not stand in the training set verbatim.
-
-    train_batches: the training texts of the last epoch's batches; null where an incomplete one was not dropped.
-    """
-
-    train: Metrics
-    validation: Metrics
-    test: Metrics
-    test_clean: Metrics | None
-    train_batches: Metrics | None = None
 
 
 class EpochScore(Part):
@@ -220,6 +182,8 @@ class Record(Part):
     data: DataFacts | None = None
     engine: EngineFacts
     metrics: AllMetrics | None = None
+    calibration: Calibration | None = Field(default=None, description="null in records of versions that lack it")
+    forgetting: Forgetting | None = Field(default=None, description="null where the configuration does not ask for it")
     prefix: PrefixFacts | None = None
     resumed_from_step: int | None = None
     epochs: Epochs | None = Field(
@@ -268,8 +232,8 @@ class Record(Part):
 class TrainingCurve(Part):
     """The mean loss and the accuracy of each training step's batch, over all ranks, before the step's update."""
 
-    losses: list[float] = []
-    accuracies: list[float] = []
+    losses: list[float] = Field(default=[])
+    accuracies: list[float] = Field(default=[])
 
     def __len__(self) -> int:
         return len(self.losses)

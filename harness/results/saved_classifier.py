@@ -34,7 +34,8 @@ class SavedClassifier(BaseModel):
 
     strategy: its name. resolved: the strategy with nothing left open (planning.strategy.ResolvedStrategy).
     weights_sha256: of the weights below and around what was trained; None for random ones of a GPT-2. pad_to: the
-    tokens that every row is padded to, where the strategy pads. sha256: of the file of tensors.
+    tokens that every row is padded to, where the strategy pads. temperature: what logits are divided by; 1 where none
+    was fitted. sha256: of the file of tensors.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -48,6 +49,7 @@ class SavedClassifier(BaseModel):
     weights_sha256: str | None
     classes: list[str]
     pad_to: int | None
+    temperature: float = 1.0  # classifiers of versions that fitted none lack it
     validation_accuracy: float
     validation_loss: float
     test_accuracy: float

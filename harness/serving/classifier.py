@@ -41,7 +41,7 @@ from harness.training.evaluation import predict, probabilities
 
 @dataclass(frozen=True)
 class Predictions:
-    """labels: [texts]. probabilities: [texts, classes]. cut: how many texts were longer than a row may be."""
+    """labels: [texts]. probabilities: [texts, classes], calibrated. cut: how many texts were longer than a row is."""
 
     labels: list[str]
     probabilities: np.ndarray
@@ -99,7 +99,7 @@ class Classifier:
         budget = TokenBudget.of(world, self.suffix.width, self.precision)
         logits = predict(self, features, world, budget=budget)
         labels = [self.about.classes[choice] for choice in logits.argmax(axis=1)]
-        return Predictions(labels, probabilities(logits), examples.cut_texts)
+        return Predictions(labels, probabilities(logits / self.about.temperature), examples.cut_texts)
 
     def encode(self, texts: Sequence[str]) -> Examples:
         """The texts as the rows that it was trained on."""

@@ -89,7 +89,8 @@ def _check_expressible(classifier: Classifier) -> None:
 def _tensors(classifier: Classifier) -> dict[str, Tensor]:
     """All parameters in float32 under the names of `transformers`, with adapters merged into their matrices.
 
-    Its head has no bias b: that of the final norm is shifted by d, the shortest vector with W d = b.
+    Logits are divided by the temperature, as for the probabilities of `ftbench predict`. The library's head has no bias
+    b: that of the final norm is shifted by d, the shortest vector with W d = b.
     """
     prefix, suffix = classifier.prefix, classifier.suffix
     for part in (prefix, suffix):
@@ -104,7 +105,8 @@ def _tensors(classifier: Classifier) -> dict[str, Tensor]:
     _merge_adapters(model)
     head = model["head"]
     assert isinstance(head, nn.Linear)
-    weight, bias = head.weight.detach().double(), head.bias.detach().double()
+    temperature = classifier.about.temperature
+    weight, bias = (part.detach().double() / temperature for part in (head.weight, head.bias))
     shift = torch.linalg.pinv(weight) @ bias
     if not torch.allclose(weight @ shift, bias, atol=BIAS_TOLERANCE):
         raise UserError(

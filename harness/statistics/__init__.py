@@ -15,6 +15,7 @@ from harness.statistics.accuracy import (
 )
 from harness.statistics.bootstrap import metric_difference, metric_interval
 from harness.statistics.one_run import expected_calibration_error, next_run_interval, wilson_interval
+from harness.statistics.temperature import fitted_temperature
 from harness.statistics.verdicts import LEVEL, Difference, Verdict, holm, verdict
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Verdict",
     "accuracy_interval",
     "expected_calibration_error",
+    "fitted_temperature",
     "holm",
     "mcnemar",
     "mean_squares",

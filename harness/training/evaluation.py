@@ -16,7 +16,7 @@ from harness.features.features import Features
 from harness.features.token_budget import TokenBudget
 from harness.metrics import METRICS
 from harness.model.packing import PackedBatch
-from harness.results.record import Metrics
+from harness.results.quality import Metrics
 from harness.statistics import expected_calibration_error, wilson_interval
 
 

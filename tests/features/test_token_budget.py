@@ -15,11 +15,11 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import strategies
-from harness.baselines.zero_shot import LanguageModel
 from harness.config.schema import Precision
 from harness.distributed.process_group import World
 from harness.features import residence, token_budget
 from harness.features.features import Features
+from harness.features.language_model import LanguageModel
 from harness.features.loader import PrefixLoader
 from harness.features.residence import resident
 from harness.features.store import FeatureStore

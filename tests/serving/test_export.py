@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World
@@ -48,18 +50,26 @@ def _library_logits(folder: Path, texts: list[str]) -> np.ndarray:
         return model(**tokenizer(texts, padding=True, truncation=True, return_tensors="pt")).logits.numpy()
 
 
-def _own_logits(tmp_path: Path, texts: list[str]) -> np.ndarray:
-    classifier = Classifier.load(tmp_path / "results" / "classifier", tmp_path / "cache", "fp32")
+def _classifier(tmp_path: Path) -> Classifier:
+    return Classifier.load(tmp_path / "results" / "classifier", tmp_path / "cache", "fp32")
+
+
+def _own_logits(classifier: Classifier, texts: list[str]) -> np.ndarray:
     examples = Features.computed(classifier.prefix, classifier.encode(texts), classifier.device)
-    return predict(classifier, examples, World(0, 1, classifier.device))
+    return predict(classifier, examples, World(0, 1, classifier.device)) / classifier.about.temperature
 
 
 @pytest.mark.parametrize("name", EXPRESSIBLE)
 def test_the_library_gives_the_same_logits(run_here: Callable, export: Callable, tmp_path: Path, name: str) -> None:
     run_here(strategy=[name], save=True, data__size=200, training__epochs=1)
+    manifest = tmp_path / "results" / "classifier" / "classifier.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"temperature": 1.7}))
     code, out, _ = export(str(tmp_path / "exported"))
     assert (code, "exported" in out.replace("\n", "")) == (0, True)
-    np.testing.assert_allclose(_library_logits(tmp_path / "exported", TEXTS), _own_logits(tmp_path, TEXTS), atol=1e-4)
+    classifier, librarys = _classifier(tmp_path), _library_logits(tmp_path / "exported", TEXTS)
+    np.testing.assert_allclose(librarys, _own_logits(classifier, TEXTS), atol=1e-4)
+    probabilities = classifier.predict(TEXTS).probabilities
+    np.testing.assert_allclose(softmax(librarys.astype(float), axis=1), probabilities, atol=1e-5)
     config = transformers.AutoConfig.from_pretrained(tmp_path / "exported")
     assert config.id2label == {0: "ham", 1: "spam"}
 
@@ -72,7 +82,8 @@ def test_gpt2_and_three_classes(run_here: Callable, export: Callable, tmp_path: 
     run_here(strategy=["head_only"], save=True, training__epochs=1, **data)
     assert export(str(tmp_path / "exported"))[0] == 0
     short = TEXTS[:-1]  # the library pads all texts to the longest
-    np.testing.assert_allclose(_library_logits(tmp_path / "exported", short), _own_logits(tmp_path, short), atol=1e-4)
+    own = _own_logits(_classifier(tmp_path), short)
+    np.testing.assert_allclose(_library_logits(tmp_path / "exported", short), own, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 
 import strategies
 from harness.config.schema import DataConfig
@@ -21,6 +23,7 @@ from harness.planning.plan import PlannedRun
 from harness.results import saved_classifier
 from harness.results.store import Store
 from harness.serving.classifier import Classifier
+from harness.statistics import expected_calibration_error
 from tests.support.runs import assert_refused, run_command
 
 SIZE = 200
@@ -88,10 +91,36 @@ def test_it_answers_as_its_run_did(
     texts = _test_texts()
     answers = classifier.predict(texts)
     assert answers.labels == recorded["predicted"].tolist()
-    assert answers.probabilities[:, 1] == pytest.approx(recorded["probability_spam"].to_numpy(), abs=1e-6)
+    calibrated = softmax(
+        np.log(recorded[["probability_ham", "probability_spam"]]) / classifier.about.temperature, axis=1
+    )
+    assert answers.probabilities == pytest.approx(calibrated, abs=1e-6)
     backwards, alone = classifier.predict(texts[::-1]), classifier.predict(texts[:1])
     assert backwards.probabilities[::-1] == pytest.approx(answers.probabilities, abs=1e-6)
     assert alone.probabilities == pytest.approx(answers.probabilities[:1], abs=1e-6)
+
+
+def test_its_probabilities_are_calibrated(run_here: Callable, tmp_path: Path) -> None:
+    (record,) = run_here(strategy=["last_block"], save=True, **SMALL)
+    assert record.calibration.temperature not in (None, 1)
+    dataset = load_dataset(DataConfig(name="synthetic", size=SIZE), Path())
+    labels = np.array([dataset.source.classes.index(name) for name in dataset.split["test"]["label"]])
+    classifier = Classifier.load(tmp_path / "results" / "classifier", tmp_path / "cache")
+    likelihoods = classifier.predict(_test_texts()).probabilities
+    assert -np.log(likelihoods[np.arange(len(labels)), labels]).mean() == pytest.approx(record.calibration.test_loss)
+    error = expected_calibration_error(likelihoods, labels)
+    assert error == pytest.approx(record.calibration.test_calibration_error, abs=1e-6)
+
+
+def test_a_classifier_of_a_version_without_a_temperature_predicts_as_before(run_here: Callable, tmp_path: Path) -> None:
+    (record,) = run_here(strategy=["last_block"], save=True, **SMALL)
+    manifest = tmp_path / "results" / "classifier" / "classifier.json"
+    older = json.loads(manifest.read_text())
+    del older["temperature"]
+    manifest.write_text(json.dumps(older))
+    answers = Classifier.load(manifest.parent, tmp_path / "cache").predict(_test_texts())
+    recorded = pd.read_csv(tmp_path / "results" / "runs" / record.run_id / "predictions.csv")
+    assert answers.probabilities[:, 1] == pytest.approx(recorded["probability_spam"].to_numpy(), abs=1e-6)
 
 
 @pytest.mark.long

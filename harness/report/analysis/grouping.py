@@ -15,6 +15,7 @@ from harness.results.record import Record
 from harness.results.suites import SavedSuite
 
 AXES = ("strategy", "seed", "readout", "readout_layer", "attention", "pad_to", "adapter")
+NO_CONDITION = ("features", "forgetting")
 # Settings that affect how a run is done, but nothing that a table shows.
 NO_CONDITIONS = {
     "training": ("checkpoint_steps",),
@@ -150,7 +151,7 @@ def _conditions(record: Record) -> dict[str, object]:
     of_baselines = {key for key in ADDED if key in record.config and key != "training"}
     added = {key: ADDED[key] for key in (of_baselines if record.strategy_source.is_baseline else ADDED)}
     config = merged(added, record.config)
-    rest: dict[str, object] = {key: value for key, value in config.items() if key not in (*AXES, "features")}
+    rest: dict[str, object] = {key: value for key, value in config.items() if key not in (*AXES, *NO_CONDITION)}
     for part, keys in NO_CONDITIONS.items():
         if part in rest:
             rest[part] = {key: value for key, value in config[part].items() if key not in keys}

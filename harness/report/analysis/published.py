@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.results.record import AllMetrics, Metrics, Record
+from harness.results.quality import AllMetrics, Metrics
+from harness.results.record import Record
 from harness.results.suites import SavedRow, SavedSuite
 from harness.statistics import next_run_interval
 

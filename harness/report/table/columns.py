@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -122,6 +122,16 @@ def _percent(interval: tuple[float, float]) -> str:
     return f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
+def _scaled(title: str, key: str, rank: int) -> Column:
+    """After temperature scaling. It can't win with the seeds alone that have a temperature."""
+
+    def measure(record: Record) -> float | None:
+        return getattr(record.calibration, key) if record.calibration else None
+
+    column = _column(title, measure, lambda value: f"{value:.3f}", min, rank)
+    return replace(column, is_complete=lambda entry: all(measure(record) is not None for record in entry.shown))
+
+
 def _score_column(metric: Metric, rank: int) -> Column:
     def value(entry: Entry) -> float | None:
         return entry.scores[metric.name].mean if metric.name in entry.scores else None
@@ -193,6 +203,21 @@ def _verdict_column(reference: str) -> Column:
     return Column("verdict", value, lambda entry: value(entry) or UNMEASURED, None, 1, sort_key=sort_key)
 
 
+def _scaled_columns(entries: list[Entry]) -> list[Column]:
+    """Records of older versions have no temperature."""
+    if not any(record.calibration for entry in entries for record in entry.ok):
+        return []
+    return [_scaled("scaled ECE", "test_calibration_error", 16), _scaled("scaled loss", "test_loss", FILES_ONLY)]
+
+
+def _forgetting_columns(entries: list[Entry]) -> list[Column]:
+    def rise(record: Record) -> float | None:
+        return record.forgetting.rise if record.forgetting else None
+
+    column = _column("forgetting", rise, lambda nats: f"{nats:+.3f}", min, 9)
+    return [column] if any(column.value(entry) is not None for entry in entries) else []
+
+
 _TEST = _over_seeds(_metric("test", "accuracy"), np.mean)
 SECONDS = _over_seeds(lambda record: record.seconds.total, np.median)
 
@@ -227,6 +252,8 @@ def columns(entries: list[Entry]) -> list[Column]:
         _column("F1", _f1, lambda score: f"{score:.3f}", max, 14),
         _column("ROC AUC", _metric("test", "roc_auc"), lambda area: f"{area:.3f}", max, 15),
         _column("ECE", _metric("test", "calibration_error"), lambda error: f"{error:.3f}", min, 16),
+        *_scaled_columns(entries),
+        *_forgetting_columns(entries),
         _rate("examples/s", "examples_per_second", 13),
         _rate("real tok./s", "real_tokens_per_second", 12),
         _column("memory", _grown, _bytes, min, 5, np.median),

@@ -70,6 +70,7 @@ def notes(entries: list[Entry]) -> list[str]:
     lines += evidence_notes(entries)
     lines += device_notes(entries)
     lines += _data_notes([record.data for record in records if record.data])
+    lines += [*_calibration_notes(entries), *_forgetting_notes(entries)]
     if several_seeds(entries):
         lines.append("loss and accuracy are means over seeds, speed, memory and time medians.")
     if any(reused(entry) for entry in entries):
@@ -91,6 +92,38 @@ def notes(entries: list[Entry]) -> list[str]:
     ]
     lines += _baseline_notes(entries)
     return list(dict.fromkeys(line[0].upper() + line[1:] for line in lines))
+
+
+def _calibration_notes(entries: list[Entry]) -> list[str]:
+    found = [entry for entry in entries if any(record.calibration for record in entry.ok)]
+    if not found:
+        return []
+    lines = [
+        "scaled ECE and scaled loss: on test, of logits divided by one temperature, which is fitted on validation and "
+        "changes no prediction."
+    ]
+    for entry in found:
+        reasons = [one.calibration.not_fitted for one in entry.ok if one.calibration and one.calibration.not_fitted]
+        seeds = f" on {len(reasons)} of {len(entry.ok)} seeds" if len(entry.ok) > 1 else ""
+        if reasons:
+            lines.append(f"no temperature for {entry.name}{seeds}: {'; '.join(dict.fromkeys(reasons))}.")
+    return lines
+
+
+def _forgetting_notes(entries: list[Entry]) -> list[str]:
+    found = [(entry.name, record.model.name, record.forgetting) for entry in entries for record in entry.ok]
+    lines: list[str] = []
+    not_measured: dict[str, dict[str, None]] = {}
+    for name, model, one in found:
+        if one and one.not_measured:
+            not_measured.setdefault(one.not_measured, {})[name] = None
+        elif one:
+            lines.append(
+                f"forgetting: by how much the loss of the language model {model} on the {one.tokens:,} tokens of the "
+                f"test texts rose from {one.loss_before:.3f} nats a token."
+            )
+    lines += [f"no forgetting was measured of {', '.join(names)}: {reason}." for reason, names in not_measured.items()]
+    return lines
 
 
 def _epoch_note(entry: Entry) -> str:
