@@ -66,7 +66,7 @@ def step_graphs(engine: Engine, device: torch.device) -> StepGraphs | None:
 def measured_communication(engine: Engine, batches: TrainingBatches, precision: Precision) -> Communication | None:
     """Over extra steps after the last evaluation, whose results nothing uses; None for a single rank."""
     world, first_epoch = batches.world, batches.of_epoch(0)
-    if world.size == 1 or not first_epoch:
+    if world.size == 1 or not batches.steps:
         return None
     local, count = batches.local(first_epoch[0]), len(first_epoch[0])
     return measure_communication(lambda: engine.step(local, count), 8 if precision == "fp64" else 4, world.device)
@@ -94,7 +94,7 @@ def _metrics_of_batches(
     logits: np.ndarray, batches: TrainingBatches, epochs: int, classes: list[str]
 ) -> Metrics | None:
     """Of the texts in the last epoch's batches; None where those are all, or none."""
-    last_epoch = batches.of_epoch(max(epochs - 1, 0))
+    last_epoch = batches.of_epoch(max(epochs - 1, 0)) if batches.steps else []
     trained = np.concatenate(last_epoch) if last_epoch else np.array([], dtype=int)
     labels = batches.examples.labels
     return measure(logits[trained], labels[trained], classes) if 0 < len(trained) < len(labels) else None

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.config.schema import RunConfig
 from harness.data.dataset import Dataset
-from harness.data.encoding import Examples, RowRule, encode_split, longest_row
+from harness.data.encoding import Examples, RowRule, encode_split
 from harness.experiment.context import Context
 from harness.experiment.cut_model import CutModel, build_model
 from harness.experiment.facts import (
@@ -16,11 +16,11 @@ from harness.experiment.facts import (
     data_facts,
     measured_communication,
     prefix_facts,
-    recipe_of,
     step_graphs,
 )
+from harness.experiment.head import begin_with_fitted_head, open_read
+from harness.experiment.opened_features import open_features
 from harness.features.features import Features
-from harness.features.store import FeatureStore, OpenedFeatures, computed
 from harness.features.token_budget import TokenBudget
 from harness.planning.plan import PlannedRun
 from harness.planning.strategy import ResolvedStrategy
@@ -40,30 +40,34 @@ def run(
     planned: PlannedRun, strategy: ResolvedStrategy, checkpoints: Checkpoints, context: Context, outcome: Outcome
 ) -> None:
     """Do what `planned` says and leave what it gives in `outcome`, on every rank."""
-    config, world = planned.config, context.world
+    config, training, world = planned.config, planned.training, context.world
 
     with context.phase("prepare"):
         dataset, examples = load_data(planned, strategy, context)
         outcome.data = data_facts(planned, dataset, examples)
-        model = build_model(planned, strategy, examples, len(dataset.source.classes), context)
+        classes = dataset.source.classes
+        model = build_model(planned, strategy, examples, len(classes), context)
         outcome.parameters, outcome.trainable_parameters = model.parameters
         engine = open_engine(config.engine, config.precision, world, fused=not config.plain)
         engine.prepare(model.suffix, config.optimizer)
 
     with context.phase("features"):
-        features, report = open_features(planned, strategy, model, examples, context)
+        features, report = opened = open_features(planned, strategy, model, examples, context)
+        read = None
+        if strategy.fits_head:
+            read, report = open_read(planned, strategy, opened, examples, len(classes), context)
 
     with context.phase("train"):
         hidden = model.suffix.width
-        batches = TrainingBatches(
-            features["train"], examples["train"], config.training, config.seed, world, hidden=hidden
-        )
-        selection = Selection(config.training, judge(config, model, engine, features, examples, context))
+        batches = TrainingBatches(features["train"], examples["train"], training, config.seed, world, hidden=hidden)
+        if read:
+            outcome.head_fit = begin_with_fitted_head(engine, read, examples, batches, config.precision, context)
+        selection = Selection(training, judge(config, model, engine, features, examples, context))
         outcome.curve, outcome.resumed_from_step = train(
             engine, batches, config.optimizer, selection, checkpoints, context.clock, context.observer.progress
         )
         outcome.epochs = selection.facts()
-        epochs = outcome.epochs.kept if outcome.epochs else config.training.epochs
+        epochs = outcome.epochs.kept if outcome.epochs else training.epochs
         outcome.graphs = step_graphs(engine, world.device)
 
     with context.phase("evaluate"):
@@ -75,13 +79,13 @@ def run(
             factor = untrained_factor(config.optimizer, epochs * batches.steps_of_epoch, batches.steps)
             tensors = model.full_table.complete(tensors, factor)
         pad_to = int(examples["test"].lengths[0]) if strategy.pad_to else None
-        outcome.trained = Trained(tensors, dataset.source.classes, pad_to)
+        outcome.trained = Trained(tensors, classes, pad_to)
     outcome.communication = measured_communication(engine, batches, config.precision)
     engine.close()
     outcome.prefix = prefix_facts(model.prefix, report, world)
     outcome.metrics = all_metrics(logits, examples, dataset, batches, epochs)
     test = examples["test"]
-    outcome.test = Predictions(test.index, test.labels, probabilities(logits["test"]), dataset.source.classes)
+    outcome.test = Predictions(test.index, test.labels, probabilities(logits["test"]), classes)
 
 
 def judge(
@@ -118,20 +122,3 @@ def load_data(planned: PlannedRun, strategy: ResolvedStrategy, context: Context)
     tokenizer = context.workspace.tokenizer(planned.model.name)
     rule = RowRule.of(planned.config.data, model.context, strategy.pad_to)
     return dataset, encode_split(dataset.split, tokenizer, dataset.source.classes, rule)
-
-
-def open_features(
-    planned: PlannedRun, strategy: ResolvedStrategy, model: CutModel, examples: dict[str, Examples], context: Context
-) -> OpenedFeatures:
-    config, world, shared = planned.config, context.world, context.workspace
-    if config.plain:
-        return computed(model.loader, examples, "the plain path recomputes it", longest_row(examples))
-    # Machines that share a cache folder keep their features separate: each fills its folder with its own ranks.
-    folder = shared.features or shared.cache / "features"
-    folder /= "" if world.local_size == world.size else f"machine-{world.machine}"
-    limit_bytes = int(config.features.limit_gigabytes * 1e9)
-    code, known = shared.features_code_sha256(), shared.known_tensors
-    store = FeatureStore(folder, limit_bytes, world, code, known, context.observer.warning)
-    recipe = None if strategy.builds else recipe_of(planned, strategy, model.prefix)
-    third_party = strategy.source.sha256 if strategy.builds else ""
-    return store.open(model.loader, examples, model.suffix.width, recipe, third_party)

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 import strategies
 from harness import baselines
 from harness.baselines import Baseline
-from harness.config.schema import ONE_MACHINE, Hosts, ModelConfig, RunConfig
+from harness.config.schema import ONE_MACHINE, Hosts, ModelConfig, RunConfig, TrainingConfig
 from harness.config.suite import SuiteConfig
 from harness.data.dataset import Dataset
 from harness.distributed.hosts import check_hosts
@@ -26,12 +26,11 @@ from harness.planning.identity import identity_of, only, run_id_of
 from harness.planning.resolve import CanNotAnswer, NotHere, ResolvedModel, resolve_engine, resolve_model
 from harness.planning.strategy import ResolvedStrategy, resolve_strategy
 from harness.planning.validate import (
-    check_batch,
+    check_every_class_occurs,
     check_padding,
-    check_patience,
     check_precision,
     check_ranks,
-    check_schedule,
+    check_steps,
 )
 from harness.planning.workspace import Workspace
 from harness.results.record import BASELINE, StrategySource
@@ -69,6 +68,13 @@ class PlannedRun(BaseModel):
     too_large: bool = False
     save: bool = False
     sweep_around: float | None = None
+
+    @property
+    def training(self) -> TrainingConfig:
+        """As it is done: without an epoch where no phase of the strategy takes steps."""
+        if self.strategy is None or self.strategy.takes_steps:
+            return self.config.training
+        return self.config.training.model_copy(update={"epochs": 0})
 
     def dataset(self, workspace: Workspace) -> Dataset:
         """Raises UserError where the data set is not what it was when the run was planned."""
@@ -189,9 +195,6 @@ class _Planner:
         check_precision(precision, model.name, self.workspace)
         check_ranks(config)
         asked(("hosts", engine), lambda: check_hosts(engine, self.hosts))
-        check_batch(config.training, len(dataset.split["train"]))
-        check_patience(config.training)
-        check_schedule(config.optimizer, config.training, len(dataset.split["train"]))
         check_row_length(config.data.max_tokens, model.name, self.workspace.model(model.name).context)
         choices = model.choices | {"data": why_data, "precision": why_precision}
         if config.strategy in baselines.NAMES:
@@ -211,6 +214,10 @@ class _Planner:
         backbone = self.workspace.model(model.name)
         strategy = resolve_strategy(config, backbone.attention, also_known=baselines.NAMES)
         check_padding(strategy.pad_to, model.name, self.workspace)
+        if strategy.takes_steps:
+            check_steps(config, len(dataset.split["train"]))
+        if strategy.fits_head:
+            check_every_class_occurs(strategy.name, dataset)
         frozen = self.workspace.frozen_stages(strategy.strategy(), model.name, len(dataset.source.classes))
         used = config.model_dump(mode="json")
         files = self.workspace.content_sha256(model.name, weights=False)

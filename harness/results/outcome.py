@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from harness.results.record import AllMetrics, Communication, DataFacts, Epochs, PrefixFacts, StepGraphs, TrainingCurve
+from harness.results.record import (
+    AllMetrics,
+    Communication,
+    DataFacts,
+    Epochs,
+    HeadFit,
+    PrefixFacts,
+    StepGraphs,
+    TrainingCurve,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class Outcome:
     curve: TrainingCurve = field(default_factory=TrainingCurve)
     resumed_from_step: int | None = None
     epochs: Epochs | None = None
+    head_fit: HeadFit | None = None
     graphs: StepGraphs | None = None
     communication: Communication | None = None
     prefix: PrefixFacts | None = None
