@@ -134,6 +134,8 @@ class Strategy:
         any, the head is fitted exactly to the frozen backbone's hidden states where they are read: multinomial logistic
         regression with an L2 strength that the validation texts choose. ("fit_head", "steps") is LP-FT (Kumar et al.,
         arXiv:2202.10054).
+    rate_decay: what the learning rate is multiplied by for every stage further from the head, which has the full rate
+        (Howard and Ruder, arXiv:1801.06146): the final norm has it once, the top block twice.
     cacheable: False where `build` adds state or randomness below the first trained parameter. The hidden states there
         are then computed in every step, instead of once for each text.
 
@@ -149,6 +151,7 @@ class Strategy:
     attention: AttentionKind | None = None
     build: Callable[[nn.Module], None] | None = None
     phases: tuple[Phase, ...] = ("steps",)
+    rate_decay: float = 1.0
     cacheable: bool = True
 
     def __post_init__(self) -> None:
@@ -165,6 +168,8 @@ class Strategy:
             raise ValueError(f"readout_layer={self.readout_layer!r}: expected the number of a block, such as -1")
         if self.attention not in (None, *get_args(AttentionKind)):
             raise ValueError(f"attention={self.attention!r}: expected one of {', '.join(get_args(AttentionKind))}")
+        if type(self.rate_decay) not in (int, float) or not 0 < self.rate_decay <= 1:
+            raise ValueError(f"rate_decay={self.rate_decay!r}: expected a number above 0, at most 1")
         self._check_phases()
 
     def _check_phases(self) -> None:

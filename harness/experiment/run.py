@@ -76,7 +76,8 @@ def run(
     if planned.save:
         tensors = engine.values()
         if model.full_table:
-            factor = untrained_factor(config.optimizer, epochs * batches.steps_of_epoch, batches.steps)
+            rate_factor, done = model.suffix.rate_factor(model.full_table.name), epochs * batches.steps_of_epoch
+            factor = untrained_factor(config.optimizer, done, batches.steps, rate_factor)
             tensors = model.full_table.complete(tensors, factor)
         pad_to = int(examples["test"].lengths[0]) if strategy.pad_to else None
         outcome.trained = Trained(tensors, classes, pad_to)

@@ -35,6 +35,7 @@ class ResolvedStrategy(BaseModel):
     pad_to: PadTo | None
     attention: AttentionKind
     phases: tuple[Phase, ...] = ("steps",)
+    rate_decay: float = 1.0
     cacheable: bool
     builds: bool
 
@@ -63,6 +64,7 @@ class ResolvedStrategy(BaseModel):
             attention=self.attention,
             build=self._loaded().build if self.builds else None,
             phases=self.phases,
+            rate_decay=self.rate_decay,
             cacheable=self.cacheable,
         )
 
@@ -120,6 +122,7 @@ def resolve_strategy(config: RunConfig, attention: AttentionKind, also_known: Se
         pad_to=resolved.input.pad_to,
         attention=resolved.attention,
         phases=resolved.phases,
+        rate_decay=resolved.rate_decay,
         cacheable=resolved.cacheable,
         builds=resolved.build is not None,
     )

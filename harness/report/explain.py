@@ -193,6 +193,9 @@ def _notes(strategy: Strategy, prefix: Prefix, suffix: Suffix) -> list[str]:
     if "fit_head" in strategy.phases:
         then = "; then all that is trained takes gradient steps" if "steps" in strategy.phases else ", and that is all"
         told.append(f"Phases: logistic regression on the hidden states that are read gives the head{then}.")
+    if strategy.rate_decay != 1:
+        rate = f"{strategy.rate_decay:g} times the learning rate"
+        told.append(f"Rates: the head has the full one; every stage further from it has {rate} of the one above.")
     return told
 
 
