@@ -17,6 +17,7 @@ BENCH_OPTIONS = \
 	$(call option,REFERENCE,reference) \
 	$(call option,METRIC,metric) \
 	$(call option,TUNE,tune) \
+	$(call option,LAYERS,layers) \
 	$(call option,EPOCHS,epochs) \
 	$(call option,PRECISION,precision) \
 	$(call option,CONFIG,config) \

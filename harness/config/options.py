@@ -106,6 +106,13 @@ OPTIONS = (
         key="tune",
         default_text="none",
     ),
+    Option(
+        "layers",
+        "`all`, or numbers such as `0,3,6`: each strategy read at each of these blocks",
+        key="layers",
+        default_text="the strategy's",
+        see="[layers](strategies.md#layers)",
+    ),
     Option("epochs", "passes over the training texts", key="training.epochs", type=int),
     Option(
         "precision",

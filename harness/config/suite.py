@@ -61,6 +61,7 @@ class SuiteConfig(Part):
     source: where its published figures are from.
     reference: the strategy or row that the others are compared with. None: last_block, or the first where it is absent.
     tune: "lr": each strategy also runs at its own best learning rate.
+    layers: the blocks, by number, or all, at each of which every strategy is read; None: as each strategy says.
     metric: what strategies are compared by, and what the best learning rate and classifier are chosen by.
     """
 
@@ -69,6 +70,7 @@ class SuiteConfig(Part):
     source: str | None = None
     reference: str | None = None
     tune: Literal["lr"] | None = None
+    layers: tuple[int, ...] | Literal["all"] | None = None
     metric: MetricName = "accuracy"
 
     def runs(self) -> list[RunConfig]:
@@ -91,11 +93,22 @@ def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str
     tune = changes.pop("tune", tree.pop("tune", None))
     if tune not in (None, "lr"):
         raise UserError(f"TUNE={tune!r}: expected lr, the learning rate.")
+    layers = _layers(changes.pop("layers", tree.pop("layers", None)))
     metric = metric_named(changes.pop("metric", tree.pop("metric", "accuracy")))
     suite = _suite_of_rows(file, tree, changes) if file and "rows" in tree else _suite_of_runs(tree, changes)
     if reference is not None:
         _check_reference(reference, suite)
-    return suite.model_copy(update={"reference": reference, "tune": tune, "metric": metric.name})
+    return suite.model_copy(update={"reference": reference, "tune": tune, "layers": layers, "metric": metric.name})
+
+
+def _layers(given: Any) -> tuple[int, ...] | Literal["all"] | None:
+    """The layers in `0,3,6`, a list of a file, or `all`."""
+    if given in (None, "all"):
+        return given
+    try:
+        return tuple(int(str(part)) for part in (given if isinstance(given, list) else str(given).split(",")))
+    except ValueError as error:
+        raise UserError(f"LAYERS={given!r}: expected all, or numbers of blocks such as 0,3,6.") from error
 
 
 def _check_reference(reference: str, suite: SuiteConfig) -> None:

@@ -79,7 +79,7 @@ def all_metrics(
     batches: TrainingBatches | None = None,
     epochs: int = 0,
 ) -> AllMetrics:
-    """logits: [examples, classes] of each part. batches: None for a baseline, which trains on none. epochs: as many as
+    """logits: [examples, classes] of each part. batches: None for what takes no steps, as baselines. epochs: as many as
     the parameters were trained for."""
     classes = dataset.source.classes
     clean, labels = ~np.array(dataset.test_seen), examples["test"].labels
@@ -94,7 +94,7 @@ def _metrics_of_batches(
     logits: np.ndarray, batches: TrainingBatches, epochs: int, classes: list[str]
 ) -> Metrics | None:
     """Of the texts in the last epoch's batches; None where those are all, or none."""
-    last_epoch = batches.of_epoch(max(epochs - 1, 0)) if batches.steps else []
+    last_epoch = batches.of_epoch(max(epochs - 1, 0))
     trained = np.concatenate(last_epoch) if last_epoch else np.array([], dtype=int)
     labels = batches.examples.labels
     return measure(logits[trained], labels[trained], classes) if 0 < len(trained) < len(labels) else None

@@ -84,7 +84,7 @@ def run(
     outcome.communication = measured_communication(engine, batches, config.precision)
     engine.close()
     outcome.prefix = prefix_facts(model.prefix, report, world)
-    outcome.metrics = all_metrics(logits, examples, dataset, batches, epochs)
+    outcome.metrics = all_metrics(logits, examples, dataset, batches if strategy.takes_steps else None, epochs)
     test = examples["test"]
     outcome.test = Predictions(test.index, test.labels, probabilities(logits["test"]), classes)
 

@@ -23,6 +23,7 @@ from harness.metrics import MetricName
 from harness.model.precision import choose
 from harness.planning.data import check_row_length, resolve_data
 from harness.planning.identity import identity_of, only, run_id_of
+from harness.planning.layers import at_layers
 from harness.planning.resolve import CanNotAnswer, NotHere, ResolvedModel, resolve_engine, resolve_model
 from harness.planning.strategy import ResolvedStrategy, resolve_strategy
 from harness.planning.validate import (
@@ -119,6 +120,7 @@ def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Host
     done here are skipped, as long as one is left.
     """
     planner = _Planner(workspace, hosts)
+    suite = at_layers(suite, planner.blocks_of)
     runs: dict[str, PlannedRun] = {}  # a baseline is the same with every seed, a copied row the same as another
     rows: list[SavedRow] = []
     left_out: dict[str, None] = {}
@@ -172,12 +174,7 @@ class _Planner:
 
     def planned(self, title: str | None, config: RunConfig, metric: MetricName) -> PlannedRun:
         """metric: the suite's, by which epochs are judged unless the configuration names one."""
-        asked = self.workspace.once
-        model: ResolvedModel | NotHere = asked(
-            ("resolved model", config.model), lambda: self._found_model(config.model)
-        )
-        if isinstance(model, NotHere):
-            raise model
+        asked, model = self.workspace.once, self._model(config.model)
         dataset, why_data = asked(
             ("resolved data", config.data), lambda: resolve_data(config.data, self.workspace.dataset)
         )
@@ -200,6 +197,18 @@ class _Planner:
         if config.strategy in baselines.NAMES:
             return self._baseline(title or config.strategy, config, model, dataset, choices)
         return self._strategy(title or config.strategy, config, model, dataset, choices)
+
+    def blocks_of(self, config: ModelConfig) -> int:
+        """How many blocks the model has. Raises NotHere where it can't be had."""
+        return self.workspace.blocks(self._model(config).name)
+
+    def _model(self, config: ModelConfig) -> ResolvedModel:
+        model: ResolvedModel | NotHere = self.workspace.once(
+            ("resolved model", config), lambda: self._found_model(config)
+        )
+        if isinstance(model, NotHere):
+            raise model
+        return model
 
     def _found_model(self, config: ModelConfig) -> ResolvedModel | NotHere:
         """What is missing is returned, so that it is looked for once: an unreachable hub costs seconds."""

@@ -6,7 +6,7 @@ The loss of a head with weights W and biases b is
 
 on hidden states that are brought to mean 0 and standard deviation 1 in each dimension, as those of a pretrained network
 differ in size by orders of magnitude. The scaling is then made part of W and b. The strength is the one of a grid with
-the least mean cross-entropy on the validation texts.
+the least mean cross-entropy on the validation texts; weaker ones than are worth trying take most iterations.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from harness.training.evaluation import mean_loss
 STRENGTHS = tuple(10 ** (half_decades / 2) for half_decades in range(2, -11, -1))
 # Of the gradient's largest component.
 TOLERANCE = 1e-8
+# Strengths in a row that bring no better head: none weaker is tried then.
+PATIENCE = 4
 MOST_ITERATIONS = 10_000
 
 
@@ -62,7 +64,9 @@ def fit_head(
     # Each strength starts where the one before ended.
     regression = LogisticRegression(tol=TOLERANCE, max_iter=MOST_ITERATIONS, warm_start=True)
     best: FittedHead | None = None
-    for strength in strengths:
+    for number, strength in enumerate(strengths):
+        if best and number - strengths.index(best.strength) > PATIENCE:
+            break
         is_binary = train.labels.max() == 1
         # With two classes it has one row of weights, the difference of two opposite ones: twice |W|**2.
         regression.C = (2 if is_binary else 1) / (strength * total)

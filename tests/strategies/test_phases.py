@@ -101,7 +101,9 @@ def test_a_probe_has_no_steps(run_here: Callable, tmp_path: Path) -> None:
         assert not (tmp_path / "results" / "runs" / record.run_id / "losses.csv").exists()
     assert records[0].metrics == records[1].metrics
     table = (tmp_path / "results" / "table.md").read_text()
-    assert "Probe fits its head exactly, and takes no steps; L2 strength by the loss on validation: " in table
+    strength = f"{records[0].head_fit.strength:.2g}"
+    assert f"Head fitted exactly, with an L2 strength by the loss on validation: probe ({strength})." in table
+    assert "No steps, so neither epochs nor a learning rate: probe." in table
     heading = next(line for line in table.splitlines() if line.startswith("#"))
     assert not re.search("epochs|lr |warmup|keep", heading), heading
 

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from harness.training.evaluation import mean_loss
-from harness.training.head_fit import STRENGTHS, FittedHead, Read, fit_head
+from harness.training.head_fit import PATIENCE, STRENGTHS, FittedHead, Read, fit_head
 
 STRENGTH = 0.01
 
@@ -79,3 +79,14 @@ def test_of_equally_good_strengths_the_strongest_is_taken() -> None:
     """Hidden states that are all alike: only the biases count, whatever the strength."""
     train = Read(np.ones((20, 4)), np.arange(20) % 2)
     assert fit_head(train, train).strength == STRENGTHS[0]
+
+
+def test_weaker_strengths_are_not_tried_once_several_in_a_row_are_no_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[float] = []
+    fit = LogisticRegression.fit
+    monkeypatch.setattr(
+        LogisticRegression, "fit", lambda self, *given, **more: tried.append(self.C) or fit(self, *given, **more)
+    )
+    train, validation = _read(60, 3, seed=0), _read(40, 3, seed=1)
+    best = fit_head(train, validation)
+    assert len(tried) == STRENGTHS.index(best.strength) + 1 + PATIENCE < len(STRENGTHS)

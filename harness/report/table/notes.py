@@ -76,7 +76,7 @@ def notes(entries: list[Entry]) -> list[str]:
     if any(reused(entry) for entry in entries):
         lines.append("*: without the time of what another run had stored of its frozen part.")
     lines += [_epoch_note(entry) for entry in entries if any(record.epochs for record in entry.ok)]
-    lines += [_head_note(entry) for entry in entries if any(record.head_fit for record in entry.ok)]
+    lines += _head_notes([entry for entry in entries if any(record.head_fit for record in entry.ok)])
     lines += [
         f"memory: {definition}, highest of all ranks and phases, above the start of the run."
         for definition in dict.fromkeys(record.memory.definition for record in records if record.memory)
@@ -102,11 +102,16 @@ def _epoch_note(entry: Entry) -> str:
     return f"by {METRICS[judged[0].metric].title} on validation {entry.name} kept epoch {kept} that ran{seeds}."
 
 
-def _head_note(entry: Entry) -> str:
-    strengths = sorted({record.head_fit.strength for record in entry.ok if record.head_fit})
-    chosen = f"{strengths[0]:.2g}" + (f" to {strengths[-1]:.2g}" if len(strengths) > 1 else "")
-    then = ", before the first step" if entry.ok[0].takes_steps else ", and takes no steps"
-    return f"{entry.name} fits its head exactly{then}; L2 strength by the loss on validation: {chosen}."
+def _head_notes(fitted: list[Entry]) -> list[str]:
+    """fitted: entries whose head was fitted."""
+    chosen = []
+    for entry in fitted:
+        strengths = dict.fromkeys(f"{record.head_fit.strength:.2g}" for record in entry.ok if record.head_fit)
+        chosen.append(f"{entry.name} ({', '.join(strengths)})")
+    lines = [f"head fitted exactly, with an L2 strength by the loss on validation: {', '.join(chosen)}."]
+    if without := [entry.name for entry in fitted if not entry.ok[0].takes_steps]:
+        lines.append(f"no steps, so neither epochs nor a learning rate: {', '.join(without)}.")
+    return lines if fitted else []
 
 
 def _baseline_notes(entries: list[Entry]) -> list[str]:
