@@ -14,7 +14,10 @@ from safetensors.torch import load_file
 from scipy.special import softmax
 
 from harness import IA3, Adapter, Strategy
+from harness.config.schema import OptimizerConfig
 from harness.results.record import Record
+from harness.results.store import Store
+from harness.training.schedule import learning_rate
 from tests.support.runs import losses_of
 
 SMALL = {"precision": "fp64", "data__size": 120, "training__epochs": 1}
@@ -150,6 +153,33 @@ def test_steps_begin_with_the_fitted_head(run_here: Callable, tmp_path: Path, ad
     # DoRA's sizes begin as float32.
     assert begun.metrics.test.loss == pytest.approx(probe.metrics.test.loss, abs=1e-6 if adapter == "dora" else 1e-9)
     assert begun.prefix.reused_tokens == probe.prefix.computed_tokens > 0, "from the file of the probe"
+
+
+@pytest.mark.parametrize("strategy", ["probe_then_full", "layer_decay"])
+def test_a_resumed_run_ends_as_an_undisturbed_one(
+    run_here: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    """To the bit, with a recipe: 10 steps an epoch, a checkpoint every 4, stopped in step 14."""
+    options = {"strategy": [strategy], "data__size": 120, "training__epochs": 3, "training__checkpoint_steps": 4}
+    options |= {"optimizer__schedule": "linear", "training__keep": "best", "training__patience": 2}
+    (undisturbed,) = run_here(results="undisturbed", **options)
+
+    def stopping(optimizer: OptimizerConfig, step: int, steps: int) -> float:
+        if step == 13:
+            raise KeyboardInterrupt
+        return learning_rate(optimizer, step, steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.training.loop.learning_rate", stopping)
+        (stopped,) = run_here(**options)
+    assert stopped.status == "interrupted"
+    run_here(**options)
+    (resumed,) = Store(tmp_path / "results").all()
+    assert resumed.resumed_from_step == 12
+    assert (resumed.metrics, resumed.head_fit) == (undisturbed.metrics, undisturbed.head_fit)
+    assert resumed.epochs == undisturbed.epochs
+    losses = [losses_of(tmp_path / where, one) for where, one in (("results", resumed), ("undisturbed", undisturbed))]
+    assert losses[0] == losses[1]
 
 
 def test_a_learned_query_begins_at_the_mean(run_here: Callable, tmp_path: Path) -> None:
