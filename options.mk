@@ -18,6 +18,7 @@ BENCH_OPTIONS = \
 	$(call option,METRIC,metric) \
 	$(call option,TUNE,tune) \
 	$(call option,SIZES,sizes) \
+	$(call option,LAYERS,layers) \
 	$(call option,EPOCHS,epochs) \
 	$(call option,PRECISION,precision) \
 	$(call option,CONFIG,config) \

@@ -1,10 +1,10 @@
-"""What is typed on a command line or stands for it in a file: seeds, sizes, names of data sets, assignments."""
+"""What is typed on a command line or stands for it in a file: seeds, sizes, layers, names of data sets, assignments."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.config.tree import as_list, scalar
 from harness.errors import UserError
@@ -49,6 +49,16 @@ def parse_sizes(given: Any) -> tuple[int | None, ...]:
     if len(set(sizes)) < len(sizes):
         raise UserError(f"SIZES={given!r}: a size is given twice; name each once.")
     return tuple(sorted(sizes, key=lambda size: (size is None, size or 0)))
+
+
+def parse_layers(given: Any) -> tuple[int, ...] | Literal["all"] | None:
+    """The layers in `0,3,6`, a list of a file, or `all`. None given: none."""
+    if given in (None, "all"):
+        return given
+    try:
+        return tuple(int(str(part)) for part in (given if isinstance(given, list) else str(given).split(",")))
+    except ValueError as error:
+        raise UserError(f"LAYERS={given!r}: expected all, or numbers of blocks such as 0,3,6.") from error
 
 
 def data_names(given: Any) -> list[Any]:

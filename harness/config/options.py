@@ -114,6 +114,13 @@ OPTIONS = (
         default_text="`all`",
         see="[how many labels](statistics.md#how-many-labels)",
     ),
+    Option(
+        "layers",
+        "`all`, or numbers such as `0,3,6`: each strategy read at each of these blocks",
+        key="layers",
+        default_text="the strategy's",
+        see="[layers](strategies.md#layers)",
+    ),
     Option("epochs", "passes over the training texts", key="training.epochs", type=int),
     Option(
         "precision",

@@ -24,6 +24,8 @@ Readout = Literal["first", "last", "mean", "max", "attention"]
 AttentionKind = Literal["causal", "full"]
 PadTo = int | Literal["longest"]
 Scale = Literal["alpha", "alpha / rank", "alpha / sqrt(rank)"]
+Phase = Literal["fit_head", "steps"]
+ORDERS: tuple[tuple[Phase, ...], ...] = (("steps",), ("fit_head",), ("fit_head", "steps"))
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,17 @@ class Strategy:
         the backbone was pretrained.
     build: for a strategy that takes code. It gets the backbone, frozen but for `trainable`, and changes it in place;
         whatever it leaves with `requires_grad` is trained.
+    phases: of training, in order. "steps": gradient steps of all that is trained. "fit_head": before them, or without
+        any, the head is fitted exactly to the frozen backbone's hidden states where they are read: multinomial logistic
+        regression with an L2 strength that the validation texts choose. ("fit_head", "steps") is LP-FT (Kumar et al.,
+        arXiv:2202.10054).
+    rate_decay: what the learning rate is multiplied by for every stage further from the head, which has the full rate
+        (Howard and Ruder, arXiv:1801.06146): the final norm has it once, the top block twice.
     cacheable: False where `build` adds state or randomness below the first trained parameter. The hidden states there
         are then computed in every step, instead of once for each text.
 
-    Raises ValueError for values of another type or name. Selectors are checked when the strategy meets a
-    backbone.
+    Raises ValueError for values of another type or name, and where something is to be trained and no phase trains it.
+    Selectors are checked when the strategy meets a backbone.
     """
 
     trainable: tuple[str, ...] = ()
@@ -142,6 +150,8 @@ class Strategy:
     input: Input = Input()
     attention: AttentionKind | None = None
     build: Callable[[nn.Module], None] | None = None
+    phases: tuple[Phase, ...] = ("steps",)
+    rate_decay: float = 1.0
     cacheable: bool = True
 
     def __post_init__(self) -> None:
@@ -158,6 +168,32 @@ class Strategy:
             raise ValueError(f"readout_layer={self.readout_layer!r}: expected the number of a block, such as -1")
         if self.attention not in (None, *get_args(AttentionKind)):
             raise ValueError(f"attention={self.attention!r}: expected one of {', '.join(get_args(AttentionKind))}")
+        if type(self.rate_decay) not in (int, float) or not 0 < self.rate_decay <= 1:
+            raise ValueError(f"rate_decay={self.rate_decay!r}: expected a number above 0, at most 1")
+        self._check_phases()
+
+    def _check_phases(self) -> None:
+        if self.phases not in ORDERS:
+            raise ValueError(f"phases={self.phases!r}: expected one of {', '.join(map(str, ORDERS))}")
+        if "fit_head" in self.phases and self.build:
+            raise ValueError(
+                f"phases={self.phases!r} with a build function: the head is fitted to the hidden states of the "
+                "backbone as it was pretrained, which the function may change; leave 'fit_head' out"
+            )
+        if "steps" not in self.phases and (self.trainable or self.adapt or self.readout == "attention"):
+            raise ValueError(
+                f"phases={self.phases!r}: without 'steps' nothing but the head is trained; leave `trainable`, `adapt` "
+                "and the readout 'attention' out, or add 'steps'"
+            )
+
+    @property
+    def head_only(self) -> Strategy:
+        """The strategy that trains nothing but the head and reads the hidden states that this one first reads.
+
+        Adapters change nothing before they are trained, and a learned query of zero reads the mean.
+        """
+        readout = "mean" if self.readout == "attention" else self.readout
+        return replace(self, trainable=(), adapt=(), readout=readout)
 
     def resolved_for(self, attention: AttentionKind) -> Strategy:
         """This strategy with readout and attention set, for a backbone that was pretrained with `attention`."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from harness.config.command_line import assignment, data_names, parse_sizes
+from harness.config.command_line import assignment, data_names, parse_layers, parse_sizes
 from harness.config.schema import Part, Percentage, Positive, RunConfig
 from harness.config.tree import as_list, differences, explain, get_key, merged, read_file, set_key
 from harness.errors import UserError
@@ -62,6 +62,7 @@ class SuiteConfig(Part):
     reference: the strategy or row that the others are compared with. None: last_block, or the first where it is absent.
     tune: "lr": each strategy also runs at its own best learning rate.
     sizes: of the training part; None among them: all of its texts. Empty: all, and no learning curve.
+    layers: the blocks, by number, or all, at each of which every strategy is read; None: as each strategy says.
     metric: what strategies are compared by, and what the best learning rate and classifier are chosen by.
     """
 
@@ -71,6 +72,7 @@ class SuiteConfig(Part):
     reference: str | None = None
     tune: Literal["lr"] | None = None
     sizes: tuple[int | None, ...] = ()
+    layers: tuple[int, ...] | Literal["all"] | None = None
     metric: MetricName = "accuracy"
 
     @property
@@ -98,12 +100,21 @@ def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str
     tune = changes.pop("tune", tree.pop("tune", None))
     if tune not in (None, "lr"):
         raise UserError(f"TUNE={tune!r}: expected lr, the learning rate.")
+    layers = parse_layers(changes.pop("layers", tree.pop("layers", None)))
     metric = metric_named(changes.pop("metric", tree.pop("metric", "accuracy")))
     sizes = parse_sizes(changes.pop("sizes", tree.pop("sizes", None)))
     suite = _suite_of_rows(file, tree, changes) if file and "rows" in tree else _suite_of_runs(tree, changes)
     if reference is not None:
         _check_reference(reference, suite)
-    suite = suite.model_copy(update={"reference": reference, "tune": tune, "sizes": sizes, "metric": metric.name})
+    suite = suite.model_copy(
+        update={
+            "reference": reference,
+            "tune": tune,
+            "sizes": sizes,
+            "layers": layers,
+            "metric": metric.name,
+        }
+    )
     _check_combination(suite)
     return suite
 

@@ -68,7 +68,7 @@ def step_graphs(engine: Engine, device: torch.device) -> StepGraphs | None:
 def measured_communication(engine: Engine, batches: TrainingBatches, precision: Precision) -> Communication | None:
     """Over extra steps after the last evaluation, whose results nothing uses; None for a single rank."""
     world, first_epoch = batches.world, batches.of_epoch(0)
-    if world.size == 1 or not first_epoch:
+    if world.size == 1 or not batches.steps:
         return None
     local, count = batches.local(first_epoch[0]), len(first_epoch[0])
     return measure_communication(lambda: engine.step(local, count), 8 if precision == "fp64" else 4, world.device)
@@ -81,7 +81,7 @@ def all_metrics(
     batches: TrainingBatches | None = None,
     epochs: int = 0,
 ) -> AllMetrics:
-    """logits: [examples, classes] of each part. batches: None for a baseline, which trains on none. epochs: as many as
+    """logits: [examples, classes] of each part. batches: None for what takes no steps, as baselines. epochs: as many as
     the parameters were trained for."""
     classes = dataset.source.classes
     clean, labels = ~np.array(dataset.test_seen), examples["test"].labels

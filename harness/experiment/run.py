@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from harness.config.schema import RunConfig
-from harness.data.encoding import Examples, longest_row
+from harness.data.encoding import Examples
 from harness.experiment.context import Context
 from harness.experiment.cut_model import CutModel, build_model
 from harness.experiment.facts import (
@@ -16,13 +16,13 @@ from harness.experiment.facts import (
     data_facts,
     measured_communication,
     prefix_facts,
-    recipe_of,
     step_graphs,
 )
 from harness.experiment.forgetting import forgetting
+from harness.experiment.head import begin_with_fitted_head, open_read
+from harness.experiment.opened_features import open_features
 from harness.experiment.texts import load_texts
 from harness.features.features import Features
-from harness.features.store import FeatureStore, OpenedFeatures, computed
 from harness.features.token_budget import TokenBudget
 from harness.planning.plan import PlannedRun
 from harness.planning.strategy import ResolvedStrategy
@@ -42,32 +42,37 @@ def run(
     planned: PlannedRun, strategy: ResolvedStrategy, checkpoints: Checkpoints, context: Context, outcome: Outcome
 ) -> None:
     """Do what `planned` says and leave what it gives in `outcome`, on every rank."""
-    config, world = planned.config, context.world
+    config, training, world = planned.config, planned.training, context.world
 
     with context.phase("prepare"):
         texts = load_texts(planned, strategy, context)
         dataset, examples = texts.dataset, texts.examples
         outcome.data = data_facts(planned, dataset, examples)
-        model = build_model(planned, strategy, texts.every, len(dataset.source.classes), context)
+        classes = dataset.source.classes
+        model = build_model(planned, strategy, texts.every, len(classes), context)
         outcome.parameters, outcome.trainable_parameters = model.parameters
         engine = open_engine(config.engine, config.precision, world, fused=not config.plain)
         engine.prepare(model.suffix, config.optimizer)
 
     with context.phase("features"):
-        stored, report = open_features(planned, strategy, model, texts.every, context)
-        features = texts.features(stored)
+        opened = open_features(planned, strategy, model, texts.every, context)
+        features, report = texts.features(opened[0]), opened[1]
+        read = None
+        if strategy.fits_head:
+            stored, report = open_read(planned, strategy, opened, texts.every, len(classes), context)
+            read = texts.features(stored)
 
     with context.phase("train"):
         hidden = model.suffix.width
-        batches = TrainingBatches(
-            features["train"], examples["train"], config.training, config.seed, world, hidden=hidden
-        )
-        selection = Selection(config.training, judge(config, model, engine, features, examples, context))
+        batches = TrainingBatches(features["train"], examples["train"], training, config.seed, world, hidden=hidden)
+        if read:
+            outcome.head_fit = begin_with_fitted_head(engine, read, examples, batches, config.precision, context)
+        selection = Selection(training, judge(config, model, engine, features, examples, context))
         outcome.curve, outcome.resumed_from_step = train(
             engine, batches, config.optimizer, selection, checkpoints, context.clock, context.observer.progress
         )
         outcome.epochs = selection.facts()
-        epochs = outcome.epochs.kept if outcome.epochs else config.training.epochs
+        epochs = outcome.epochs.kept if outcome.epochs else training.epochs
         outcome.graphs = step_graphs(engine, world.device)
 
     with context.phase("evaluate"):
@@ -76,19 +81,20 @@ def run(
     if planned.save or config.forgetting:
         tensors = engine.values()
         if model.full_table:
-            factor = untrained_factor(config.optimizer, epochs * batches.steps_of_epoch, batches.steps)
+            rate_factor, done = model.suffix.rate_factor(model.full_table.name), epochs * batches.steps_of_epoch
+            factor = untrained_factor(config.optimizer, done, batches.steps, rate_factor)
             tensors = model.full_table.complete(tensors, factor)
         pad_to = int(examples["test"].lengths[0]) if strategy.pad_to else None
-        outcome.trained = Trained(tensors, dataset.source.classes, pad_to)
+        outcome.trained = Trained(tensors, classes, pad_to)
     outcome.communication = measured_communication(engine, batches, config.precision)
     engine.close()
     if config.forgetting and outcome.trained:
         outcome.forgetting = forgetting(planned, strategy, outcome.trained.tensors, context)
     outcome.prefix = prefix_facts(model.prefix, report, world)
-    outcome.metrics = all_metrics(logits, examples, dataset, batches, epochs)
+    outcome.metrics = all_metrics(logits, examples, dataset, batches if strategy.takes_steps else None, epochs)
     outcome.calibration = calibration(logits, examples)
     test = examples["test"]
-    outcome.test = Predictions(test.index, test.labels, probabilities(logits["test"]), dataset.source.classes)
+    outcome.test = Predictions(test.index, test.labels, probabilities(logits["test"]), classes)
 
 
 def judge(
@@ -118,20 +124,3 @@ def evaluate(
     batch_size = config.training.batch_size if config.plain else None
     budget = TokenBudget.of(context.world, model.suffix.width, config.precision, context.observer.warning)
     return {name: predict(engine, part, context.world, batch_size, budget) for name, part in features.items()}
-
-
-def open_features(
-    planned: PlannedRun, strategy: ResolvedStrategy, model: CutModel, examples: dict[str, Examples], context: Context
-) -> OpenedFeatures:
-    config, world, shared = planned.config, context.world, context.workspace
-    if config.plain:
-        return computed(model.loader, examples, "the plain path recomputes it", longest_row(examples))
-    # Machines that share a cache folder keep their features separate: each fills its folder with its own ranks.
-    folder = shared.features or shared.cache / "features"
-    folder /= "" if world.local_size == world.size else f"machine-{world.machine}"
-    limit_bytes = int(config.features.limit_gigabytes * 1e9)
-    code, known = shared.features_code_sha256(), shared.known_tensors
-    store = FeatureStore(folder, limit_bytes, world, code, known, context.observer.warning)
-    recipe = None if strategy.builds else recipe_of(planned, strategy, model.prefix)
-    third_party = strategy.source.sha256 if strategy.builds else ""
-    return store.open(model.loader, examples, model.suffix.width, recipe, third_party)

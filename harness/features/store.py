@@ -46,6 +46,12 @@ class FeatureReport:
     reused_tokens: int = 0
     not_stored: str | None = None
 
+    def followed_by(self, other: FeatureReport) -> FeatureReport:
+        """With the tokens of both. What is not stored is this one's alone: the other's features are read once."""
+        return FeatureReport(
+            self.computed_tokens + other.computed_tokens, self.reused_tokens + other.reused_tokens, self.not_stored
+        )
+
 
 OpenedFeatures = tuple[dict[str, Features], FeatureReport]
 

@@ -87,7 +87,7 @@ def cost_pairs(
 def _users_pairs(suite: SuiteConfig, results: Path, workspace: Workspace) -> list[list[Pair]]:
     rows: dict[str, PlannedRun] = {}
     for run in resolve(suite, results, workspace).runs:
-        if run.strategy and not run.config.plain:
+        if run.strategy and run.strategy.takes_steps and not run.config.plain:
             rows.setdefault(run.title, run)
     shortened = {title: _shortened(run, workspace) for title, run in rows.items()}
     if not shortened:

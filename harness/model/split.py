@@ -95,12 +95,14 @@ class Prefix(Part):
 class Suffix(Part):
     """The stages from the cut upwards, the readout unless the prefix has read already, and the head.
 
-    recomputes_blocks: gradient checkpointing, off unless it is set.
+    rate_decay: as the strategy's. recomputes_blocks: gradient checkpointing, off unless it is set.
     """
 
-    def __init__(self, stages: dict[str, nn.Module], head: nn.Linear, readout: Stage | None) -> None:
+    def __init__(
+        self, stages: dict[str, nn.Module], head: nn.Linear, readout: Stage | None, rate_decay: float = 1.0
+    ) -> None:
         super().__init__(stages, readout)
-        self.head = head
+        self.head, self.rate_decay = head, rate_decay
         self.recomputes_blocks = False
 
     def hidden_states(self, inputs: Tensor, batch: PackedBatch, done: int = 0) -> Tensor:
@@ -120,6 +122,13 @@ class Suffix(Part):
     def width(self) -> int:
         """Of the hidden states that the head reads."""
         return self.head.in_features
+
+    def rate_factor(self, name: str) -> float:
+        """What the learning rate of the parameter `name` is multiplied by; a learned readout has the head's."""
+        part, _, rest = name.partition(".")
+        if part != "stages":
+            return 1.0
+        return self.rate_decay ** (len(self.stages) - int(rest.partition(".")[0]))
 
     def forward(self, features: Tensor, batch: PackedBatch) -> Tensor:
         """features: what the prefix gives -> logits [rows, classes]."""
@@ -164,8 +173,8 @@ def split(backbone: Backbone, strategy: Strategy, classes: int) -> tuple[Prefix,
         causal=strategy.attention == "causal" and strategy.build is None,
     )
     if facts.reads:
-        return Prefix(below, facts, readout), Suffix(above, head, None)
-    return Prefix(below, facts), Suffix(above, head, readout)
+        return Prefix(below, facts, readout), Suffix(above, head, None, strategy.rate_decay)
+    return Prefix(below, facts), Suffix(above, head, readout, strategy.rate_decay)
 
 
 def parameter_counts(prefix: Prefix, suffix: Suffix) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 import strategies
 from harness import baselines
 from harness.baselines import Baseline
-from harness.config.schema import ONE_MACHINE, Hosts, ModelConfig, RunConfig
+from harness.config.schema import ONE_MACHINE, Hosts, ModelConfig, RunConfig, TrainingConfig
 from harness.config.suite import SuiteConfig
 from harness.data.dataset import Dataset
 from harness.distributed.hosts import check_hosts
@@ -23,15 +23,15 @@ from harness.metrics import MetricName
 from harness.model.precision import choose
 from harness.planning.data import check_row_length, resolve_data
 from harness.planning.identity import identity_of, only, run_id_of
+from harness.planning.layers import at_layers
 from harness.planning.resolve import CanNotAnswer, NotHere, ResolvedModel, resolve_engine, resolve_model
 from harness.planning.strategy import ResolvedStrategy, resolve_strategy
 from harness.planning.validate import (
-    check_batch,
+    check_every_class_occurs,
     check_padding,
-    check_patience,
     check_precision,
     check_ranks,
-    check_schedule,
+    check_steps,
     check_texts,
 )
 from harness.planning.workspace import Workspace
@@ -70,6 +70,13 @@ class PlannedRun(BaseModel):
     too_large: bool = False
     save: bool = False
     sweep_around: float | None = None
+
+    @property
+    def training(self) -> TrainingConfig:
+        """As it is done: without an epoch where no phase of the strategy takes steps."""
+        if self.strategy is None or self.strategy.takes_steps:
+            return self.config.training
+        return self.config.training.model_copy(update={"epochs": 0})
 
     def dataset(self, workspace: Workspace) -> Dataset:
         """Raises UserError where the data set is not what it was when the run was planned."""
@@ -114,6 +121,7 @@ def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Host
     done here are skipped, as long as one is left.
     """
     planner = _Planner(workspace, hosts)
+    suite = at_layers(suite, planner.blocks_of)
     runs: dict[str, PlannedRun] = {}  # a baseline is the same with every seed, a copied row the same as another
     rows: list[SavedRow] = []
     left_out: dict[str, None] = {}
@@ -170,12 +178,7 @@ class _Planner:
 
     def planned(self, title: str | None, config: RunConfig, metric: MetricName) -> PlannedRun:
         """metric: the suite's, by which epochs are judged unless the configuration names one."""
-        asked = self.workspace.once
-        model: ResolvedModel | NotHere = asked(
-            ("resolved model", config.model), lambda: self._found_model(config.model)
-        )
-        if isinstance(model, NotHere):
-            raise model
+        asked, model = self.workspace.once, self._model(config.model)
         dataset, why_data = asked(
             ("resolved data", config.data), lambda: resolve_data(config.data, self.workspace.dataset)
         )
@@ -194,15 +197,23 @@ class _Planner:
         check_ranks(config)
         asked(("hosts", engine), lambda: check_hosts(engine, self.hosts))
         check_texts(config.training, dataset)
-        texts = config.training.texts or len(dataset.split["train"])
-        check_batch(config.training, texts)
-        check_patience(config.training)
-        check_schedule(config.optimizer, config.training, texts)
         check_row_length(config.data.max_tokens, model.name, self.workspace.model(model.name).context)
         choices = model.choices | {"data": why_data, "precision": why_precision}
         if config.strategy in baselines.NAMES:
             return self._baseline(title or config.strategy, config, model, dataset, choices)
         return self._strategy(title or config.strategy, config, model, dataset, choices)
+
+    def blocks_of(self, config: ModelConfig) -> int:
+        """How many blocks the model has. Raises NotHere where it can't be had."""
+        return self.workspace.blocks(self._model(config).name)
+
+    def _model(self, config: ModelConfig) -> ResolvedModel:
+        model: ResolvedModel | NotHere = self.workspace.once(
+            ("resolved model", config), lambda: self._found_model(config)
+        )
+        if isinstance(model, NotHere):
+            raise model
+        return model
 
     def _found_model(self, config: ModelConfig) -> ResolvedModel | NotHere:
         """What is missing is returned, so that it is looked for once: an unreachable hub costs seconds."""
@@ -217,6 +228,10 @@ class _Planner:
         backbone = self.workspace.model(model.name)
         strategy = resolve_strategy(config, backbone.attention, also_known=baselines.NAMES)
         check_padding(strategy.pad_to, model.name, self.workspace)
+        if strategy.takes_steps:
+            check_steps(config, config.training.texts or len(dataset.split["train"]))
+        if strategy.fits_head:
+            check_every_class_occurs(strategy.name, dataset)
         frozen = self.workspace.frozen_stages(strategy.strategy(), model.name, len(dataset.source.classes))
         used = config.model_dump(mode="json")
         files = self.workspace.content_sha256(model.name, weights=False)

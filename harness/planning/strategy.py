@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 import strategies
 from harness.config.schema import RunConfig
-from harness.config.strategy import Adapter, AnyAdapter, AttentionKind, Input, PadTo, Readout, Strategy
+from harness.config.strategy import Adapter, AnyAdapter, AttentionKind, Input, PadTo, Phase, Readout, Strategy
 from harness.errors import UserError
 from harness.model.meta import on_meta_device
 from harness.model.models import Model
@@ -34,8 +34,24 @@ class ResolvedStrategy(BaseModel):
     readout_layer: int
     pad_to: PadTo | None
     attention: AttentionKind
+    phases: tuple[Phase, ...] = ("steps",)
+    rate_decay: float = 1.0
     cacheable: bool
     builds: bool
+
+    @property
+    def fits_head(self) -> bool:
+        return "fit_head" in self.phases
+
+    @property
+    def takes_steps(self) -> bool:
+        return "steps" in self.phases
+
+    @property
+    def head_only(self) -> ResolvedStrategy:
+        """As `Strategy.head_only`."""
+        declared = self.strategy().head_only
+        return self.model_copy(update={"trainable": (), "adapt": (), "readout": declared.readout})
 
     def strategy(self) -> Strategy:
         """Raises UserError where its code is not what it was when it was resolved."""
@@ -47,6 +63,8 @@ class ResolvedStrategy(BaseModel):
             input=Input(self.pad_to),
             attention=self.attention,
             build=self._loaded().build if self.builds else None,
+            phases=self.phases,
+            rate_decay=self.rate_decay,
             cacheable=self.cacheable,
         )
 
@@ -86,7 +104,10 @@ def resolve_strategy(config: RunConfig, attention: AttentionKind, also_known: Se
                 f"strategy {config.strategy!r} has no low-rank adapter: `adapter.rank` and `adapter.alpha` are lora's."
             )
         changes["adapt"] = tuple(replace(declared, **adapter) for declared in low_rank)
-    changed = replace(strategy, **{name: value for name, value in changes.items() if value is not None})
+    try:
+        changed = replace(strategy, **{name: value for name, value in changes.items() if value is not None})
+    except ValueError as problem:  # what it declares does not go with what is changed
+        raise UserError(f"strategy {config.strategy!r}: {problem}.") from problem
     resolved = changed.resolved_for(attention)
     assert resolved.readout, "`resolved_for` sets it"
     assert resolved.attention, "`resolved_for` sets it"
@@ -100,6 +121,8 @@ def resolve_strategy(config: RunConfig, attention: AttentionKind, also_known: Se
         readout_layer=resolved.readout_layer,
         pad_to=resolved.input.pad_to,
         attention=resolved.attention,
+        phases=resolved.phases,
+        rate_decay=resolved.rate_decay,
         cacheable=resolved.cacheable,
         builds=resolved.build is not None,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+import strategies
 from harness import baselines
 from harness.config.schema import RunConfig
 from harness.config.suite import SuiteConfig, SuiteRow
@@ -22,10 +23,10 @@ SWEPT_SEEDS = 3
 
 
 def sweep_of(suite: SuiteConfig, common: float) -> SuiteConfig:
-    """Every strategy at every rate of the grid, with the first seeds of the suite."""
+    """Every strategy that has a rate at every rate of the grid, with the first seeds of the suite."""
     if any(row.name for row in suite.rows):
         raise UserError("TUNE=lr with a file that lists rows: their rates are given; leave TUNE out.")
-    runs = [run for run in suite.runs() if run.strategy not in baselines.NAMES]
+    runs = [run for run in suite.runs() if _has_rate(run)]
     seeds = list(dict.fromkeys(run.seed for run in runs))[:SWEPT_SEEDS]
     rates = [common if factor == 1 else float(f"{common * factor:.3g}") for factor in GRID]
     swept = [_at(run, rate) for run in runs if run.seed in seeds for rate in rates]
@@ -54,6 +55,10 @@ def marked(plan: Plan, common: float) -> Plan:
     return plan.model_copy(update={"runs": [mark(run) for run in plan.runs]})
 
 
+def _has_rate(run: RunConfig) -> bool:
+    return run.strategy not in baselines.NAMES and "steps" in strategies.load(run.strategy).strategy.phases
+
+
 def _at(run: RunConfig, rate: float) -> RunConfig:
     return run.model_copy(update={"optimizer": run.optimizer.model_copy(update={"learning_rate": rate})})
 
@@ -69,9 +74,9 @@ def tuned(
 
     resolve: plans a suite; do: does a plan and returns its records; choose: the best rate by strategy.
     """
-    rates = {run.config.optimizer.learning_rate for run in plan.runs if not run.source.is_baseline}
+    rates = {run.config.optimizer.learning_rate for run in plan.runs if _has_rate(run.config)}
     if not rates:
-        raise UserError("TUNE=lr: baselines have no learning rate; name a strategy.")
+        raise UserError("TUNE=lr: what takes no steps has no learning rate, as baselines; name a strategy that does.")
     common = rates.pop()
     assert common is not None, "a plan resolves it"
     chosen = choose(do(marked(resolve(sweep_of(suite, common)), common)))

@@ -49,7 +49,14 @@ def check_texts(training: TrainingConfig, dataset: Dataset) -> None:
         )
 
 
-def check_batch(training: TrainingConfig, texts: int) -> None:
+def check_steps(config: RunConfig, texts: int) -> None:
+    """texts: for training."""
+    _check_batch(config.training, texts)
+    _check_patience(config.training)
+    _check_schedule(config.optimizer, config.training, texts)
+
+
+def _check_batch(training: TrainingConfig, texts: int) -> None:
     if training.epochs and training.drop_last and texts < training.batch_size:
         raise UserError(
             f"training.batch_size={training.batch_size} is more than the {texts} training texts, and an incomplete "
@@ -57,7 +64,7 @@ def check_batch(training: TrainingConfig, texts: int) -> None:
         )
 
 
-def check_schedule(optimizer: OptimizerConfig, training: TrainingConfig, texts: int) -> None:
+def _check_schedule(optimizer: OptimizerConfig, training: TrainingConfig, texts: int) -> None:
     steps = training.epochs * training.steps_of_epoch(texts)
     if steps and warmup_steps(optimizer, steps) == steps:
         raise UserError(
@@ -66,7 +73,7 @@ def check_schedule(optimizer: OptimizerConfig, training: TrainingConfig, texts: 
         )
 
 
-def check_patience(training: TrainingConfig) -> None:
+def _check_patience(training: TrainingConfig) -> None:
     if training.patience and training.patience >= training.epochs:
         raise UserError(
             f"training.patience={training.patience} ends no run of {training.epochs} epochs early: use a smaller "
@@ -76,6 +83,17 @@ def check_patience(training: TrainingConfig) -> None:
         raise UserError(
             f"training.validation_metric={training.validation_metric} without training.keep=best or training.patience: "
             "the validation texts decide on nothing; set one of these."
+        )
+
+
+def check_every_class_occurs(strategy: str, dataset: Dataset) -> None:
+    """A class without a training text has no finite logit in a head that is fitted exactly."""
+    occurring = set(dataset.split["train"]["label"])
+    missing = [name for name in dataset.source.classes if name not in occurring]
+    if missing:
+        raise UserError(
+            f"strategy {strategy!r} fits its head to the training texts, of which none has the label "
+            f"{', '.join(map(repr, missing))}: use another split, or a strategy that takes steps only."
         )
 
 

@@ -15,6 +15,7 @@ from harness.data.model_files.hub import is_hub, locate
 from harness.data.model_files.model_folder import content_sha256
 from harness.data.tokenizer import Tokenizer, hub_tokenizer, load_tokenizer
 from harness.measure.code import features_code_sha256, results_code_sha256
+from harness.model.meta import on_meta_device
 from harness.model.models import Model, model_of
 from harness.planning.strategy import split_without_tensors
 
@@ -56,6 +57,11 @@ class Workspace:
     def model(self, name: str) -> Model:
         """The model `name`, which is resolved. Raises UserError, or NotAvailable, where it is not usable."""
         return self.once(("model", name), lambda: model_of(name, self.folder(name)))
+
+    def blocks(self, name: str) -> int:
+        """How many the model `name` has."""
+        with on_meta_device():
+            return self.once(("blocks", name), lambda: len(self.model(name).empty().blocks))
 
     def content_sha256(self, model: str, weights: bool) -> str | None:
         """Of the files of a model that `transformers` reads; None for a GPT-2 of a known size."""

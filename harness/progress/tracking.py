@@ -35,7 +35,7 @@ class TrackingObserver(Observer):
         now = self.clock()
         self.title, self.phase_name = f"[{number}/{total}] {planned.title}, seed {planned.config.seed}", ""
         self._reset(now)
-        self.remaining.run_started(planned.title, planned.config.training.epochs, now)
+        self.remaining.run_started(planned.title, planned.training.epochs, now)
         self.planned = planned
 
     def phase(self, name: str) -> None:

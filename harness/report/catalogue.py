@@ -30,13 +30,15 @@ def print_strategies(console: Console, name: str, classes: int, cache: Path) -> 
     table.add_column("strategy", style="cyan", no_wrap=True)
     table.add_column("trained", justify="right", no_wrap=True)
     table.add_column("reads", no_wrap=True)
+    table.add_column("phases", no_wrap=True)
     table.add_column("what it does")
     for name in strategies.names():
         entry = strategies.load(name)
         declared = entry.strategy.resolved_for(model.attention)
         counted = "its own code" if declared.build else f"{trainable_parameters(declared, model, classes):,}"
         origin = "" if entry.origin == "built in" else f" [{entry.origin}]"
-        table.add_row(name, counted, _reads(declared, model.attention), escape(entry.description + origin))
+        reads, phases = _reads(declared, model.attention), ", ".join(declared.phases)
+        table.add_row(name, counted, reads, phases, escape(entry.description + origin))
     console.print(table)
     console.print(_baselines())
     console.print("Run one with [bold]make bench STRATEGY=name[/]; add your own with STRATEGY=path/to/file.py.")

@@ -71,7 +71,7 @@ def print_explanation(console: Console, name: str, model_name: str, classes: int
     console.print(f"[bold]{escape(entry.name)}[/] on {escape(model_name)}, {classes} classes", highlight=False)
     for line in filter(None, [entry.description, "" if entry.origin == "built in" else entry.origin]):
         console.print(escape(line), highlight=False)
-    console.print(_picture(lines(prefix, suffix)))
+    console.print(_picture(lines(prefix, suffix), "each step" if "steps" in strategy.phases else "when fitted"))
     for note in _notes(strategy, prefix, suffix):
         console.print(f"  {escape(note)}", highlight=False)
     console.print()
@@ -156,7 +156,8 @@ def _folded(found: list[Line]) -> Iterator[Line]:
         yield replace(kind, name=name, parameters=total, trained=trained)
 
 
-def _picture(found: list[Line]) -> Table:
+def _picture(found: list[Line], again: str) -> Table:
+    """again: when what is not computed once is computed."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("stage", no_wrap=True)
     table.add_column("state", no_wrap=True)
@@ -170,7 +171,7 @@ def _picture(found: list[Line]) -> Table:
         partly = 0 < line.trained < line.parameters
         counted = f"{line.trained:,} of {line.parameters:,}" if partly else f"{line.parameters:,}"
         state = f"[{style}]{MARKS[line.state]} {line.state}[/]"
-        table.add_row(line.name, state, counted, "once" if line.once else "each step", line.tokens)
+        table.add_row(line.name, state, counted, "once" if line.once else again, line.tokens)
     return table
 
 
@@ -184,10 +185,17 @@ def _notes(strategy: Strategy, prefix: Prefix, suffix: Suffix) -> list[str]:
         told.append("Once: nothing. The strategy says that its frozen part may not be stored.")
     else:
         what = "the vector that is read is" if prefix.facts.reads else "the hidden states of all tokens are"
+        taken = "in every step" if "steps" in strategy.phases else "when the head is fitted"
         told.append(
             f"Once: what lies below {prefix.facts.boundary} never changes, so for each text {what} stored, and "
-            "taken from there in every step."
+            f"taken from there {taken}."
         )
+    if "fit_head" in strategy.phases:
+        then = "; then all that is trained takes gradient steps" if "steps" in strategy.phases else ", and that is all"
+        told.append(f"Phases: logistic regression on the hidden states that are read gives the head{then}.")
+    if strategy.rate_decay != 1:
+        rate = f"{strategy.rate_decay:g} times the learning rate"
+        told.append(f"Rates: the head has the full one; every stage further from it has {rate} of the one above.")
     return told
 
 

@@ -26,6 +26,7 @@ from harness.report.plots.critical_difference import critical_difference_plot
 from harness.report.plots.drawing import Plot, draw, short, style
 from harness.report.plots.history import history, history_plot
 from harness.report.plots.label_curves import label_curve_plot
+from harness.report.plots.layers import layer_plot
 from harness.report.plots.learning_curves import learning_curve_plots
 from harness.report.plots.scaling import scaling_plot
 from harness.report.plots.sweep import sweep_plot
@@ -186,6 +187,8 @@ def _compared(
         yield from learning_curve_plots(entries, looks, reference_of(entries, reference).name, store)
         if swept:
             yield sweep_plot(swept)
+        if table.layers:
+            yield layer_plot(table.layers)
         revisions, rows = history(group, records)
         if rows:
             yield history_plot(revisions, rows)

@@ -8,7 +8,15 @@ import numpy as np
 from torch import Tensor
 
 from harness.results.quality import AllMetrics, Calibration, Forgetting
-from harness.results.record import Communication, DataFacts, Epochs, PrefixFacts, StepGraphs, TrainingCurve
+from harness.results.record import (
+    Communication,
+    DataFacts,
+    Epochs,
+    HeadFit,
+    PrefixFacts,
+    StepGraphs,
+    TrainingCurve,
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class Outcome:
     curve: TrainingCurve = field(default_factory=TrainingCurve)
     resumed_from_step: int | None = None
     epochs: Epochs | None = None
+    head_fit: HeadFit | None = None
     graphs: StepGraphs | None = None
     communication: Communication | None = None
     prefix: PrefixFacts | None = None

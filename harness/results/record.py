@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from harness.config.strategy import Phase
 from harness.errors import UserError
 from harness.metrics import MetricName
 from harness.results.quality import AllMetrics, Calibration, Forgetting, Part
@@ -40,6 +41,17 @@ class Epochs(Part):
     kept: int
     metric: MetricName
     scores: list[EpochScore]
+
+
+class HeadFit(Part):
+    """How the head was fitted before any step (`harness/training/head_fit.py`).
+
+    strength: of the L2 penalty, that with the least loss on the validation texts. validation_loss: that loss, mean
+    cross-entropy in nats.
+    """
+
+    strength: float
+    validation_loss: float
 
 
 class ModelFacts(Part):
@@ -175,6 +187,7 @@ class Record(Part):
     strategy_source: StrategySource
     readout: str | None = Field(description="null for a baseline")
     attention: str | None = Field(default=None, description="causal or full; null for a baseline")
+    phases: tuple[Phase, ...] = Field(default=("steps",), description="of training, in order; none of a baseline")
     seed: int
     precision: str | None = Field(description="null for a baseline that does not depend on it")
     choices: dict[str, str] = Field(description="what `auto` chose, and why")
@@ -190,6 +203,7 @@ class Record(Part):
         default=None,
         description="null where the validation texts were not asked: all ran, the last was kept",
     )
+    head_fit: HeadFit | None = Field(default=None, description="null where no phase fits the head")
     sweep_around: float | None = Field(
         default=None, description="the common learning rate, where this run is a point of a sweep of rates; else null"
     )
@@ -208,6 +222,10 @@ class Record(Part):
     def reason(self) -> str:
         """Why the run did not end well, in one line: the last of `error`."""
         return (self.error or "no reason recorded").splitlines()[-1]
+
+    @property
+    def takes_steps(self) -> bool:
+        return "steps" in self.phases
 
     @property
     def ok_metrics(self) -> AllMetrics:

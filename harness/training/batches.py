@@ -88,13 +88,13 @@ class TrainingBatches:
 
     def _micro_batch(self, indices: np.ndarray, counts: bool, dropout: dict[int, np.ndarray] | None) -> MicroBatch:
         shape = self._buckets.shape(self.features.lengths[indices]) if self._buckets else None
-        weights = None if self._weights is None else self._weights[indices]
+        weights = None if self.weights is None else self.weights[indices]
         factors = None if dropout is None else np.stack([dropout[index] for index in indices])
         labels, smoothing = self.examples.labels[indices], self.config.label_smoothing
         return MicroBatch.of(self.features, indices, labels, counts, shape, weights, factors, smoothing)
 
     @functools.cached_property
-    def _weights(self) -> np.ndarray | None:
+    def weights(self) -> np.ndarray | None:
         """[examples], the factor of each one's loss: examples / (classes * examples of its class), as in scikit-learn
         (King and Zeng, Political Analysis, 2001), over the classes that occur; None where all are 1."""
         if self.config.class_weights == "none":

@@ -33,7 +33,8 @@ def learning_rate(optimizer: OptimizerConfig, step: int, steps: int) -> float:
             return peak * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def untrained_factor(optimizer: OptimizerConfig, done: int, steps: int) -> float:
+def untrained_factor(optimizer: OptimizerConfig, done: int, steps: int, rate_factor: float = 1.0) -> float:
     """What `done` steps of AdamW multiply a parameter by that never has a gradient: weight decay shrinks it by
-    1 - rate * decay in each (Loshchilov and Hutter, arXiv:1711.05101, algorithm 2)."""
-    return math.prod(1 - learning_rate(optimizer, step, steps) * optimizer.weight_decay for step in range(done))
+    1 - rate * decay in each (Loshchilov and Hutter, arXiv:1711.05101, algorithm 2). rate_factor: of its rate."""
+    decay = rate_factor * optimizer.weight_decay
+    return math.prod(1 - learning_rate(optimizer, step, steps) * decay for step in range(done))

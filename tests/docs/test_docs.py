@@ -22,6 +22,7 @@ import typer
 import strategies
 from harness import baselines, cli, commands
 from harness.config.suite import SuiteConfig
+from harness.data.sources import BUILT_IN
 from harness.errors import UserError
 from tests.support.documents import (
     READERS_FILES,
@@ -84,7 +85,7 @@ def check_ftbench(arguments: list[str], folder: Path, monkeypatch: pytest.Monkey
         context.invoke(context.command.callback, **context.params)
     for name in {run.strategy for run in asked[0].runs()} - {*baselines.NAMES, *READERS_STRATEGIES}:
         strategies.load(name)
-    for name in {run.data.name for run in asked[0].runs()} - {"auto", "synthetic", "sms_spam"}:
+    for name in {run.data.name for run in asked[0].runs()} - {"auto", *BUILT_IN}:
         assert Path(name).is_file(), name
     return asked[0]
 

@@ -42,9 +42,17 @@ def test_they_are_full_table_where_the_embedding_is_trained() -> None:
         assert suffix.names[0] != "embeddings" or type(suffix.stages[0].token) is torch.nn.Embedding
 
 
-@pytest.mark.parametrize(("decay", "schedule"), [(0.0, "constant"), (0.1, "constant"), (0.1, "cosine")])
+@pytest.mark.parametrize(
+    ("strategy", "decay", "schedule"),
+    [
+        ("full", 0.0, "constant"),
+        ("full", 0.1, "constant"),
+        ("full", 0.1, "cosine"),
+        ("layer_decay", 0.1, "cosine"),
+    ],
+)
 def test_the_whole_table_is_what_the_plain_path_trains(
-    run_here: Callable, tmp_path: Path, decay: float, schedule: str
+    run_here: Callable, tmp_path: Path, strategy: str, decay: float, schedule: str
 ) -> None:
     """In float64, with rows that no text looks up, which only shrink. A high rate, so that this shows."""
 
@@ -52,7 +60,7 @@ def test_the_whole_table_is_what_the_plain_path_trains(
         (record,) = run_here(
             results=results,
             save=True,
-            strategy=["full"],
+            strategy=[strategy],
             precision="fp64",
             plain=plain,
             data__size=60,

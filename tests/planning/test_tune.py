@@ -193,7 +193,7 @@ def test_the_same_command_does_nothing_again(swept: list[Record], folder: Path) 
 
 def test_what_cannot_be_tuned_is_refused(refused: Callable, tmp_path: Path) -> None:
     assert "TUNE='epochs': expected lr" in refused("--tune", "epochs")
-    assert "baselines have no learning rate" in refused("--tune", "lr", "--strategy", "majority")
+    assert "what takes no steps has no learning rate, as baselines" in refused("--tune", "lr", "--strategy", "majority")
     rows = tmp_path / "rows.yaml"
     rows.write_text("rows: [{name: one, strategy: head_only}]")
     assert "with a file that lists rows" in refused("--tune", "lr", "--config", str(rows))

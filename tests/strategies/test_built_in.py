@@ -42,6 +42,9 @@ EXPECTED = {
     "lora_qv": (296_450, "embeddings"),
     "dora": (2_434_562, "embeddings"),
     "ia3": (56_834, "embeddings"),
+    "layer_decay": (124_441_346, "embeddings"),
+    "probe": (1_538, "head"),
+    "probe_then_full": (124_441_346, "embeddings"),
 }
 ADAPTED = [name for name in EXPECTED if strategies.load(name).strategy.adapt]
 

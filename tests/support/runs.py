@@ -55,7 +55,7 @@ def losses_of(folder: Path, record: Record) -> list[float]:
 
 def exchanged_parameters(record: Record) -> int:
     """Whose gradients ranks exchange: all trained ones of mini, but the 128 of each token that does not occur."""
-    if record.strategy != "full":
+    if record.strategy not in ("full", "probe_then_full", "layer_decay"):
         return record.model.trainable_parameters
     parts = load_dataset(DataConfig(name="synthetic", size=record.config["data"]["size"]), Path()).split.values()
     tokenizer = load_tokenizer("mini", Path(), None)

@@ -89,6 +89,24 @@ def test_a_stopped_run_goes_on(tmp_path: Path, undisturbed, engine: str, number:
     assert _assert_same_end(tmp_path, undisturbed).resumed_from_step >= 40
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["probe_then_full", "layer_decay", "last_block"])
+@pytest.mark.parametrize("engine", ["ddp", "zero 2"])
+def test_phases_rates_and_recipes_go_on(tmp_path: Path, engine: str, strategy: str) -> None:
+    recipe = ["--strategy", strategy, "--epochs", "3", "--set", "training.checkpoint_steps=40 training.keep=best"]
+    recipe += ["--set", "optimizer.schedule=linear optimizer.warmup=0.1 training.patience=2"]
+    run_command(tmp_path / "alone", "run", *LONG, *recipe)
+    (alone,) = Store(tmp_path / "alone" / "results").all()
+    process = _start(tmp_path, *recipe, *ENGINES[engine])
+    _wait_for_checkpoint(tmp_path, process)
+    process.send_signal(signal.SIGTERM)
+    _assert_it_stops(process, tmp_path)
+    run_command(tmp_path, "run", *LONG, *recipe, *ENGINES[engine])
+    record = _assert_same_end(tmp_path, (tmp_path / "alone" / "results", alone))
+    assert record.resumed_from_step >= 40
+    assert (record.epochs.kept, record.head_fit) == (alone.epochs.kept, alone.head_fit)
+
+
 def test_a_group_that_a_cluster_stopped_goes_on(tmp_path: Path, undisturbed) -> None:
     _stop_as_a_cluster_does(tmp_path, signal.SIGTERM)
     run_command(tmp_path, "run", *LONG, *ENGINES["ddp"])

@@ -19,6 +19,7 @@ from tests.support.runs import ROOT, exchanged_parameters, losses_of, predicted_
 SIZE = 120
 RECIPE = "optimizer.schedule=cosine optimizer.warmup=0.2 optimizer.decay_norms_and_biases=false training.keep=best "
 RECIPE += "training.dropout=0.1 training.gradient_checkpointing=true"
+LINEAR = "optimizer.schedule=linear optimizer.warmup=0.1 training.keep=best training.patience=1"
 MINI = ["--model", "mini", "--weights", "random", "--data", "synthetic"]
 ARRANGEMENTS = {
     "ddp-2": ["--nproc", "2"],
@@ -38,9 +39,11 @@ def _by_strategy(results: Path) -> dict[str, Record]:
     return {record.strategy: record for record in Store(results).all()}
 
 
-def _assert_alike(ftbench: Callable, folder: Path, arrangements: list[str], *options: str, size: int = SIZE) -> None:
+def _assert_alike(
+    ftbench: Callable, folder: Path, arrangements: list[str], *options: str, size: int = SIZE, recipe: str = RECIPE
+) -> None:
     """LoRA's update is scaled by 16: at mini's own rate it amplifies the last bit (see test_parity)."""
-    common = [*options, "--set", f"data.size={size} optimizer.learning_rate=1e-4 training.drop_last=false {RECIPE}"]
+    common = [*options, "--set", f"data.size={size} optimizer.learning_rate=1e-4 training.drop_last=false {recipe}"]
     reference, alone = {}, {}
     for arrangement in arrangements:
         precision, tolerance = ("fp32", 1e-5) if arrangement.startswith("zero") else ("fp64", 1e-9)
@@ -52,11 +55,13 @@ def _assert_alike(ftbench: Callable, folder: Path, arrangements: list[str], *opt
         results, together = _results(ftbench, folder, arrangement, *common, *arranged)
         assert together.keys() == alone[precision].keys()
         for name, record in together.items():
+            assert predicted_by(results, record) == predicted_by(reference[precision], alone[precision][name])
+            if not record.takes_steps:
+                continue
             theirs = losses_of(reference[precision], alone[precision][name])
             worst = max(abs(a - b) for a, b in zip(losses_of(results, record), theirs, strict=True))
             print(f"{arrangement} {name} {precision}: {len(theirs)} losses, at most {worst:.1e} apart")
             assert worst < tolerance, (arrangement, name)
-            assert predicted_by(results, record) == predicted_by(reference[precision], alone[precision][name])
             _assert_gradients_are_exchanged_once(record)
 
 
@@ -76,6 +81,13 @@ def test_zero_gives_the_losses_of_one_process(ftbench: Callable, tmp_path: Path)
 def test_every_stage_gives_the_losses_of_one_process(ftbench: Callable, tmp_path: Path) -> None:
     chosen = ["--strategy", "last_block,lora,full", "--epochs", "1"]
     _assert_alike(ftbench, tmp_path, ["zero-0", "zero-1", "zero-2"], *chosen)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("arrangement", ["ddp-2", "zero-2", "zero-3"])
+def test_a_fitted_head_and_falling_rates_on_every_engine(ftbench: Callable, tmp_path: Path, arrangement: str) -> None:
+    chosen = ["--strategy", "probe,probe_then_full,layer_decay,last_block", "--epochs", "3"]
+    _assert_alike(ftbench, tmp_path, [arrangement], *chosen, recipe=LINEAR)
 
 
 @pytest.mark.long

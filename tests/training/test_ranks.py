@@ -35,9 +35,16 @@ OF_MINI: dict[str, Any] = {
 }
 
 
+# A head that is fitted before steps at rates that fall with depth.
+FITTED = """from harness import Strategy
+
+strategy = Strategy(trainable=("block.-1", "final_norm"), phases=("fit_head", "steps"), rate_decay=0.8)
+"""
+
+
 @dataclass(frozen=True)
 class Arranged:
-    """What one process and what several made of the same suite, by row: "last_block", "full" and "gpt2"."""
+    """What one process and what several made of the same suite, by row: the strategy, or "gpt2"."""
 
     folder: Path
     ranks: int
@@ -77,6 +84,7 @@ def arranged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def _rows(folder: Path, *, real_messages: bool) -> list[dict[str, object]]:
     """The full 124M architecture is among them where there are real messages: 4 batches of those."""
+    (folder / "fitted.py").write_text(FITTED)
     regularised = {"class_weights": "balanced", "dropout": 0.2, "label_smoothing": 0.1, "gradient_checkpointing": True}
     weighted = OF_MINI | {"training": {**OF_MINI["training"], **regularised}}
     judged = OF_MINI | {"training": {**OF_MINI["training"], "keep": "best", "patience": 1}}
@@ -84,6 +92,7 @@ def _rows(folder: Path, *, real_messages: bool) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = [
         {"name": "last_block", "strategy": "last_block", **judged, **scheduled},
         {"name": "full", "strategy": "full", **weighted},
+        {"name": "fitted", "strategy": str(folder / "fitted.py"), **judged, "optimizer": {"schedule": "linear"}},
     ]
     if real_messages:
         texts = load_dataset(DataConfig(name="sms_spam"), folder).split["train"].iloc[:46]
@@ -93,13 +102,15 @@ def _rows(folder: Path, *, real_messages: bool) -> list[dict[str, object]]:
     return rows
 
 
-@pytest.mark.parametrize("row", ["last_block", "full"])
+@pytest.mark.parametrize("row", ["last_block", "full", "fitted"])
 def test_ranks_share_the_same_global_batches(arranged: Arranged, row: str) -> None:
-    """With the same dropout and weight of each row (`full`), and the same epoch kept (`last_block`)."""
+    """With the same dropout and weight of each row (`full`), the same epoch kept and the same head fitted."""
     single, shared = arranged.one[row], arranged.many[row]
     assert shared.engine.world_size == arranged.ranks
     single_losses, shared_losses = arranged.losses(row)
     assert len(single_losses) == 24
+    assert shared.head_fit == single.head_fit
+    assert (shared.head_fit is not None) == (row == "fitted")
     assert shared_losses == pytest.approx(single_losses, abs=1e-9)
     of_one = arranged.folder / "one" / "results"
     right = [curve_of(of_one, single)["accuracy"], curve_of(arranged.many_results, shared)["accuracy"]]

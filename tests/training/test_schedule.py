@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import get_scheduler
 
+from harness import Strategy
 from harness.config.schema import OptimizerConfig
-from harness.training.engines.optimizer import adamw, hold_rate_in_tensor, set_learning_rate
+from harness.model.split import Suffix, split
+from harness.model.weights import RandomWeights, filled_backbone
+from harness.training.engines.optimizer import adamw, hold_rate_in_tensor, set_learning_rate, trained_parameters
 from harness.training.schedule import learning_rate, untrained_factor, warmup_steps
 from tests.support.runs import losses_of
 
@@ -84,3 +87,56 @@ def test_a_run_follows_its_schedule(run_here: Callable, tmp_path: Path) -> None:
     assert constant[1] == cosine[1], "which begins at the full rate"
     assert warmed[1] != constant[1]
     assert cosine[2] != constant[2]
+
+
+def _layer_decay(decay: float) -> Suffix:
+    torch.manual_seed(0)
+    strategy = Strategy(trainable=("all",), readout="attention", rate_decay=decay)
+    return split(filled_backbone("mini", RandomWeights("gpt2", 0)), strategy, classes=2)[1].double()
+
+
+def test_rates_fall_with_the_distance_from_the_head() -> None:
+    suffix = _layer_decay(0.5)
+    factors = {name.rpartition(".")[0]: suffix.rate_factor(name) for name, _ in suffix.named_parameters()}
+    above = [factors[f"stages.{number}.attention.query"] for number in range(1, 5)]
+    assert [factors["stages.0.token"], *above] == [0.5**6, 0.5**5, 0.5**4, 0.5**3, 0.5**2]
+    assert (factors["stages.5"], factors["readout"], factors["head"]) == (0.5, 1, 1)
+
+
+@pytest.mark.parametrize("decay", [0, -0.5, 1.5, float("nan"), True, "0.8"])
+def test_a_rate_does_not_grow_with_the_distance(decay: object) -> None:
+    with pytest.raises(ValueError, match=r"rate_decay=.*: expected a number above 0, at most 1"):
+        Strategy(rate_decay=decay)
+
+
+@pytest.mark.parametrize("decays_vectors", [False, True])
+@pytest.mark.parametrize("of_tensor", [False, True])
+def test_every_parameter_has_the_rate_of_its_stage(of_tensor: bool, decays_vectors: bool) -> None:
+    """Beside AdamW as its paper writes it (Loshchilov and Hutter, arXiv:1711.05101, algorithm 2), one parameter after
+    the other. Rates in tensors, as on a GPU, have the precision of float32."""
+    config = OptimizerConfig(
+        learning_rate=1e-2, schedule="linear", warmup=0.2, weight_decay=0.3, decay_norms_and_biases=decays_vectors
+    )
+    suffix, steps = _layer_decay(0.8), 5
+    named = trained_parameters(suffix)
+    expected = {name: parameter.detach().clone() for name, parameter in named.items()}
+    moments = {name: (torch.zeros_like(value), torch.zeros_like(value)) for name, value in expected.items()}
+    optimizer = adamw(named, config, fused=False, rate_factor=suffix.rate_factor)
+    if of_tensor:
+        hold_rate_in_tensor(optimizer, torch.device("cpu"))
+    for step in range(steps):
+        common = learning_rate(config, step, steps)
+        set_learning_rate(optimizer, common)
+        for name, parameter in named.items():
+            parameter.grad = torch.randn_like(parameter)
+            first, second = moments[name]
+            first.lerp_(parameter.grad, 1 - 0.9)
+            second.lerp_(parameter.grad**2, 1 - 0.999)
+            rate = common * suffix.rate_factor(name)
+            expected[name] *= 1 - rate * (0.3 if decays_vectors or parameter.ndim > 1 else 0)
+            unbiased = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.999 ** (step + 1))
+            expected[name] -= rate * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
+        optimizer.step()
+    found = {name: parameter.detach() for name, parameter in named.items()}
+    tolerance = 1e-7 if of_tensor else 1e-12
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)

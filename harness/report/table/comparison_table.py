@@ -9,9 +9,11 @@ from harness.errors import UserError
 from harness.metrics import ACCURACY, Metric
 from harness.report.analysis.comparison import Entry, compare
 from harness.report.analysis.grouping import Group
+from harness.report.analysis.layers import LayerCurve, layer_curves
 from harness.report.analysis.sweep import SweepCurve, curves
 from harness.report.in_words import in_words
 from harness.report.table.columns import Column, columns
+from harness.report.table.layers import layer_notes
 from harness.report.table.notes import headings, notes
 from harness.report.table.rows import TableRow, table_rows
 from harness.report.table.sweep import sweep_notes
@@ -37,8 +39,9 @@ FULL_VIEW = View()
 @dataclass(frozen=True)
 class ComparisonTable:
     """rows: of `entries`, with the cells of `columns`. first_title: of the column with names. in_words: sentences on
-    all entries. swept: what a sweep of learning rates gave, if there was one. metric: what rows are compared by.
-    conditions: what all rows have in common; none for the rows of a suite.
+    all entries. swept: what a sweep of learning rates gave, if there was one. layers: the strategies that were run at
+    several layers. metric: what rows are compared by. conditions: what all rows have in common; none for the rows of a
+    suite.
 
     What is best, the evidence, heading and notes refer to the full table, not only to the rows that are shown.
     """
@@ -51,6 +54,7 @@ class ComparisonTable:
     in_words: list[str]
     notes: list[str]
     swept: list[SweepCurve]
+    layers: list[LayerCurve]
     metric: Metric
     conditions: dict[str, object]
 
@@ -87,8 +91,8 @@ def _table(heading: str, group: Group, entries: list[Entry], view: View, metric:
     sort_by = _index(view.sort, all_columns) if view.sort else None
     if sort_by is not None:
         shown_rows.sort(key=lambda n: _missing_last(all_columns[sort_by].position(entries[n])))
-    swept = curves(group.records, metric.name)
-    lines = [*notes(entries), *sweep_notes(swept), *group.notes]
+    swept, layers = curves(group.records, metric.name), layer_curves(entries)
+    lines = [*notes(entries), *sweep_notes(swept), *layer_notes(layers), *group.notes]
     if len(shown_rows) < len(entries):
         lines.append(
             f"Left out: {len(entries) - len(shown_rows)} of {len(entries)} rows, whose name does not contain "
@@ -103,6 +107,7 @@ def _table(heading: str, group: Group, entries: list[Entry], view: View, metric:
         in_words=in_words(entries),
         notes=lines,
         swept=swept,
+        layers=layers,
         metric=metric,
         conditions=group.conditions,
     )

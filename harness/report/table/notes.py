@@ -37,6 +37,7 @@ def _condition(key: str, value: object) -> str:
 def heading(group: Group) -> str:
     """Model, data, training and machine, as far as all rows of the table have them in common."""
     ran = [record for record in group.records if not record.strategy_source.is_baseline]
+    ran = [record for record in ran if record.takes_steps] or ran
     # The record of a run that the kernel killed says nothing about its data.
     parts = [_heading_parts(record) for record in ran if record.data] or [_heading_parts((ran or group.records)[0])]
     common = [part for part in parts[0] if all(part in other for other in parts)]
@@ -54,9 +55,9 @@ def _heading_parts(record: Record) -> list[str]:
     return [
         f"{record.model.name}, {weights} weights",
         f"{data.name if data else config['data']['name']}{sizes}",
-        f"{training['epochs']} epochs, batch {training['batch_size']}, lr {rate:g}",
+        *([f"{training['epochs']} epochs, batch {training['batch_size']}, lr {rate:g}"] if record.takes_steps else []),
         f"{record.precision}, {engine_name(record)} x {record.engine.world_size}, {record.environment['device']}",
-        *recipe(record),
+        *(recipe(record) if record.takes_steps else []),
         *(["plain path"] if config["plain"] else []),
         *settings_of(record),
     ]
@@ -76,6 +77,7 @@ def notes(entries: list[Entry]) -> list[str]:
     if any(reused(entry) for entry in entries):
         lines.append("*: without the time of what another run had stored of its frozen part.")
     lines += [_epoch_note(entry) for entry in entries if any(record.epochs for record in entry.ok)]
+    lines += _head_notes([entry for entry in entries if any(record.head_fit for record in entry.ok)])
     lines += [
         f"memory: {definition}, highest of all ranks and phases, above the start of the run."
         for definition in dict.fromkeys(record.memory.definition for record in records if record.memory)
@@ -131,6 +133,18 @@ def _epoch_note(entry: Entry) -> str:
     kept = ", ".join(f"{epochs.kept} of {len(epochs.scores)}" for epochs in judged)
     seeds = ", by seed" if len(judged) > 1 else ""
     return f"by {METRICS[judged[0].metric].title} on validation {entry.name} kept epoch {kept} that ran{seeds}."
+
+
+def _head_notes(fitted: list[Entry]) -> list[str]:
+    """fitted: entries whose head was fitted."""
+    chosen = []
+    for entry in fitted:
+        strengths = dict.fromkeys(f"{record.head_fit.strength:.2g}" for record in entry.ok if record.head_fit)
+        chosen.append(f"{entry.name} ({', '.join(strengths)})")
+    lines = [f"head fitted exactly, with an L2 strength by the loss on validation: {', '.join(chosen)}."]
+    if without := [entry.name for entry in fitted if not entry.ok[0].takes_steps]:
+        lines.append(f"no steps, so neither epochs nor a learning rate: {', '.join(without)}.")
+    return lines if fitted else []
 
 
 def _baseline_notes(entries: list[Entry]) -> list[str]:

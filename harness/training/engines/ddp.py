@@ -41,7 +41,7 @@ class DDPEngine:
             self._suffix = DistributedDataParallel(self._suffix, device_ids=device_ids, gradient_as_bucket_view=True)
         self._named = trained_parameters(suffix)
         self._clip_norm = optimizer.clip_norm
-        self._optimizer = adamw(self._named, optimizer, self.fused)
+        self._optimizer = adamw(self._named, optimizer, self.fused, suffix.rate_factor)
         reason = self._not_capturable(suffix)
         if not reason and (optimizer.schedule != "constant" or optimizer.warmup):
             hold_rate_in_tensor(self._optimizer, self.world.device)

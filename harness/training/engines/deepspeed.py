@@ -56,7 +56,7 @@ class DeepSpeedEngine:
         elements = sum(parameter.numel() for parameter in trained)
         self._engine, *_ = deepspeed.initialize(
             model=module,
-            optimizer=adamw(self._named, optimizer, self.fused),
+            optimizer=adamw(self._named, optimizer, self.fused, suffix.rate_factor),
             model_parameters=trained,
             config=self._settings(elements, optimizer.clip_norm),
             dist_init_required=False,
@@ -146,7 +146,8 @@ class DeepSpeedEngine:
 
     def _make_state(self, warm_up: Sequence[MicroBatch]) -> None:
         """ZeRO's parts of the optimizer state come to be in the first step: do one that changes nothing."""
-        rate = float(self._engine.basic_optimizer.param_groups[0]["lr"])
+        group = self._engine.basic_optimizer.param_groups[0]
+        rate = float(group["lr"]) / group["rate_factor"]
         self.set_learning_rate(0.0)
         self.step(warm_up, global_count=1)
         self.set_learning_rate(rate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,10 +17,16 @@ def trained_parameters(suffix: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in suffix.named_parameters() if parameter.requires_grad}
 
 
-def adamw(named: dict[str, nn.Parameter], config: OptimizerConfig, fused: bool) -> torch.optim.AdamW:
+def adamw(
+    named: dict[str, nn.Parameter],
+    config: OptimizerConfig,
+    fused: bool,
+    rate_factor: Callable[[str], float] = lambda name: 1.0,
+) -> torch.optim.AdamW:
+    """rate_factor: what the learning rate of a parameter, by name, is multiplied by."""
     assert config.learning_rate is not None, "a plan resolves it"
     return torch.optim.AdamW(
-        _groups(list(named.values()), config),
+        _groups(named, config, config.learning_rate, rate_factor),
         lr=config.learning_rate,
         betas=config.betas,
         eps=config.eps,
@@ -29,13 +36,18 @@ def adamw(named: dict[str, nn.Parameter], config: OptimizerConfig, fused: bool) 
     )
 
 
-def _groups(parameters: list[nn.Parameter], config: OptimizerConfig) -> list[dict[str, Any]]:
-    """One, or two where vectors are not decayed; none is empty."""
-    if config.decay_norms_and_biases:
-        return [{"params": parameters}]
-    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
-    return [{"params": matrices}, *([{"params": vectors, "weight_decay": 0.0}] if vectors else [])]
+def _groups(
+    named: dict[str, nn.Parameter], config: OptimizerConfig, rate: float, rate_factor: Callable[[str], float]
+) -> list[dict[str, Any]]:
+    """One for each factor of the rate, or two where vectors are not decayed; none is empty."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        is_decayed = config.decay_norms_and_biases or parameter.ndim > 1
+        groups.setdefault((rate_factor(name), config.weight_decay if is_decayed else 0.0), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate * factor, "rate_factor": factor, "weight_decay": decay}
+        for (factor, decay), parameters in groups.items()
+    ]
 
 
 def hold_rate_in_tensor(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
@@ -45,11 +57,13 @@ def hold_rate_in_tensor(optimizer: torch.optim.Optimizer, device: torch.device) 
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Of each group this rate times its factor."""
     for group in optimizer.param_groups:
+        of_group = rate * group["rate_factor"]
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(of_group)
         else:
-            group["lr"] = rate
+            group["lr"] = of_group
 
 
 def whole_state(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
