@@ -110,6 +110,7 @@ class DeepSpeedEngine:
 
         if not self.config.zero_stage:
             return {} if self.world.rank else whole_state(self._named, self._engine.basic_optimizer)
+        self._link_state()
         state = {"optimizer_steps": torch.tensor(float(self._steps()[0]))}
         state |= {f"value/{name}": value for name, value in self.values().items()}
         for name, parameter in self._named.items():
@@ -127,6 +128,7 @@ class DeepSpeedEngine:
             load_whole_state(self._named, self._engine.basic_optimizer, state)
             return
         self._make_state(warm_up)
+        self._link_state()
         for name, parameter in self._named.items():
             self._set_value(parameter, state[f"value/{name}"].to(self.world.device))
             for key in MOMENTS:
@@ -151,6 +153,13 @@ class DeepSpeedEngine:
         self.set_learning_rate(0.0)
         self.step(warm_up, global_count=1)
         self.set_learning_rate(rate)
+
+    def _link_state(self) -> None:
+        """ZeRO 1 and 2 link parameters to their moments once, after the first group of the first step, when the
+        parameters of all other groups have none yet."""
+        if self.config.zero_stage in (1, 2):
+            self._engine.optimizer._hp_optimizer_states_linked = False
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _steps(self) -> list[Tensor]:
         """The optimizer's counters of steps, one for each of the parts that this rank holds."""
