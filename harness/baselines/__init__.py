@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import strategies
 from harness.config.schema import Precision
 from harness.data.encoding import Examples
 from harness.data.tokenizer import Tokenizer
+from harness.errors import UserError
 from harness.files import file_sha256
 
 if TYPE_CHECKING:  # a rule needs no PyTorch
@@ -85,7 +87,12 @@ class Baseline:
 
 
 def load(name: str) -> Baseline:
-    """The baseline `name`, one of NAMES."""
+    """The baseline `name`, one of NAMES. Raises UserError where a plug-in has the same name."""
+    if name in strategies.names():
+        raise UserError(
+            f"an installed plug-in has the name of the baseline {name!r}: rename its entry point, or uninstall the "
+            "package."
+        )
     module = importlib.import_module(f"{__name__}.{name}")
     assert module.__doc__, "a baseline describes itself"
     assert module.__file__, "it is a file of this folder"

@@ -98,6 +98,7 @@ def record_of(
         calibration=outcome.calibration,
         forgetting=outcome.forgetting,
         prefix=outcome.prefix,
+        joint_runs=outcome.joint_runs,
         resumed_from_step=outcome.resumed_from_step,
         epochs=outcome.epochs,
         head_fit=outcome.head_fit,
@@ -107,7 +108,7 @@ def record_of(
         throughput=measurements.throughput,
         step_milliseconds=measurements.step_milliseconds,
         seconds=measurements.seconds,
-        memory=measurements.memory,
+        memory=None if outcome.joint_runs else measurements.memory,  # the others' parameters lay beside its own
         environment=environment,
         config=used,
         finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),

@@ -20,6 +20,7 @@ from harness.experiment.facts import (
 )
 from harness.experiment.forgetting import forgetting
 from harness.experiment.head import begin_with_fitted_head, open_read
+from harness.experiment.joint import Share
 from harness.experiment.opened_features import open_features
 from harness.experiment.texts import load_texts
 from harness.features.features import Features
@@ -39,9 +40,15 @@ from harness.training.selection import Selection, score
 
 
 def run(
-    planned: PlannedRun, strategy: ResolvedStrategy, checkpoints: Checkpoints, context: Context, outcome: Outcome
+    planned: PlannedRun,
+    strategy: ResolvedStrategy,
+    checkpoints: Checkpoints,
+    context: Context,
+    outcome: Outcome,
+    joint: Share | None = None,
 ) -> None:
-    """Do what `planned` says and leave what it gives in `outcome`, on every rank."""
+    """Do what `planned` says and leave what it gives in `outcome`, on every rank. joint: what
+    was trained of it as one model with others."""
     config, training, world = planned.config, planned.training, context.world
 
     with context.phase("prepare"):
@@ -68,9 +75,12 @@ def run(
         if read:
             outcome.head_fit = begin_with_fitted_head(engine, read, examples, batches, config.precision, context)
         selection = Selection(training, judge(config, model, engine, features, examples, context))
-        outcome.curve, outcome.resumed_from_step = train(
-            engine, batches, config.optimizer, selection, checkpoints, context.clock, context.observer.progress
-        )
+        if joint:
+            outcome.curve, outcome.joint_runs = joint.give(engine, context.clock), joint.runs
+        else:
+            outcome.curve, outcome.resumed_from_step = train(
+                engine, batches, config.optimizer, selection, checkpoints, context.clock, context.observer.progress
+            )
         outcome.epochs = selection.facts()
         epochs = outcome.epochs.kept if outcome.epochs else training.epochs
         outcome.graphs = step_graphs(engine, world.device)

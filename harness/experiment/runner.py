@@ -16,12 +16,14 @@ from harness.distributed.signals import StopSignals
 from harness.errors import UserError
 from harness.experiment.baseline import run_baseline
 from harness.experiment.context import Context
+from harness.experiment.joint import JointTrainings
 from harness.experiment.oom_records import provided_for
 from harness.experiment.records import Ending, Measurements, record_of
 from harness.experiment.run import run
 from harness.measure import environment
 from harness.measure.memory import is_out_of_memory, kernel_kills, return_freed_memory
 from harness.model.device_settings import apply_settings
+from harness.planning.joint import joint_groups
 from harness.planning.plan import Plan, PlannedRun
 from harness.planning.workspace import Workspace
 from harness.progress.observer import Observer
@@ -63,11 +65,14 @@ class Runner:
 
         Raises KeyboardInterrupt where it was asked to stop, RankLost where a run failed on one of several ranks.
         """
+        alone = self.world.size == 1
+        groups = joint_groups(self.plan, self.workspace, self.world.device.type) if alone else []
+        joint = JointTrainings(groups, self.store)
         for number, planned in enumerate(self.plan.in_order(), start=1):
             if self.store.has(planned.run_id) or (planned.source.is_baseline and self.world.rank):
                 continue
             self.observer.run_started(planned, number, len(self.plan.runs))
-            record = self._isolated(planned)
+            record = self._isolated(planned, joint)
             self.observer.run_finished(record)
             if record.status == "interrupted":
                 raise KeyboardInterrupt
@@ -81,7 +86,7 @@ class Runner:
             if self.world.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _isolated(self, planned: PlannedRun) -> Record:
+    def _isolated(self, planned: PlannedRun, joint: JointTrainings) -> Record:
         """Run it; whatever happens, return a record."""
         group = replace(self.world, size=1) if planned.source.is_baseline else self.world
         self.workspace.use_folder(planned.model.name, planned.model.folder)
@@ -89,7 +94,7 @@ class Runner:
         outcome, checkpoints = Outcome(), checkpoints_of(planned, self.store, self.signals)
         try:
             with self._provision(planned):
-                self._run(planned, checkpoints, context, outcome)
+                self._run(planned, checkpoints, context, outcome, joint)
             ending = Ending("ok")
         except Diverged as diverged:
             ending, outcome.curve = Ending("diverged", str(diverged)), diverged.curve
@@ -109,13 +114,15 @@ class Runner:
                 checkpoints.remove()
         return record
 
-    def _run(self, planned: PlannedRun, checkpoints: Checkpoints, context: Context, outcome: Outcome) -> None:
+    def _run(
+        self, planned: PlannedRun, checkpoints: Checkpoints, context: Context, outcome: Outcome, joint: JointTrainings
+    ) -> None:
         apply_settings(planned.config.deterministic, planned.config.tf32)
         if planned.strategy is None:
             run_baseline(planned, context, outcome)
             return
         try:
-            run(planned, planned.strategy, checkpoints, context, outcome)
+            run(planned, planned.strategy, checkpoints, context, outcome, joint.share_of(planned, context))
         finally:
             for warning in checkpoints.warnings:
                 self.observer.warning(warning)

@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-import strategies
 from harness import baselines
-from harness.baselines import Baseline
 from harness.config.schema import ONE_MACHINE, Hosts, ModelConfig, RunConfig, TrainingConfig
 from harness.config.suite import SuiteConfig
 from harness.data.dataset import Dataset
@@ -256,7 +254,7 @@ class _Planner:
     def _baseline(
         self, title: str, config: RunConfig, model: ResolvedModel, dataset: Dataset, choices: dict[str, str]
     ) -> PlannedRun:
-        entry = _baseline_entry(config.strategy)
+        entry = baselines.load(config.strategy)
         if entry.name == "zero_shot" and not self.workspace.model(model.name).is_language_model:
             raise CanNotAnswer(
                 "zero_shot: no language model",
@@ -291,12 +289,3 @@ class _Planner:
             strategy=None,
             frozen_stages=None,
         )
-
-
-def _baseline_entry(name: str) -> Baseline:
-    if name in strategies.names():
-        raise UserError(
-            f"an installed plug-in has the name of the baseline {name!r}: rename its entry point, or uninstall the "
-            "package."
-        )
-    return baselines.load(name)

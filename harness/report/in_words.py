@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.report.analysis.comparison import Entry
-from harness.report.table.columns import SECONDS, reused
+from harness.report.analysis.entry import Entry
+from harness.report.table.columns import reused, seconds_of
 from harness.report.table.evidence_notes import what_settles
 from harness.statistics import MOST_MESSAGES, MOST_SEEDS, Verdict
 
@@ -46,7 +46,7 @@ def _cheapest(best: Entry, base: Entry, entries: list[Entry]) -> Iterator[str]:
     better = best is not base
     ran = [entry for entry in entries if entry.ok]
     able = [entry for entry in ran if _verdict(entry) == "better" or (not better and _verdict(entry) != "worse")]
-    timed = {entry.name: seconds for entry in able if (seconds := SECONDS(entry)) is not None}
+    timed = {entry.name: seconds for entry in able if (seconds := seconds_of(entry)) is not None}
     if not timed:
         return
     fastest = next(entry for entry in able if entry.name == min(timed, key=timed.__getitem__))
@@ -93,4 +93,4 @@ def _shown(entry: Entry) -> str:
 
 def _time(entry: Entry) -> str:
     stored = ", reusing stored features" if reused(entry) else ""
-    return f"{SECONDS(entry):.1f} s{stored}"
+    return f"{seconds_of(entry):.1f} s{stored}"

@@ -53,6 +53,7 @@ class Outcome:
     parameters: int | None = None
     trainable_parameters: int | None = None
     curve: TrainingCurve = field(default_factory=TrainingCurve)
+    joint_runs: int | None = None
     resumed_from_step: int | None = None
     epochs: Epochs | None = None
     head_fit: HeadFit | None = None

@@ -198,6 +198,10 @@ class Record(Part):
     calibration: Calibration | None = Field(default=None, description="null in records of versions that lack it")
     forgetting: Forgetting | None = Field(default=None, description="null where the configuration does not ask for it")
     prefix: PrefixFacts | None = None
+    joint_runs: int | None = Field(
+        default=None,
+        description="how many runs were trained as one model, of whose time this one has its share; else null",
+    )
     resumed_from_step: int | None = None
     epochs: Epochs | None = Field(
         default=None,

@@ -93,7 +93,7 @@ def train(
                 pending.clear()
                 curve.losses += losses
                 curve.accuracies += accuracies
-                _stop_if_diverged(curve, since=len(curve) - len(losses))
+                stop_if_diverged(curve, since=len(curve) - len(losses))
                 world.note(f"training step {done}")
                 on_progress(done, len(every), losses[-1], fmean(accuracies))
                 if is_judged:
@@ -116,7 +116,8 @@ def _exchange(world: World, pending: list[Pending], asked_to_stop: bool) -> tupl
     return [loss for loss, _ in steps], [accuracy for _, accuracy in steps], wishes > 0
 
 
-def _stop_if_diverged(curve: TrainingCurve, since: int) -> None:
+def stop_if_diverged(curve: TrainingCurve, since: int = 0) -> None:
+    """Raises Diverged where a loss is not finite. since: the first step that was not looked at yet."""
     for step in range(since, len(curve)):
         if not math.isfinite(curve.losses[step]):
             raise Diverged(TrainingCurve(losses=curve.losses[: step + 1], accuracies=curve.accuracies[: step + 1]))

@@ -15,7 +15,8 @@ from harness.data.model_files.hub import locate
 from harness.data.tokenizer import load_tokenizer
 from harness.model.hub.loading import HubModel
 from harness.model.packing import PackedBatch
-from harness.report.analysis.comparison import Entry, compare
+from harness.report.analysis.comparison import compare
+from harness.report.analysis.entry import Entry
 from harness.report.analysis.grouping import Group
 from harness.results.store import Store
 from tools.wheel_models import DECODER, ENCODER, NotAvailable, WheelModel, fetch_models

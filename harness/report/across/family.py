@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness import statistics
-from harness.report.analysis.comparison import Entry
+from harness.report.analysis.entry import Entry
 from harness.report.table.comparison_table import ComparisonTable
 
 MARKS: dict[statistics.Verdict, str] = {"better": "↑", "worse": "↓", "no evidence": ""}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from harness.report.analysis.comparison import Entry
+from harness.report.analysis.entry import Entry
 
 LENGTH_RULE = "length_rule"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from harness.metrics import ACCURACY, Metric
-from harness.report.analysis.comparison import Entry
+from harness.report.analysis.entry import Entry
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
 from harness.data.downloads import NotAvailable
 from harness.errors import UserError
-from harness.report.analysis.comparison import Entry
+from harness.report.analysis.entry import Entry
 from harness.results.record import Record
 
 MOST_SHOWN = 10

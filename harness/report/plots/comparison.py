@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.report.analysis.baselines import LENGTH_RULE
-from harness.report.analysis.comparison import Entry
+from harness.report.analysis.entry import Entry
 from harness.report.plots.confusion import confusion, confusions
 from harness.report.plots.drawing import (
     BLUE,
@@ -62,7 +62,7 @@ def looks_of(entries: list[Entry]) -> dict[str, Look]:
 
 
 def _seconds(entry: Entry) -> float | None:
-    return median(record.seconds.total for record in entry.ok)
+    return median(record.seconds.total for record in entry.timed)
 
 
 def _megabytes(entry: Entry) -> float | None:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from harness.report.analysis.comparison import Entry
+from harness.report.analysis.entry import Entry
 from harness.report.plots.drawing import BLUE, RED, Plot, name_axes, panels, short
 
 MOST_NAMED_CLASSES = 8

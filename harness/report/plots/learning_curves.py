@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from harness.report.analysis.comparison import Entry
+from harness.report.analysis.entry import Entry
 from harness.report.plots.drawing import INK, PANEL_HEIGHT, Look, Plot, name_axes, panels, plain_numbers, short
 from harness.results.store import Store
 

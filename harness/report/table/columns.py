@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.metrics import ACCURACY, METRICS, Metric
-from harness.report.analysis.comparison import Entry, Evidence, is_unbalanced
+from harness.report.analysis.comparison import is_unbalanced
+from harness.report.analysis.entry import Entry, Evidence
 from harness.results.record import Record
 
 Measure = Callable[[Record], float | None]
@@ -100,7 +101,7 @@ def _rate(title: str, key: str, rank: int) -> Column:
 
 
 def reused(entry: Entry) -> bool:
-    return any(record.prefix and record.prefix.reused_tokens for record in entry.shown)
+    return any(record.prefix and record.prefix.reused_tokens for record in entry.timed)
 
 
 def _grown(record: Record) -> float | None:
@@ -219,7 +220,11 @@ def _forgetting_columns(entries: list[Entry]) -> list[Column]:
 
 
 _TEST = _over_seeds(_metric("test", "accuracy"), np.mean)
-SECONDS = _over_seeds(lambda record: record.seconds.total, np.median)
+
+
+def seconds_of(entry: Entry) -> float:
+    """Median over the runs that were trained by themselves."""
+    return float(np.median([record.seconds.total for record in entry.timed]))
 
 
 def several_seeds(entries: list[Entry]) -> bool:
@@ -259,8 +264,8 @@ def columns(entries: list[Entry]) -> list[Column]:
         _column("memory", _grown, _bytes, min, 5, np.median),
         Column(
             "time",
-            SECONDS,
-            lambda entry: f"{_known(SECONDS(entry)):.1f} s" + ("*" if reused(entry) else ""),
+            seconds_of,
+            lambda entry: f"{_known(seconds_of(entry)):.1f} s" + ("*" if reused(entry) else ""),
             min,
             3,
             is_complete=lambda entry: not reused(entry),

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from harness.errors import UserError
 from harness.metrics import ACCURACY, Metric
-from harness.report.analysis.comparison import Entry, compare
+from harness.report.analysis.comparison import compare
+from harness.report.analysis.entry import Entry
 from harness.report.analysis.grouping import Group
 from harness.report.analysis.layers import LayerCurve, layer_curves
 from harness.report.analysis.sweep import SweepCurve, curves

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.analysis.comparison import Entry
+from harness.report.analysis.entry import Entry
 from harness.results.record import Record
 
 

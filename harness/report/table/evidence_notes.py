@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.metrics import ACCURACY, METRICS, Metric
-from harness.report.analysis.comparison import Entry, Evidence
+from harness.report.analysis.entry import Entry, Evidence
 from harness.statistics import MOST_SEEDS
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.config.tree import differences, get_key
 from harness.metrics import METRICS
 from harness.report.analysis.baselines import LENGTH_RULE, no_better_than_length
-from harness.report.analysis.comparison import Entry
+from harness.report.analysis.entry import Entry
 from harness.report.analysis.grouping import Group, recipe
 from harness.report.table.columns import reused, several_seeds
 from harness.report.table.device_notes import device_notes, settings_of
@@ -76,6 +76,7 @@ def notes(entries: list[Entry]) -> list[str]:
         lines.append("loss and accuracy are means over seeds, speed, memory and time medians.")
     if any(reused(entry) for entry in entries):
         lines.append("*: without the time of what another run had stored of its frozen part.")
+    lines += _joint_notes(entries)
     lines += [_epoch_note(entry) for entry in entries if any(record.epochs for record in entry.ok)]
     lines += _head_notes([entry for entry in entries if any(record.head_fit for record in entry.ok)])
     lines += [
@@ -125,6 +126,20 @@ def _forgetting_notes(entries: list[Entry]) -> list[str]:
                 f"test texts rose from {one.loss_before:.3f} nats a token."
             )
     lines += [f"no forgetting was measured of {', '.join(names)}: {reason}." for reason, names in not_measured.items()]
+    return lines
+
+
+def _joint_notes(entries: list[Entry]) -> list[str]:
+    joint = {entry.name: [record for record in entry.shown if record.joint_runs] for entry in entries}
+    if not any(joint.values()):
+        return []
+    shares = [entry.name for entry in entries if entry.timed and all(record.joint_runs for record in entry.timed)]
+    lines = [
+        f"trained as one model with runs of other seeds or rates: {', '.join(name for name in joint if joint[name])}; "
+        "time, speed and memory are those of a run that was trained by itself."
+    ]
+    if shares:
+        lines.append(f"no run was trained by itself, so that time is its share of a joint one: {', '.join(shares)}.")
     return lines
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.report.analysis.baselines import no_better_than_length
-from harness.report.analysis.comparison import Entry
+from harness.report.analysis.entry import Entry
 from harness.report.table.columns import UNMEASURED, Column, columns
 
 MARK = "†"  # of a strategy that is no better than the length rule
