@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -64,15 +65,25 @@ def run(**given: Any) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
     from harness import commands
     from harness.config.command_line import parse_seeds, split_assignments
-    from harness.config.schema import Hosts
+    from harness.config.schema import ONE_MACHINE, Hosts
     from harness.config.suite import load_suite
+    from harness.launch.given_group import asked_of_torchrun, given_group
 
     changes = {option.key: given[option.parameter] for option in OPTIONS if option.key}
     changes["strategy"] = _strategy_names(given["strategy"])
     changes["seed"] = parse_seeds(given["seeds"]) if given["seeds"] else None
-    suite = load_suite(given["config"], changes, split_assignments(given["set"] or []))
     hosts = Hosts(node_rank=given["node_rank"], rendezvous=given["rdzv"], hostfile=given["hostfile"])
+    group, torchrun = given_group(os.environ), asked_of_torchrun(os.environ)
+    if torchrun and not group and hosts == ONE_MACHINE and not (given["nproc"] or given["nnodes"]):
+        engine, hosts = torchrun
+        changes |= {f"engine.{key}": value for key, value in engine.items()}
+    suite = load_suite(given["config"], changes, split_assignments(given["set"] or []))
     results, cache, force = given["results"], given["cache"], given["force"]
+    if group:
+        if hosts != ONE_MACHINE:
+            raise UserError("RDZV, NODE_RANK or HOSTFILE in a group of ranks that is running already: leave them out.")
+        save, quiet = given["save"], given["quiet"]
+        raise typer.Exit(commands.run_in_group(console, suite, group, results, cache, force, save, quiet))
     raise typer.Exit(commands.run_suite(console, suite, results, cache, force, hosts, given["save"], given["quiet"]))
 
 

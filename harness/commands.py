@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from harness.config.suite import SuiteConfig
 from harness.errors import UserError
 from harness.experiment.oom_records import settle
 from harness.experiment.runner import prepare_store
+from harness.launch.given_group import GivenGroup, Leader, follow
 from harness.launch.launcher import launch
 from harness.metrics import ACCURACY, METRICS, metric_named
 from harness.planning.data import resolve_data
@@ -41,17 +43,18 @@ def run_suite(
     hosts: Hosts = ONE_MACHINE,
     save: bool = False,
     quiet: bool = False,
+    launch: Callable[[Plan, Workspace], None] = launch,
 ) -> int:
     """Run a suite and print its table; returns the exit code: 0, or 1 where a run did not end well.
 
     force: run again what is done. save: save the classifier of the best run, for `ftbench predict`. quiet: print
-    nothing but the table and what went wrong.
+    nothing but the table and what went wrong. launch: does every run of a plan.
     Raises UserError for wrong input, before anything runs.
     """
     store = Store(results)
     store.check_writable()
     messages.print_oom(console, settle(store))
-    bench = _Bench(console, store, Workspace(cache), force, hosts, quiet)
+    bench = _Bench(console, store, Workspace(cache), force, hosts, quiet, launch)
     plan = bench.resolve(suite)
     interrupted = False
     try:
@@ -74,6 +77,33 @@ def run_suite(
     return int(interrupted or missing > 0 or any(record.status != "ok" for record in records))
 
 
+def run_in_group(
+    console: Console,
+    suite: SuiteConfig,
+    group: GivenGroup,
+    results: Path,
+    cache: Path,
+    force: bool,
+    save: bool = False,
+    quiet: bool = False,
+) -> int:
+    """`run_suite` as one rank of a group that is running already: the first one prints and writes.
+
+    Raises UserError where the suite asks for other ranks than the group has, on every rank, and what `run_suite` raises
+    on the first one.
+    """
+    suite = group.taken_over(suite)
+    engine = suite.runs()[0].engine
+    if group.rank:
+        return follow(engine)
+    leader, exit_code = Leader(engine), 2
+    try:
+        exit_code = run_suite(console, suite, results, cache, force, group.hosts, save, quiet, leader.launch)
+    finally:
+        leader.dismiss(exit_code)
+    return exit_code
+
+
 @dataclass
 class _Bench:
     """How all plans of one suite, its learning-rate sweeps included, are resolved and run. swept: records of sweeps."""
@@ -84,6 +114,7 @@ class _Bench:
     force: bool
     hosts: Hosts
     quiet: bool
+    launch: Callable[[Plan, Workspace], None]
     swept: list[Record] = field(default_factory=list)
 
     def resolve(self, suite: SuiteConfig) -> Plan:
@@ -102,7 +133,7 @@ class _Bench:
     def sweep(self, plan: Plan) -> list[Record]:
         """Run it; returns the records of all sweeps until here."""
         plan = self.prepare(plan)
-        launch(plan, self.workspace)
+        self.launch(plan, self.workspace)
         self.swept.extend(self.records_of(plan))
         return self.swept
 

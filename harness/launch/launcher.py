@@ -173,7 +173,9 @@ def _free_port() -> int:
 
 def _environment(engine: EngineConfig) -> dict[str, str]:
     """Of the launcher; torchrun's ranks inherit it."""
-    return {"PDSH_SSH_ARGS_APPEND": " ".join(SSH_OPTIONS)} | os.environ | _environment_of_ranks(engine)
+    # Without what another launcher's torchrun was to read: its command line says all.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
+    return {"PDSH_SSH_ARGS_APPEND": " ".join(SSH_OPTIONS)} | inherited | _environment_of_ranks(engine)
 
 
 def _environment_of_ranks(engine: EngineConfig) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from harness.distributed.process_group import connect, disconnect, leave, single_process
+from harness.distributed.process_group import World, connect, disconnect, leave, single_process
 from harness.distributed.signals import StopSignals
 from harness.experiment.runner import RankLost, Runner
 from harness.measure.memory import keep_freed_memory
@@ -15,11 +15,17 @@ from harness.progress.factory import observer_for
 
 
 def work(plan: Plan, workspace: Workspace, alone: bool = False) -> None:
-    """Do the runs of the plan as one rank of its group.
+    """Do the runs of the plan as one rank of its group, which it joins and leaves.
 
     alone: as the only process, whatever the environment says about a group.
     Raises KeyboardInterrupt where a signal asks to stop, RankLost where the group must be restarted.
     """
+    work_in(single_process() if alone else connect(plan.runs[0].config.engine.timeout_seconds), plan, workspace)
+    disconnect()
+
+
+def work_in(world: World, plan: Plan, workspace: Workspace) -> None:
+    """The same in a group that this process has joined."""
     stop_signals = StopSignals()
     stop_signals.listen()
     # What the first run would import, the second when its optimizer is built, would count as its memory and its time.
@@ -27,10 +33,8 @@ def work(plan: Plan, workspace: Workspace, alone: bool = False) -> None:
     import torch._dynamo  # noqa: F401
 
     keep_freed_memory()
-    world = single_process() if alone else connect(plan.runs[0].config.engine.timeout_seconds)
     with observer_for(plan, world) as observer:
         Runner.of(plan, world, observer, stop_signals, workspace).execute()
-    disconnect()
 
 
 if __name__ == "__main__":

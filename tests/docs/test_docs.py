@@ -101,6 +101,8 @@ def check(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> SuiteC
         return check_ftbench(runs[0][1:], folder, monkeypatch) if runs else None
     if program == "ftbench":
         return check_ftbench(words[1:], folder, monkeypatch)
+    if program == "torchrun":
+        return check_ftbench(words[words.index("harness") + 1 :], folder, monkeypatch)
     if program == "sbatch":
         script = next(number for number, word in enumerate(words) if word.endswith(".sbatch"))
         assert (folder / words[script]).is_file()

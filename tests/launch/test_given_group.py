@@ -1,0 +1,95 @@
+"""A group of ranks that another launcher has started: it is joined, and does what NPROC would."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.config.schema import Hosts
+from harness.config.suite import load_suite
+from harness.errors import UserError
+from harness.launch.given_group import GivenGroup, asked_of_torchrun, given_group
+from harness.results.record import Record
+from harness.results.store import Store
+from tests.support.runs import command, curve_of
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+RUN = ["run", "--model=mini", "--data=synthetic", "--set=data.size=100", "--strategy=last_block,majority", "--epochs=1"]
+GROUP = {
+    "RANK": "3",
+    "WORLD_SIZE": "4",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+}
+
+
+def _records(folder: Path) -> dict[str, Record]:
+    return {record.strategy: record for record in Store(folder / "results").all()}
+
+
+def test_a_group_of_torchrun_gives_the_records_of_nproc(tmp_path: Path) -> None:
+    _, _, *arguments = command(tmp_path / "given", *RUN)
+    given = subprocess.run([*TORCHRUN, *arguments], capture_output=True, text=True, check=False)
+    assert given.returncode == 0, given.stderr
+    assert given.stdout.count("reference") == 1, "the first rank alone prints the table"
+    subprocess.run(command(tmp_path / "asked", *RUN, "--nproc", "2"), capture_output=True, check=True)
+    records, asked = _records(tmp_path / "given"), _records(tmp_path / "asked")
+    assert {name: one.identity for name, one in records.items()} == {name: one.identity for name, one in asked.items()}
+    assert records["last_block"].engine.world_size == 2
+    losses = [
+        curve_of(tmp_path / folder / "results", found["last_block"])["loss"].tolist()
+        for folder, found in (("given", records), ("asked", asked))
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.long
+def test_wrong_input_ends_every_rank_and_is_told_once(tmp_path: Path) -> None:
+    _, _, *arguments = command(tmp_path, *RUN, "--set=engine.processes=3")
+    refused = subprocess.run([*TORCHRUN, *arguments], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1, "of torchrun"
+    assert "NPROC=3, NNODES=1 in a group of 2 ranks" in refused.stderr
+    _, _, *arguments = command(tmp_path, "run", "--model=mini", "--strategy=nothing")
+    refused = subprocess.run([*TORCHRUN, *arguments], capture_output=True, text=True, check=False)
+    assert refused.stderr.count("unknown strategy 'nothing'") == 1
+    assert "exitcode: 2" in refused.stderr
+
+
+def test_a_group_is_read_from_the_environment() -> None:
+    assert given_group({}) is None
+    assert given_group({"RANK": "0", "WORLD_SIZE": "1"}) is None
+    group = given_group(GROUP)
+    assert group == GivenGroup(rank=3, processes=2, nodes=2, rendezvous="127.0.0.1:29500")
+    assert group.hosts == Hosts(node_rank=1, rendezvous="127.0.0.1:29500")
+    suite = group.taken_over(load_suite(None, {}, []))
+    assert [(run.engine.processes, run.engine.nodes) for run in suite.runs()] == [(2, 2)]
+    group.taken_over(load_suite(None, {"engine.processes": 2, "engine.nodes": 2}, []))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"LOCAL_RANK": ""}, "without LOCAL_RANK"),
+        ({"RANK": "first"}, "RANK='first' in the environment"),
+        ({"WORLD_SIZE": "3"}, "WORLD_SIZE=3 with LOCAL_WORLD_SIZE=2"),
+    ],
+)
+def test_half_a_group_is_refused(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        given_group(GROUP | changes)
+
+
+def test_what_torchrun_would_read_asks_for_ranks() -> None:
+    assert asked_of_torchrun({}) is None
+    assert asked_of_torchrun({"PET_NNODES": "1", "PET_NPROC_PER_NODE": "1"}) is None
+    several = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "4", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "node-0"}
+    engine, hosts = asked_of_torchrun(several | {"PET_MASTER_PORT": "29400"})
+    assert engine == {"processes": 4, "nodes": 2}
+    assert hosts == Hosts(node_rank=1, rendezvous="node-0:29400")
+    with pytest.raises(UserError, match="PET_NPROC_PER_NODE='several'"):
+        asked_of_torchrun({"PET_NPROC_PER_NODE": "several"})
