@@ -151,7 +151,7 @@ def test_the_metric_of_the_suite_chooses_the_classifier(
 
     def made_up(planned: PlannedRun, *rest: object) -> None:
         measured(planned, *rest)
-        (*_, outcome) = rest
+        (*_, outcome, _joint) = rest
         accuracy, score = found[planned.name]
         outcome.metrics.validation = outcome.metrics.validation.model_copy(
             update={"accuracy": accuracy, "macro_f1": score}
