@@ -24,6 +24,7 @@ from harness.data.downloads import NotAvailable, assets_folder
 from harness.data.tokenizer import load_tokenizer
 from harness.errors import UserError
 from harness.model.adapters.adapted import Adapted
+from harness.model.adapters.prefix import PrefixedAttention
 from harness.model.attention import visible
 from harness.model.backbone import Block
 from harness.model.models import Model
@@ -109,6 +110,8 @@ def lines(prefix: Prefix, suffix: Suffix) -> list[Line]:
     reads_token = isinstance(reading.readout, ReadToken)
     tops = [number for number, stage in enumerate(reading.stages) if isinstance(stage, Block)]
     top = tops[-1] if tops and reads_token else len(reading.stages)
+    if tops and any(isinstance(module, PrefixedAttention) for module in reading.stages[tops[-1]].modules()):
+        top = len(reading.stages)  # no kernel knows it
     tokens = ["all"] * (len(below) + top)
     if top < len(reading.stages):
         tokens += ["the read one; keys, values: all"] + ["the read one"] * (len(reading.stages) - top - 1)
