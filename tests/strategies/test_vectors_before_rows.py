@@ -24,6 +24,7 @@ from harness.model.precision import InPrecision
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import RandomWeights, filled_backbone
 from harness.planning.strategy import trainable_parameters
+from harness.serving.classifier import Classifier
 from tests.support.runs import losses_of, predicted_by
 
 CPU = torch.device("cpu")
@@ -187,12 +188,16 @@ def test_rows_without_room_are_refused(refused: Callable, run_here: Callable, tm
     assert "room for 0 tokens" in refused("--strategy", str(tmp_path / "long.py"))
 
 
-def test_a_text_is_cut_where_the_context_ends(run_here: Callable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["prefix_tuning", "prompt_tuning"])
+def test_a_text_is_cut_where_the_context_ends(run_here: Callable, tmp_path: Path, name: str) -> None:
+    """In its run, and by the saved classifier."""
     texts = [f"{word} " * 400 for word in ("buy", "see")] * 10
     table = "".join(f"{text},{label}\n" for text, label in zip(texts, "ab" * 10, strict=True))
     (tmp_path / "long.csv").write_text("text,label\n" + table)
-    options = {"data__name": str(tmp_path / "long.csv"), "training__epochs": 1, "training__batch_size": 2}
-    prompt, head = run_here(strategy=["prompt_tuning", "head_only"], **options)
-    assert prompt.status == "ok"
-    assert prompt.data.cut_texts == head.data.cut_texts == 20
-    assert predicted_by(tmp_path / "results", prompt)
+    options = {"data__name": str(tmp_path / "long.csv"), "training__epochs": 0, "training__batch_size": 2}
+    (record,) = run_here(strategy=[name], save=True, **options)
+    assert record.status == "ok"
+    assert record.data.cut_texts == 20
+    classifier = Classifier.load(tmp_path / "results" / "classifier", tmp_path / "cache")
+    assert classifier.encode(texts[:1]).lengths.tolist() == [236]
+    assert classifier.predict(texts[:3]).cut == 3
