@@ -21,9 +21,8 @@ class PromptedEmbedding(Adapted, nn.Embedding):
     """
 
     def __init__(self, table: nn.Embedding, length: int) -> None:
-        nn.Module.__init__(self)
-        self.num_embeddings, self.embedding_dim = table.num_embeddings, table.embedding_dim
-        self.padding_idx, self.weight = table.padding_idx, table.weight
+        super().__init__(table.num_embeddings, table.embedding_dim, table.padding_idx, _weight=table.weight)
+        self.weight = table.weight
         self.prompt = nn.Parameter(torch.empty(length, table.embedding_dim))
         self._first_tokens = torch.randint(table.num_embeddings, (length,))
         if not table.weight.is_meta:
