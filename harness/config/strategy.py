@@ -104,7 +104,58 @@ class IA3:
             raise ValueError("outputs=(), inputs=(): expected the layers that IA3 rescales, such as ('attention.key',)")
 
 
-AnyAdapter = Adapter | IA3
+@dataclass(frozen=True)
+class PrefixTuning:
+    """Trained keys and values that every token attends to, before its own (Li and Liang, arXiv:2101.00190).
+
+    They are parameters themselves, without the paper's MLP (`prefix_projection=False` in PEFT), drawn from N(0, 1).
+
+    length: how many of each in a block.
+    targets: the blocks that have them, such as "block.-1". None named: every block, and tokens have the positions from
+        `length` on, as in PEFT. Else tokens keep their positions, so that what lies below stays as it was.
+
+    Raises ValueError for a length below 1, and for values of another type.
+    """
+
+    length: int = 20
+    targets: tuple[str, ...] = ()
+    kind: Literal["prefix"] = "prefix"
+
+    def __post_init__(self) -> None:
+        _check_length(self.length)
+        _check_selectors("targets", self.targets)
+
+    @property
+    def positions(self) -> int:
+        """How many positions lie before those of a row's tokens."""
+        return 0 if self.targets else self.length
+
+
+@dataclass(frozen=True)
+class PromptTuning:
+    """Trained vectors before the embedded tokens of each row, at its first positions (Lester et al., arXiv:2104.08691).
+
+    To the blocks and the readout they are tokens: the "first" is one of them. They start as the embeddings of tokens
+    drawn from the vocabulary, all equally likely.
+
+    length: how many of them.
+
+    Raises ValueError for a length below 1.
+    """
+
+    length: int = 20
+    kind: Literal["prompt"] = "prompt"
+
+    def __post_init__(self) -> None:
+        _check_length(self.length)
+
+    @property
+    def positions(self) -> int:
+        """How many positions lie before those of a row's tokens."""
+        return self.length
+
+
+AnyAdapter = Adapter | IA3 | PrefixTuning | PromptTuning
 
 
 @dataclass(frozen=True)
@@ -180,6 +231,11 @@ class Strategy:
                 f"phases={self.phases!r} with a build function: the head is fitted to the hidden states of the "
                 "backbone as it was pretrained, which the function may change; leave 'fit_head' out"
             )
+        if "fit_head" in self.phases and any(isinstance(one, PrefixTuning | PromptTuning) for one in self.adapt):
+            raise ValueError(
+                f"phases={self.phases!r} with a prefix or a prompt: the head is fitted to the hidden states of the "
+                "backbone as it was pretrained, which trained vectors change from the start; leave 'fit_head' out"
+            )
         if "steps" not in self.phases and (self.trainable or self.adapt or self.readout == "attention"):
             raise ValueError(
                 f"phases={self.phases!r}: without 'steps' nothing but the head is trained; leave `trainable`, `adapt` "
@@ -187,10 +243,16 @@ class Strategy:
             )
 
     @property
+    def positions_before(self) -> int:
+        """How many positions of a row lie before those of its tokens, so that it has room for fewer of them."""
+        return sum(one.positions for one in self.adapt if isinstance(one, PrefixTuning | PromptTuning))
+
+    @property
     def head_only(self) -> Strategy:
         """The strategy that trains nothing but the head and reads the hidden states that this one first reads.
 
-        Adapters change nothing before they are trained, and a learned query of zero reads the mean.
+        The adapters that a head is fitted with change nothing before they are trained, and a learned query of zero
+        reads the mean.
         """
         readout = "mean" if self.readout == "attention" else self.readout
         return replace(self, trainable=(), adapt=(), readout=readout)
@@ -199,6 +261,11 @@ class Strategy:
         """This strategy with readout and attention set, for a backbone that was pretrained with `attention`."""
         readout: Readout = self.readout or ("last" if attention == "causal" else "first")
         return replace(self, readout=readout, attention=self.attention or attention)
+
+
+def _check_length(length: object) -> None:
+    if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+        raise ValueError(f"length={length!r}: expected how many trained vectors, at least 1")
 
 
 def _check_selectors(field: str, given: object) -> None:

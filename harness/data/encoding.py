@@ -81,7 +81,7 @@ class RowRule:
 
     @classmethod
     def of(cls, config: DataConfig, context: int, pad_to: PadTo | None = None) -> RowRule:
-        """context: the most tokens that the model takes."""
+        """context: the most tokens that the model takes, beside what the strategy puts before them."""
         return cls(config.max_tokens or context, config.cut, pad_to)
 
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from harness.config.schema import Precision
+from harness.config.strategy import PrefixTuning, PromptTuning
 from harness.data.encoding import RowRule, encode_split
 from harness.experiment.context import Context
 from harness.features.language_model import LanguageModel
+from harness.model.adapters.prefix import remove_prefixes
 from harness.model.backbone import Backbone
 from harness.model.split import split
 from harness.planning.plan import PlannedRun
@@ -36,6 +38,9 @@ def forgetting(
         return Forgetting(not_measured=reason)
     if not any(name.startswith("stages.") for name in trained):
         return Forgetting(not_measured="it leaves the backbone as it was")
+    before_rows = any(isinstance(adapter, PrefixTuning | PromptTuning) for adapter in strategy.adapt)
+    if before_rows and not (strategy.trainable or strategy.builds):
+        return Forgetting(not_measured="without its trained vectors the backbone is as it was")
     rows = held_out_rows(planned, context)
     if not rows:
         return Forgetting(not_measured="no test text has two tokens")
@@ -69,7 +74,8 @@ def held_out_rows(planned: PlannedRun, context: Context) -> list[np.ndarray]:
 def trained_backbone(
     planned: PlannedRun, strategy: ResolvedStrategy, trained: dict[str, Tensor], context: Context
 ) -> Backbone:
-    """All of the backbone, blocks above the readout's included, with what was trained in it, under the causal mask."""
+    """All of the backbone, blocks above the readout's included, with what was trained in it, under the causal mask and
+    without what stands before rows."""
     model = context.workspace.model(planned.model.name)
     torch.manual_seed(planned.config.seed)  # code of a third party may draw what it does not train
     backbone = model.empty()
@@ -78,5 +84,6 @@ def trained_backbone(
     _, suffix = split(backbone, strategy.strategy(), len(classes))
     for name, parameter in trained_parameters(suffix).items():
         parameter.data = trained[name]
+    remove_prefixes(backbone)
     backbone.set_attention("causal")
     return backbone

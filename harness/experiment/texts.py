@@ -37,7 +37,8 @@ def load_texts(planned: PlannedRun, strategy: ResolvedStrategy, context: Context
     """Padding to the longest training text is to that of all, whatever part of them is trained on."""
     dataset, model = planned.dataset(context.workspace), context.workspace.model(planned.model.name)
     tokenizer, config = context.workspace.tokenizer(planned.model.name), planned.config
-    rule = RowRule.of(config.data, model.context, strategy.pad_to)
+    room = model.context - strategy.strategy().positions_before
+    rule = RowRule.of(config.data, room, strategy.pad_to)
     every = encode_split(dataset.split, tokenizer, dataset.source.classes, rule)
     if config.training.texts is None:
         return Texts(dataset, every, every, None)

@@ -54,6 +54,7 @@ class PackedBatch:
     fill it.
     boundaries: [rows + filler rows + 1] int32, the cumulative lengths of all rows, padding and filler included.
     dropout: [rows, hidden] float32, factors of the hidden states that the head reads; None: all 1.
+    first_position: of each row's tokens.
     """
 
     starts: Tensor
@@ -62,6 +63,7 @@ class PackedBatch:
     slots: Tensor | None
     boundaries: Tensor
     dropout: Tensor | None = field(default=None, kw_only=True)
+    first_position: int = field(default=0, kw_only=True)
 
     @classmethod
     def packed(cls, lengths: np.ndarray, shape: BatchShape | None = None) -> PackedBatch:
@@ -121,10 +123,41 @@ class PackedBatch:
         return spread
 
     def positions(self) -> Tensor:
-        """The position of each token in its row, [tokens]; 0 for filler."""
+        """The position of each token in its row, [tokens]; the first for filler."""
         if self.slots is None:
-            return torch.arange(self.width, device=self.lengths.device).repeat(len(self.lengths))
-        return self.slots % self.width
+            behind = torch.arange(self.width, device=self.lengths.device).repeat(len(self.lengths))
+        else:
+            behind = self.slots % self.width
+        return behind + self.first_position if self.first_position else behind
+
+    def lengthened(self, length: int) -> PackedBatch:
+        """The batch of the same rows with `length` tokens more before each: its tokens stand at `places_behind`."""
+        rows, width, device = len(self.lengths), self.width + length, self.lengths.device
+        number = torch.arange(rows, device=device)
+        starts = self.starts + number * length
+        slots = None
+        if self.slots is not None:
+            new = torch.arange(length, device=device)
+            slots = self.slots.new_empty(len(self.slots) + rows * length)
+            # In the rectangle a token moves as far as in the flat sequence.
+            slots = slots.index_copy(0, self.places_behind(length), self.slots + self._moved_by(length))
+            slots = slots.index_copy(0, (starts[:, None] + new).flatten(), (number[:, None] * width + new).flatten())
+        ends = torch.arange(len(self.boundaries), dtype=torch.int32, device=device).clamp(max=rows)
+        boundaries = self.boundaries + ends * length
+        lengths = self.lengths + length
+        return replace(self, starts=starts, lengths=lengths, width=width, slots=slots, boundaries=boundaries)
+
+    def places_behind(self, length: int) -> Tensor:
+        """Where each token stands in the flat sequence of `lengthened`, [tokens] int64."""
+        moved_by = self._moved_by(length)
+        return torch.arange(len(moved_by), device=moved_by.device) + moved_by
+
+    def _moved_by(self, length: int) -> Tensor:
+        """[tokens] int64; filler stays behind the last row."""
+        rows = len(self.lengths)
+        if self.slots is None:
+            return torch.arange(1, rows + 1, device=self.lengths.device).repeat_interleave(self.width) * length
+        return (self.slots // self.width + 1).clamp(max=rows) * length
 
     def rectangle(self, flat: Tensor) -> Tensor:
         """[tokens, hidden] -> [rows, width, hidden], zero where there is no token."""

@@ -8,7 +8,7 @@ is the norms of the last block, "attention.query.bias" the biases of all queries
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import nn
 
@@ -39,6 +39,24 @@ def selected_layers(stages: Stages, parts: Mapping[str, str], name: str) -> list
     if only_biases or not found:
         raise _matches_nothing(stages, parts, name)
     return found
+
+
+def selected_blocks(stages: Stages, names: Sequence[str]) -> list[nn.Module]:
+    """The blocks of what the names, of stages or "all", stand for, each once, from the bottom up.
+
+    Raises UserError for a name without a block.
+    """
+    chosen: set[str] = set()
+    for name in names:
+        found = {stage for stage in _stages(stages, name) if stage.startswith("block.")} if name else set()
+        if not found:
+            count = _blocks(stages)
+            raise UserError(
+                f"strategy gives a prefix to {name!r}, which is no block of this backbone: expected 'all', or "
+                f"'block.N' with N from {-count} to {count - 1}."
+            )
+        chosen |= found
+    return [block for name, block in stages.items() if name in chosen]
 
 
 def _parsed(stages: Stages, name: str) -> tuple[dict[str, nn.Module], str, bool]:

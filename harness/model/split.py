@@ -7,16 +7,17 @@ order. It does not change during a run, so its output for an example does not ch
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from harness.config.schema import Precision
-from harness.config.strategy import Readout, Strategy
+from harness.config.strategy import PromptTuning, Readout, Strategy
 from harness.errors import UserError
 from harness.model.adapters import adapt
+from harness.model.adapters.prompt import prompted
 from harness.model.backbone import Backbone, Block, Stage, run_stages
 from harness.model.packing import PackedBatch
 from harness.model.precision import compute_context, parameter_dtype, store_frozen
@@ -95,14 +96,17 @@ class Prefix(Part):
 class Suffix(Part):
     """The stages from the cut upwards, the readout unless the prefix has read already, and the head.
 
-    rate_decay: as the strategy's. recomputes_blocks: gradient checkpointing, off unless it is set.
+    rate_decay: as the strategy's. first_position: of a row's tokens. prompt: how many trained vectors stand before
+    them. recomputes_blocks: gradient checkpointing, off unless it is set.
     """
 
     def __init__(
-        self, stages: dict[str, nn.Module], head: nn.Linear, readout: Stage | None, rate_decay: float = 1.0
+        self, stages: dict[str, nn.Module], head: nn.Linear, readout: Stage | None, strategy: Strategy
     ) -> None:
         super().__init__(stages, readout)
-        self.head, self.rate_decay = head, rate_decay
+        self.head, self.rate_decay = head, strategy.rate_decay
+        self.prompt = sum(one.length for one in strategy.adapt if isinstance(one, PromptTuning))
+        self.first_position = strategy.positions_before - self.prompt
         self.recomputes_blocks = False
 
     def hidden_states(self, inputs: Tensor, batch: PackedBatch, done: int = 0) -> Tensor:
@@ -132,6 +136,10 @@ class Suffix(Part):
 
     def forward(self, features: Tensor, batch: PackedBatch) -> Tensor:
         """features: what the prefix gives -> logits [rows, classes]."""
+        if self.first_position:
+            batch = replace(batch, first_position=self.first_position)
+        if self.prompt:
+            features, batch = prompted(features, batch, self.prompt)
         hidden = self.hidden_states(features, batch)
         if batch.dropout is not None:
             hidden = hidden * batch.dropout.to(hidden.dtype)
@@ -173,8 +181,8 @@ def split(backbone: Backbone, strategy: Strategy, classes: int) -> tuple[Prefix,
         causal=strategy.attention == "causal" and strategy.build is None,
     )
     if facts.reads:
-        return Prefix(below, facts, readout), Suffix(above, head, None, strategy.rate_decay)
-    return Prefix(below, facts), Suffix(above, head, readout, strategy.rate_decay)
+        return Prefix(below, facts, readout), Suffix(above, head, None, strategy)
+    return Prefix(below, facts), Suffix(above, head, readout, strategy)
 
 
 def parameter_counts(prefix: Prefix, suffix: Suffix) -> tuple[int, int]:

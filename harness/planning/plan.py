@@ -29,6 +29,7 @@ from harness.planning.validate import (
     check_padding,
     check_precision,
     check_ranks,
+    check_room,
     check_steps,
     check_texts,
 )
@@ -226,6 +227,7 @@ class _Planner:
         backbone = self.workspace.model(model.name)
         strategy = resolve_strategy(config, backbone.attention, also_known=baselines.NAMES)
         check_padding(strategy.pad_to, model.name, self.workspace)
+        check_room(strategy.strategy(), strategy.name, config.data.max_tokens, model.name, self.workspace)
         if strategy.takes_steps:
             check_steps(config, config.training.texts or len(dataset.split["train"]))
         if strategy.fits_head:

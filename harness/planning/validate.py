@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness.config.schema import OptimizerConfig, RunConfig, TrainingConfig
-from harness.config.strategy import PadTo
+from harness.config.strategy import PadTo, Strategy
 from harness.data.dataset import Dataset
 from harness.data.model_files.hub import is_hub
 from harness.errors import UserError
@@ -94,6 +94,18 @@ def check_every_class_occurs(strategy: str, dataset: Dataset) -> None:
         raise UserError(
             f"strategy {strategy!r} fits its head to the training texts, of which none has the label "
             f"{', '.join(map(repr, missing))}: use another split, or a strategy that takes steps only."
+        )
+
+
+def check_room(strategy: Strategy, name: str, max_tokens: int | None, model: str, workspace: Workspace) -> None:
+    """Whether the trained vectors before a row leave room for its tokens. name: the strategy's."""
+    context, before, pad_to = workspace.model(model).context, strategy.positions_before, strategy.input.pad_to
+    asked = max(1, max_tokens or 1, pad_to if isinstance(pad_to, int) else 1)
+    if before and before + asked > context:
+        raise UserError(
+            f"strategy {name!r} puts {before} trained vectors before each row, which leave room for "
+            f"{max(context - before, 0)} tokens in the context of {model} ({context}): expected room for {asked} "
+            "(data.max_tokens, pad_to); use fewer vectors, or shorter rows."
         )
 
 

@@ -19,11 +19,12 @@ from torch import nn
 import strategies
 from harness import baselines
 from harness.config.schema import ModelConfig
-from harness.config.strategy import IA3, AnyAdapter, PadTo, Strategy
+from harness.config.strategy import IA3, AnyAdapter, PadTo, PrefixTuning, PromptTuning, Strategy
 from harness.data.downloads import NotAvailable, assets_folder
 from harness.data.tokenizer import load_tokenizer
 from harness.errors import UserError
-from harness.model.adapters.adapted import AdaptedLinear
+from harness.model.adapters.adapted import Adapted
+from harness.model.adapters.prefix import PrefixedAttention
 from harness.model.attention import visible
 from harness.model.backbone import Block
 from harness.model.models import Model
@@ -31,7 +32,7 @@ from harness.model.packing import PackedBatch
 from harness.model.readout import ReadAttention, ReadMax, ReadToken
 from harness.model.split import Prefix, Suffix, parameter_counts, split
 from harness.planning.strategy import split_without_tensors
-from harness.planning.validate import check_padding
+from harness.planning.validate import check_padding, check_room
 from harness.planning.workspace import Workspace
 from harness.report.catalogue import usable_model
 
@@ -67,6 +68,7 @@ def print_explanation(console: Console, name: str, model_name: str, classes: int
     model = usable_model(model_name, workspace)
     strategy = entry.strategy.resolved_for(model.attention)
     check_padding(strategy.input.pad_to, model_name, workspace)
+    check_room(strategy, entry.name, None, model_name, workspace)
     prefix, suffix = _cut(entry.name, strategy, model_name, model, classes)
     console.print(f"[bold]{escape(entry.name)}[/] on {escape(model_name)}, {classes} classes", highlight=False)
     for line in filter(None, [entry.description, "" if entry.origin == "built in" else entry.origin]):
@@ -108,6 +110,8 @@ def lines(prefix: Prefix, suffix: Suffix) -> list[Line]:
     reads_token = isinstance(reading.readout, ReadToken)
     tops = [number for number, stage in enumerate(reading.stages) if isinstance(stage, Block)]
     top = tops[-1] if tops and reads_token else len(reading.stages)
+    if tops and any(isinstance(module, PrefixedAttention) for module in reading.stages[tops[-1]].modules()):
+        top = len(reading.stages)  # no kernel knows it
     tokens = ["all"] * (len(below) + top)
     if top < len(reading.stages):
         tokens += ["the read one; keys, values: all"] + ["the read one"] * (len(reading.stages) - top - 1)
@@ -125,7 +129,7 @@ def _aggregate(readout: nn.Module | None) -> str:
 
 
 def _line(name: str, stage: nn.Module, once: bool, tokens: str) -> Line:
-    adapters = [module for module in stage.modules() if isinstance(module, AdaptedLinear)]
+    adapters = [module for module in stage.modules() if isinstance(module, Adapted)]
     added = {id(parameter) for adapter in adapters for parameter in adapter.added()}
     own = [parameter for parameter in stage.parameters() if id(parameter) not in added]
     trained_own = sum(parameter.requires_grad for parameter in own)
@@ -204,6 +208,11 @@ def _adaptation(adapter: AnyAdapter) -> str:
         what = {"outputs": adapter.outputs, "inputs": adapter.inputs}
         scaled = " and ".join(f"the {which} of {', '.join(names)}" for which, names in what.items() if names)
         return f"{scaled} are multiplied by trained factors"
+    if isinstance(adapter, PrefixTuning):
+        where = ", ".join(adapter.targets) or "every block"
+        return f"in {where} each token also attends to {adapter.length} trained keys and values"
+    if isinstance(adapter, PromptTuning):
+        return f"{adapter.length} trained vectors stand before the tokens of each row, and are read like them"
     where = ", ".join(adapter.targets) or "every Linear"
     size = ", and a trained size of each output" if adapter.trains_size else ""
     return f"{where} gets a low-rank update of rank {adapter.rank}, scaled by {adapter.factor:g}{size}"

@@ -90,7 +90,8 @@ class Classifier:
         kernels.optimize(suffix, device, precision)
         scorer = InPrecision(suffix, precision, device).eval()
         tokenizer = workspace.tokenizer(resolved.name)
-        return cls(about, strategy, tokenizer, model.context, prefix, suffix, scorer, device, precision)
+        room = model.context - strategy.positions_before
+        return cls(about, strategy, tokenizer, room, prefix, suffix, scorer, device, precision)
 
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Raises UserError where there is no text, for one that is empty, or one that has no token of the model."""

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from harness import kernels
+from harness.config.strategy import PrefixTuning, PromptTuning
 from harness.data.libraries import import_transformers
 from harness.data.tokenizer import END_OF_TEXT, BytePairs, Tokenizer
 from harness.errors import UserError
@@ -70,6 +71,8 @@ def _check_expressible(classifier: Classifier) -> None:
         reason = f"{model} is no GPT-2"
     elif strategy.build:
         reason = "its network is built by the strategy's own code"
+    elif any(isinstance(adapter, PrefixTuning | PromptTuning) for adapter in strategy.adapt):
+        reason = "trained vectors stand before its rows"
     elif strategy.readout != "last":
         reason = f"its readout is {strategy.readout}"
     elif strategy.readout_layer != -1:

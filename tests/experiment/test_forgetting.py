@@ -76,6 +76,18 @@ def test_before_the_first_step_nothing_is_forgotten(run_here: Callable) -> None:
     assert len({record.forgetting.loss_before for record in records}) == 1
 
 
+def test_vectors_before_rows_are_no_part_of_the_language_model(run_here: Callable, tmp_path: Path) -> None:
+    declared = "from harness import *\n\nstrategy = Strategy(adapt=({}(3),), trainable=('final_norm',))\n"
+    names = ["prefix_tuning", "prompt_tuning"]
+    for adapter in ("PrefixTuning", "PromptTuning"):
+        names.append(str(tmp_path / f"{adapter}.py"))
+        Path(names[-1]).write_text(declared.format(adapter))
+    alone, also_alone, *others = run_here(strategy=names, **SMALL | {"training__epochs": 0}, precision="fp32")
+    for record in (alone, also_alone):
+        assert "without its trained vectors the backbone is as it was" in record.forgetting.not_measured
+    assert [record.forgetting.rise for record in others] == [0, 0]
+
+
 def test_a_block_below_the_top_is_trained_and_forgets(run_here: Callable) -> None:
     (record,) = run_here(strategy=["last_block"], readout_layer=0, **SMALL, optimizer__learning_rate=3e-3)
     assert abs(record.forgetting.rise) > 1e-3

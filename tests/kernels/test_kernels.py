@@ -61,7 +61,8 @@ def test_optimized_parts_compute_the_same_and_are_restored(name: str) -> None:
     plain = _logits(*parts)
     for part in parts:
         kernels.optimize(part, CPU, "fp64")
-    assert _kernels(*parts), "nothing was replaced"
+    # No kernel knows the prefixes, which are in every block.
+    assert bool(_kernels(*parts)) == (name != "prefix_tuning")
     torch.testing.assert_close(_logits(*parts), plain, atol=1e-12, rtol=1e-12)
     assert [list(part.state_dict()) for part in parts] == [names for _, names in before], "checkpoints fit either"
     for part in parts:

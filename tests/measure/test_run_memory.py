@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness import kernels
+from harness import Strategy, kernels
 from harness.distributed.process_group import World
 from harness.features.features import Features
 from harness.measure.memory import anonymous_bytes, keep_freed_memory
@@ -59,7 +59,7 @@ class _TopBlock:
 
     def __init__(self) -> None:
         shape = SHAPES["gpt2"]
-        suffix = Suffix({"block.11": GPT2Block(shape)}, nn.Linear(shape.hidden, 2), ReadToken("last"))
+        suffix = Suffix({"block.11": GPT2Block(shape)}, nn.Linear(shape.hidden, 2), ReadToken("last"), Strategy())
         kernels.optimize(suffix, CPU, "bf16")
         self._suffix = InPrecision(suffix, "bf16", CPU).eval()
 

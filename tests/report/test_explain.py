@@ -101,6 +101,10 @@ def test_which_token_is_read_and_what_it_sees(explain: Callable) -> None:
     mean = explain("mean_pool", "--model", "mini")
     assert set(_row(mean, "read")) == {"▲"}
     assert "the read one" not in mean
+    prefixed = explain("prefix_tuning", "--model", "mini")
+    assert re.search(r"block\.0 to block\.3 +▣ adapted .* each step +all", prefixed)
+    assert "each token also attends to 20 trained keys and values" in prefixed
+    assert "20 trained vectors stand before the tokens of each row" in explain("prompt_tuning", "--model", "mini")
     assert set(_row(explain("no_causal_mask", "--model", "mini"), "it sees")) == {"●"}
     padded = explain("last_padded", "--model", "mini")
     assert [token for token, read in zip(_row(padded, "tokens"), _row(padded, "read"), strict=True) if read] == [

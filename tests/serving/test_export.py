@@ -93,6 +93,8 @@ def test_gpt2_and_three_classes(run_here: Callable, export: Callable, tmp_path: 
         ("mean_pool", "its readout is mean"),
         ("last_padded", "attends to the padding"),
         ("no_causal_mask", "see those after them"),
+        ("prompt_tuning", "trained vectors stand before its rows"),
+        ("prefix_tuning", "trained vectors stand before its rows"),
     ],
 )
 def test_what_it_cannot_express_is_refused(run_here, export: Callable, tmp_path: Path, name: str, reason: str) -> None:

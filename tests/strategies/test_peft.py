@@ -12,9 +12,11 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from harness import IA3, Adapter, Strategy, kernels
+from harness import IA3, Adapter, PrefixTuning, PromptTuning, Strategy, kernels
 from harness.config.schema import ModelConfig
 from harness.model.adapters.adapted import AdaptedLinear
+from harness.model.adapters.prefix import PrefixedAttention
+from harness.model.adapters.prompt import PromptedEmbedding
 from harness.model.hub.backbone import HubBackbone
 from harness.model.hub.loading import HubModel
 from harness.model.packing import PackedBatch
@@ -147,3 +149,49 @@ def test_peft_trains_as_many_parameters_and_computes_the_same_logits(tmp_path: P
     assert _give_the_same_values(theirs, backbone, suffix.head) > 0
     expected, found = _logits(folder, theirs, prefix, suffix)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+# Vectors before rows
+
+LENGTH = 3
+
+
+@torch.no_grad()
+def _give_the_same_vectors(theirs: nn.Module, suffix: Suffix) -> None:
+    """PEFT has those of all blocks in one table, [length, values], keys and values of each block in turn."""
+    table = theirs.get_parameter("prompt_encoder.default.embedding.weight")
+    table.normal_()
+    blocks = [module for module in suffix.modules() if isinstance(module, PrefixedAttention)]
+    for number, module in enumerate(blocks):
+        of_blocks = table.view(LENGTH, 2 * len(blocks), -1)
+        module.keys.copy_(of_blocks[:, 2 * number])
+        module.values.copy_(of_blocks[:, 2 * number + 1])
+    for module in suffix.modules():
+        if isinstance(module, PromptedEmbedding):
+            module.prompt.copy_(table)
+
+
+@pytest.mark.parametrize("kind", ["prefix", "prompt"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "gpt_neox", "opt", "bert"])
+def test_peft_puts_the_same_vectors_before_rows(tmp_path: Path, family: str, kind: str) -> None:
+    """With positions that are learned or rotary, grouped keys, windows shorter than the rows, and an encoder."""
+    folder = save_small(tmp_path, family)
+    config = {"prefix": peft.PrefixTuningConfig, "prompt": peft.PromptTuningConfig}[kind]
+    theirs = _theirs(folder, config(task_type="SEQ_CLS", num_virtual_tokens=LENGTH))
+    adapter = {"prefix": PrefixTuning, "prompt": PromptTuning}[kind](LENGTH)
+    _, prefix, suffix = _ours(folder, Strategy(adapt=(adapter,)))
+    head = next(part for name, part in theirs.named_modules() if name.endswith("modules_to_save.default"))
+    assert _trained(prefix, suffix) == _trained(theirs) + (CLASSES if head.bias is None else 0)
+    _give_the_same_vectors(theirs, suffix)
+    suffix.head.weight.data, suffix.head.bias.data = head.weight.data, torch.zeros(CLASSES)
+    ids = torch.from_numpy(np.random.default_rng(3).integers(4, 90, LENGTHS.sum()))
+    rows = PackedBatch.packed(LENGTHS)
+    kernels.optimize(suffix, CPU, "fp32")
+    with torch.no_grad():
+        found = suffix(rows.pack(ids), rows)
+        for logits, row in zip(found, ids.split(LENGTHS.tolist()), strict=True):
+            given = {"input_ids": row[None], "attention_mask": torch.ones(1, len(row))}
+            expected = theirs(**given, output_hidden_states=True)
+            # BERT's own classifier has a layer more, behind the state that is read.
+            right = suffix.head(expected.hidden_states[-1][0, 0]) if family == "bert" else expected.logits[0]
+            torch.testing.assert_close(logits, right, atol=1e-5, rtol=1e-5)

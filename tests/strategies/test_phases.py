@@ -13,8 +13,9 @@ import pytest
 from safetensors.torch import load_file
 from scipy.special import softmax
 
-from harness import IA3, Adapter, Strategy
+from harness import IA3, Adapter, PrefixTuning, PromptTuning, Strategy
 from harness.config.schema import OptimizerConfig
+from harness.config.strategy import AnyAdapter
 from harness.results.record import Record
 from harness.results.store import Store
 from harness.training.schedule import learning_rate
@@ -48,6 +49,12 @@ def test_what_no_phase_trains_is_refused(declared: dict[str, object]) -> None:
 def test_a_head_is_not_fitted_to_what_code_has_built() -> None:
     with pytest.raises(ValueError, match="with a build function"):
         Strategy(phases=("fit_head", "steps"), build=lambda backbone: None)
+
+
+@pytest.mark.parametrize("adapter", [PrefixTuning(), PromptTuning()])
+def test_a_head_is_not_fitted_behind_vectors_that_change_what_it_reads(adapter: AnyAdapter) -> None:
+    with pytest.raises(ValueError, match="with a prefix or a prompt"):
+        Strategy(phases=("fit_head", "steps"), adapt=(adapter,))
 
 
 def test_a_readout_that_no_phase_trains_is_refused(refused: Callable) -> None:

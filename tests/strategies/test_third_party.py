@@ -226,6 +226,8 @@ BROKEN = {
     "scale by a word": ("from harness import *\nstrategy = Strategy(adapt=(Adapter(scale='rank'),))", "scale='rank'"),
     "one target": ("from harness import *\nstrategy = Strategy(adapt=(Adapter(targets='mlp'),))", "targets='mlp'"),
     "rescales nothing": ("from harness import *\nstrategy = Strategy(adapt=(IA3(),))", "that IA3 rescales"),
+    "empty prompt": ("from harness import *\nstrategy = Strategy(adapt=(PromptTuning(0),))", "length=0: expected how"),
+    "half a prefix": ("from harness import *\nstrategy = Strategy(adapt=(PrefixTuning(0.5),))", "length=0.5: expected"),
     "half a layer": ("from harness import *\nstrategy = Strategy(readout_layer=0.5)", "readout_layer=0.5"),
     "bytes": ("\0", "null bytes"),
 }

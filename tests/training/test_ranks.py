@@ -92,6 +92,7 @@ def _rows(folder: Path, *, real_messages: bool) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = [
         {"name": "last_block", "strategy": "last_block", **judged, **scheduled},
         {"name": "full", "strategy": "full", **weighted},
+        *({"name": name, "strategy": name, **judged} for name in ("prefix_tuning", "prompt_tuning")),
         {"name": "fitted", "strategy": str(folder / "fitted.py"), **judged, "optimizer": {"schedule": "linear"}},
     ]
     if real_messages:
@@ -102,7 +103,7 @@ def _rows(folder: Path, *, real_messages: bool) -> list[dict[str, object]]:
     return rows
 
 
-@pytest.mark.parametrize("row", ["last_block", "full", "fitted"])
+@pytest.mark.parametrize("row", ["last_block", "full", "fitted", "prefix_tuning", "prompt_tuning"])
 def test_ranks_share_the_same_global_batches(arranged: Arranged, row: str) -> None:
     """With the same dropout and weight of each row (`full`), the same epoch kept and the same head fitted."""
     single, shared = arranged.one[row], arranged.many[row]

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from harness.config.strategy import IA3, AnyAdapter
-from harness.model.adapters.adapted import AdaptedLinear, replace_layers
+from harness.config.strategy import IA3, AnyAdapter, PrefixTuning, PromptTuning
+from harness.model.adapters.adapted import Adapted, replace_layers
 from harness.model.adapters.ia3 import RescaledInputs, RescaledOutputs
 from harness.model.adapters.lora import DoRALinear, LoRALinear
+from harness.model.adapters.prefix import add_prefixes
+from harness.model.adapters.prompt import add_prompt
 from harness.model.selectors import Stages, selected_layers
 
 
@@ -27,6 +29,10 @@ def adapt(classifier: nn.ModuleDict, stages: Stages, parts: Mapping[str, str], a
         outputs, inputs = targets(adapter.outputs), targets(adapter.inputs)
         replace_layers(classifier, lambda layer: RescaledOutputs(layer) if layer in outputs else None)
         replace_layers(classifier, lambda layer: RescaledInputs(layer) if layer in inputs else None)
+    elif isinstance(adapter, PrefixTuning):
+        add_prefixes(stages, parts, adapter)
+    elif isinstance(adapter, PromptTuning):
+        add_prompt(stages["embeddings"], adapter)
     else:
         chosen, form = targets(adapter.targets), DoRALinear if adapter.trains_size else LoRALinear
         if not adapter.targets:
@@ -38,5 +44,5 @@ def adapt(classifier: nn.ModuleDict, stages: Stages, parts: Mapping[str, str], a
 def begin_adapters(module: nn.Module) -> None:
     """For a model that has got its parameters after it was adapted."""
     for part in module.modules():
-        if isinstance(part, AdaptedLinear):
+        if isinstance(part, Adapted):
             part.begin()

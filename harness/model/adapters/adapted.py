@@ -1,4 +1,4 @@
-"""What every adapted layer is."""
+"""What every adapted module is."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 
-class AdaptedLinear(nn.Linear):
-    """A Linear with trained parameters beside its own, which it takes over with their `requires_grad`.
+class Adapted(nn.Module):
+    """A module with trained parameters beside those of the one that it takes the place of, if that has any, which it
+    takes over with their `requires_grad`.
 
-    What is added is float32 on the default device, wherever the layer's own parameters are.
+    What is added is float32 on the default device, wherever the module's own parameters are.
     """
 
+    def added(self) -> list[nn.Parameter]:
+        """The parameters that the module did not have."""
+        return [value for name, value in self.named_parameters() if name not in ("weight", "bias")]
+
+    def begin(self) -> None:
+        """Set what is added and follows from the module's own parameters, which are there."""
+
+
+class AdaptedLinear(Adapted, nn.Linear):
     def __init__(self, layer: nn.Linear) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
-
-    def added(self) -> list[nn.Parameter]:
-        """The parameters that the layer did not have."""
-        return [value for name, value in self.named_parameters() if name not in ("weight", "bias")]
-
-    def begin(self) -> None:
-        """Set what is added and follows from the layer's own parameters, which are there."""
 
     def merged(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of a plain Linear that computes the same."""
