@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from torch import Tensor
 
 from harness.config.schema import RunConfig
 from harness.data.encoding import Examples
@@ -47,8 +48,8 @@ def run(
     outcome: Outcome,
     joint: Share | None = None,
 ) -> None:
-    """Do what `planned` says and leave what it gives in `outcome`, on every rank. joint: what
-    was trained of it as one model with others."""
+    """Do what `planned` says and leave what it gives in `outcome`, on every rank. joint: its share
+    of a training of several runs as one model."""
     config, training, world = planned.config, planned.training, context.world
 
     with context.phase("prepare"):
@@ -89,11 +90,7 @@ def run(
         logits = evaluate(config, model, engine, features, context)
 
     if planned.save or config.forgetting:
-        tensors = engine.values()
-        if model.full_table:
-            rate_factor, done = model.suffix.rate_factor(model.full_table.name), epochs * batches.steps_of_epoch
-            factor = untrained_factor(config.optimizer, done, batches.steps, rate_factor)
-            tensors = model.full_table.complete(tensors, factor)
+        tensors = trained_tensors(config, model, engine, epochs * batches.steps_of_epoch, batches.steps)
         pad_to = int(examples["test"].lengths[0]) if strategy.pad_to else None
         outcome.trained = Trained(tensors, classes, pad_to)
     outcome.communication = measured_communication(engine, batches, config.precision)
@@ -124,6 +121,16 @@ def judge(
         return score(logits["validation"], examples["validation"].labels, config.training.validation_metric)
 
     return validate
+
+
+def trained_tensors(config: RunConfig, model: CutModel, engine: Engine, done: int, steps: int) -> dict[str, Tensor]:
+    """The trained parameters by name, on the first rank, with the full token embedding. done: how many of all `steps`
+    they were trained for."""
+    tensors = engine.values()
+    if not model.full_table:
+        return tensors
+    rate_factor = model.suffix.rate_factor(model.full_table.name)
+    return model.full_table.complete(tensors, untrained_factor(config.optimizer, done, steps, rate_factor))
 
 
 def evaluate(

@@ -25,7 +25,8 @@ class Matrix:
 
 
 def print_matrix(console: Console, matrix: Matrix) -> None:
-    table = Table(title=escape(matrix.heading), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+    console.print(f"[bold]{escape(matrix.heading)}[/]", highlight=False)  # a title would be folded to the table's width
+    table = Table(box=box.SIMPLE_HEAD)
     for number, title in enumerate(matrix.titles):
         table.add_column(escape(title), justify="right" if number else "left", style=None if number else "cyan")
     for row in matrix.cells:

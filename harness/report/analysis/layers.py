@@ -51,20 +51,12 @@ def layer_curves(entries: list[Entry]) -> list[LayerCurve]:
 
 def _point(entry: Entry) -> LayerPoint | None:
     """None for a row that names no layer by its number, or that has no ok run."""
-    layer, metric = entry.records[0].config.get("readout_layer"), entry.metric
-    if layer is None or layer < 0 or not entry.ok:
+    layer, score = entry.records[0].config.get("readout_layer"), entry.score
+    if layer is None or layer < 0 or score is None:
         return None
-    if metric is ACCURACY:
-        test, interval = entry.ok_accuracy, entry.interval
-    elif metric.name in entry.scores:
-        test, interval = entry.scores[metric.name].mean, entry.scores[metric.name].interval
-    else:
-        return None
-    if interval is None:
-        return None
-    validation = fmean(record.on_validation(metric.name) for record in entry.ok)
+    validation = fmean(record.on_validation(entry.metric.name) for record in entry.ok)
     loss = fmean(record.ok_metrics.validation.loss for record in entry.ok)
-    return LayerPoint(layer, validation, loss, test, interval)
+    return LayerPoint(layer, validation, loss, score.mean, score.interval)
 
 
 def _without_layer(name: str, layer: int) -> str:
