@@ -290,6 +290,7 @@ def test_a_data_set_of_the_hub_and_offline_what_is_cached(hub: str, tmp_path: Pa
     assert any("as it is in the cache" in note for note in offline["notes"])
 
 
+@pytest.mark.long
 def test_the_record_of_two_ranks_says_what_was_found(ftbench: Callable, tmp_path: Path, parts: Parts) -> None:
     """Workers read the data as planned."""
     path = write(tmp_path, parts["train"], Form(kind=".tsv", delimiter="\t", names=None, encoding="cp1252"))

@@ -56,8 +56,15 @@ def test_a_run_with_another_setting_is_another_run(run_here: Callable, setting: 
     assert all(before[name] != identity for name, identity in after.items())
 
 
-def test_every_strategy_and_baseline_runs_deterministically(run_here: Callable) -> None:
-    names = [*strategies.built_in_names(), "zero_shot"]
+EACH_KIND = ["probe", "last_block", "full", "dora", "ia3", "prefix_tuning", "prompt_tuning", "mean_pool", "zero_shot"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [EACH_KIND, pytest.param([*strategies.built_in_names(), "zero_shot"], marks=pytest.mark.long)],
+    ids=["one of each kind", "all"],
+)
+def test_strategies_and_baselines_run_deterministically(run_here: Callable, names: list[str]) -> None:
     records = run_here(strategy=names, deterministic=True, tf32=True, **SMALL)
     assert {record.strategy: record.error for record in records} == dict.fromkeys(names)
 
