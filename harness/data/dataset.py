@@ -13,6 +13,7 @@ from harness.data.leakage import seen_in_training, warnings
 from harness.data.official_split import official
 from harness.data.sources import SMS_SPAM_NAME, Source, load_source
 from harness.data.splits import Split, balance, cut
+from harness.data.subsets import nested_subset
 from harness.data.tasks import SYNTHETIC_NAME
 from harness.errors import UserError
 
@@ -32,6 +33,10 @@ class Dataset:
     test_seen: list[bool]
     test_near_train: int
     notes: list[str]
+
+    def drawn(self, size: int, seed: int) -> np.ndarray:
+        """The positions of a stratified part of the training texts, as `nested_subset` draws it."""
+        return nested_subset(self.split["train"]["label"], size, seed)
 
     def trained_on(self, chosen: np.ndarray) -> Dataset:
         """With the training texts at these positions only."""

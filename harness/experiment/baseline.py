@@ -7,7 +7,6 @@ import numpy as np
 from harness import baselines
 from harness.baselines import Part, Task
 from harness.data.encoding import RowRule, encode_split
-from harness.data.subsets import nested_subset
 from harness.experiment.context import Context
 from harness.experiment.facts import all_metrics, calibration, data_facts
 from harness.planning.plan import PlannedRun
@@ -23,7 +22,7 @@ def run_baseline(planned: PlannedRun, context: Context, outcome: Outcome) -> Non
         dataset, model = planned.dataset(workspace), workspace.model(planned.model.name)
         tokenizer, classes = workspace.tokenizer(planned.model.name), dataset.source.classes
         if (size := config.training.texts) is not None:
-            dataset = dataset.trained_on(nested_subset(dataset.split["train"]["label"], size, config.seed))
+            dataset = dataset.trained_on(dataset.drawn(size, config.seed))
         rule = RowRule.of(config.data, model.context)
         examples = encode_split(dataset.split, tokenizer, classes, rule, special_tokens=False)
         parts = {name: Part(dataset.split[name]["text"].tolist(), part) for name, part in examples.items()}

@@ -8,7 +8,6 @@ import numpy as np
 
 from harness.data.dataset import Dataset
 from harness.data.encoding import Examples, RowRule, encode_split
-from harness.data.subsets import nested_subset
 from harness.experiment.context import Context
 from harness.features.features import Features
 from harness.planning.plan import PlannedRun
@@ -42,5 +41,5 @@ def load_texts(planned: PlannedRun, strategy: ResolvedStrategy, context: Context
     every = encode_split(dataset.split, tokenizer, dataset.source.classes, rule)
     if config.training.texts is None:
         return Texts(dataset, every, every, None)
-    chosen = nested_subset(dataset.split["train"]["label"], config.training.texts, config.seed)
+    chosen = dataset.drawn(config.training.texts, config.seed)
     return Texts(dataset.trained_on(chosen), {**every, "train": every["train"].take(chosen)}, every, chosen)

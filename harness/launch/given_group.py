@@ -63,7 +63,7 @@ def given_group(environment: Mapping[str, str]) -> GivenGroup | None:
 
     Raises UserError where variables of a group are missing, or are no numbers.
     """
-    if int(_number(environment, "WORLD_SIZE", default="1")) == 1:
+    if _number(environment, "WORLD_SIZE", default="1") == 1:
         return None
     missing = [name for name in VARIABLES if not environment.get(name)]
     if missing:
@@ -105,8 +105,8 @@ def asked_of_torchrun(environment: Mapping[str, str]) -> tuple[dict[str, int], H
         return None
     address, port = (environment.get(f"PET_MASTER_{part}") for part in ("ADDR", "PORT"))
     rendezvous = f"{address}:{port or 29400}" if address and int(nodes) > 1 else None
-    node_rank = int(environment.get("PET_NODE_RANK", "0"))
-    return {"processes": int(processes), "nodes": int(nodes)}, Hosts(node_rank=node_rank, rendezvous=rendezvous)
+    hosts = Hosts(node_rank=_number(environment, "PET_NODE_RANK", default="0"), rendezvous=rendezvous)
+    return {"processes": int(processes), "nodes": int(nodes)}, hosts
 
 
 class Leader:

@@ -91,5 +91,7 @@ def test_what_torchrun_would_read_asks_for_ranks() -> None:
     engine, hosts = asked_of_torchrun(several | {"PET_MASTER_PORT": "29400"})
     assert engine == {"processes": 4, "nodes": 2}
     assert hosts == Hosts(node_rank=1, rendezvous="node-0:29400")
+    with pytest.raises(UserError, match="PET_NODE_RANK='first' in the environment"):
+        asked_of_torchrun(several | {"PET_NODE_RANK": "first"})
     with pytest.raises(UserError, match="PET_NPROC_PER_NODE='several'"):
         asked_of_torchrun({"PET_NPROC_PER_NODE": "several"})
