@@ -23,6 +23,7 @@ from harness.model.packing import PackedBatch
 from harness.model.shapes import SHAPES
 from harness.model.split import Prefix, Suffix, split
 from harness.model.weights import Checkpoint, RandomWeights, filled_backbone
+from tests.support.strategies import every_strategy
 
 BUILT_IN = strategies.built_in_names()
 VOCABULARY = SHAPES["mini"].vocabulary
@@ -143,7 +144,7 @@ def _logits(prefix: Prefix, suffix: Suffix, token_ids: Tensor, rows: PackedBatch
     return suffix(features, read if prefix.facts.reads else rows)
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", every_strategy())
 @settings(max_examples=10, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 20), min_size=1, max_size=5),

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 
-import strategies
 from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
 from harness.errors import UserError
@@ -25,6 +24,7 @@ from harness.results.store import Store
 from harness.serving.classifier import Classifier
 from harness.statistics import expected_calibration_error
 from tests.support.runs import assert_refused, run_command
+from tests.support.strategies import every_strategy
 
 SIZE = 200
 SMALL = {"data__size": SIZE, "training__epochs": 1}
@@ -79,7 +79,7 @@ strategy = Strategy(trainable=("block.-1",), build=build)
 """
 
 
-@pytest.mark.parametrize("name", [*strategies.built_in_names(), "dropout_below.py"])
+@pytest.mark.parametrize("name", [*every_strategy(), "dropout_below.py"])
 def test_it_answers_as_its_run_did(
     run_here: Callable, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,22 +7,16 @@ from pathlib import Path
 
 import pytest
 
-import strategies
 from tests.support.runs import (
     losses_of,
     predicted_by,
 )
+from tests.support.strategies import every_strategy
 
 SIZE = 100
 
 
-# Cut as lora and as last_block, which are quicker.
-LONG = ("full", "last_two_blocks")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in strategies.built_in_names()]
-)
+@pytest.mark.parametrize("name", every_strategy())
 def test_the_plain_path_gives_the_same_losses_and_predictions(run_here: Callable, tmp_path: Path, name: str) -> None:
     # Not mini's own rate: with it LoRA, whose update is scaled by alpha = 16, amplifies the last bit to 1e-3.
     common = {"strategy": [name], "model__weights": "random", "precision": "fp64", "data__size": SIZE}

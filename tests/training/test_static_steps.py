@@ -30,6 +30,7 @@ from harness.training.buckets import Buckets
 from harness.training.engines.ddp import DDPEngine
 from tests.features.test_features import examples_of
 from tests.support.hub_models import save_small
+from tests.support.strategies import every_strategy
 from tests.support.traced_steps import operations_of_step
 
 CPU = torch.device("cpu")
@@ -70,7 +71,7 @@ def _losses(
     return losses
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", every_strategy())
 def test_losses_do_not_depend_on_filler_or_padding(name: str) -> None:
     """Micro-batches of three of eight, an odd last batch."""
     examples = _examples([1, 40, *np.random.default_rng(1).integers(1, 20, 17).tolist()])
@@ -123,17 +124,15 @@ def _optimize_for_gpu(part: Part, precision: Precision) -> None:
     kernels.fuse(part)
 
 
-@pytest.mark.parametrize(
-    ("name", "precision"),
-    [*((name, "bf16") for name in BUILT_IN), *((name, "fp32") for name in ("head_only", "last_block", "full", "lora"))],
-)
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", every_strategy())
 def test_a_step_never_waits_for_the_host(name: str, precision: Precision) -> None:
     parts = _cut(strategies.load(name).strategy, precision)
     assert operations_of_step(*parts, precision, lambda part: _optimize_for_gpu(part, precision), clip_norm=1.0)
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])
-@pytest.mark.parametrize("name", ["last_block", "full", "lora"])
+@pytest.mark.parametrize("name", ["last_block", pytest.param("full", marks=pytest.mark.long), "lora"])
 def test_a_step_of_the_librarys_layers_never_waits_for_the_host(name: str, family: str, tmp_path: Path) -> None:
     model = HubModel(save_small(tmp_path, family))
     backbone = model.empty()
@@ -152,7 +151,7 @@ def test_what_waits_for_the_host_is_seen() -> None:
         operations_of_step(*parts, "fp32")
 
 
-@pytest.mark.parametrize("name", ["full", "lora"])
+@pytest.mark.parametrize("name", [pytest.param("full", marks=pytest.mark.long), "lora"])
 def test_a_block_takes_about_half_the_operations(name: str) -> None:
     """In bfloat16, against the plain modules: what one more block adds to a step."""
 

@@ -1,0 +1,22 @@
+"""Which strategies a test runs for: one of each kind, and in the long tests all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from strategies import built_in_names
+
+# Of a head alone, one block, adapters below it, a pooled readout, padding, vectors before the rows, and a fitted head.
+EACH_KIND = ("head_only", "last_block", "lora", "mean_pool", "last_padded", "prompt_tuning", "probe_then_full")
+
+
+def every_strategy(but: Sequence[str] = ()) -> list[Any]:
+    """The names of all built-in ones as parameters of a test, those that are of no kind of their own marked as long.
+
+    but: those that the test is not for.
+    """
+    names = [name for name in built_in_names() if name not in but]
+    return [pytest.param(name, marks=[pytest.mark.long] * (name not in EACH_KIND)) for name in names]
