@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup bench data report gate gate-update test test-all test-gpu perf perf-gpu mini lint
+.PHONY: help setup bench plan data report gate gate-update test test-all test-gpu perf perf-gpu mini lint
 
 help:
 	@echo "make setup                      create .venv and install the pinned dependencies"
 	@echo "make bench STRATEGY=last_block  fine-tune, measure, print a table, write results/"
 	@echo "                                STRATEGY=all, a comma list, or a path to a .py file; all variables: docs/variables.md"
+	@echo "make plan STRATEGY=all          what runs will take in time and memory, and whether they fit, before any is done"
 	@echo "make data DATA=reviews.csv      what is in a data set, before any run; JSON=1: as JSON"
 	@echo "make report                     tables, plots and a page (results/report.html) of the runs in results/"
 	@echo "make test                       the tests that must be green everywhere (make test-all: the long ones too)"
@@ -40,6 +41,9 @@ include options.mk
 
 bench: setup
 	@$(BIN)/ftbench run $(BENCH_OPTIONS)
+
+plan: setup
+	@$(BIN)/ftbench plan $(PLAN_OPTIONS)
 
 data: setup
 	@$(BIN)/ftbench data "$(or $(DATA),auto)" $(if $(JSON),--json) $(DATA_OPTIONS)

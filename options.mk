@@ -30,6 +30,37 @@ BENCH_OPTIONS = \
 	$(call flag,FORGETTING,forgetting) \
 	$(call flag,QUIET,quiet)
 
+PLAN_OPTIONS = \
+	$(call option,STRATEGY,strategy) \
+	$(call option,MODEL,model) \
+	$(call option,WEIGHTS,weights) \
+	$(call option,DATA,data) \
+	$(call option,READOUT,readout) \
+	$(call option,ENGINE,engine) \
+	$(call option,ZERO,zero) \
+	$(call option,NPROC,nproc) \
+	$(call option,NNODES,nnodes) \
+	$(call option,NODE_RANK,node-rank) \
+	$(call option,RDZV,rdzv) \
+	$(call option,HOSTFILE,hostfile) \
+	$(call option,SEEDS,seeds) \
+	$(call option,REFERENCE,reference) \
+	$(call option,METRIC,metric) \
+	$(call option,TUNE,tune) \
+	$(call option,SIZES,sizes) \
+	$(call option,LAYERS,layers) \
+	$(call option,EPOCHS,epochs) \
+	$(call option,PRECISION,precision) \
+	$(call option,CONFIG,config) \
+	$(call option,SET,set) \
+	$(call option,RESULTS,results) \
+	$(call option,CACHE,cache) \
+	$(call flag,FORCE,force) \
+	$(call flag,SAVE,save) \
+	$(call flag,FORGETTING,forgetting) \
+	$(call option,DEVICE,device) \
+	$(call flag,QUIET,quiet)
+
 REPORT_OPTIONS = \
 	$(call option,REFERENCE,reference) \
 	$(call option,METRIC,metric) \

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from harness.config.options import OPTIONS, Option, option_named
+from harness.config.options import OPTIONS, Option, option_named, options_of
 from harness.errors import UserError
 from harness.launch.libraries import set_variables
 
@@ -44,11 +44,15 @@ CACHE: Path = option_named("cache").default
 CLASSIFIER = RESULTS / "classifier"
 
 
-def _with_all_options(function: Callable[..., None]) -> Callable[..., None]:
+def _with_options_of(target: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Typer reads a command's options from its signature: give the function that of the table."""
-    signature = inspect.Signature([_parameter(option) for option in OPTIONS])
-    function.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]  # what inspect looks for
-    return function
+
+    def with_options(function: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.Signature([_parameter(option) for option in options_of(target)])
+        function.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]  # what inspect looks for
+        return function
+
+    return with_options
 
 
 def _parameter(option: Option) -> inspect.Parameter:
@@ -60,18 +64,16 @@ def _parameter(option: Option) -> inspect.Parameter:
 
 
 @app.command()
-@_with_all_options
+@_with_options_of("bench")
 def run(**given: Any) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
     from harness import commands
-    from harness.config.command_line import parse_seeds, split_assignments
+    from harness.config.command_line import split_assignments
     from harness.config.schema import ONE_MACHINE, Hosts
     from harness.config.suite import load_suite
     from harness.launch.given_group import asked_of_torchrun, given_group
 
-    changes = {option.key: given[option.parameter] for option in OPTIONS if option.key}
-    changes["strategy"] = _strategy_names(given["strategy"])
-    changes["seed"] = parse_seeds(given["seeds"]) if given["seeds"] else None
+    changes = _changes(given)
     hosts = Hosts(node_rank=given["node_rank"], rendezvous=given["rdzv"], hostfile=given["hostfile"])
     group, torchrun = given_group(os.environ), asked_of_torchrun(os.environ)
     if torchrun and not group and hosts == ONE_MACHINE and not (given["nproc"] or given["nnodes"]):
@@ -85,6 +87,28 @@ def run(**given: Any) -> None:
         save, quiet = given["save"], given["quiet"]
         raise typer.Exit(commands.run_in_group(console, suite, group, results, cache, force, save, quiet))
     raise typer.Exit(commands.run_suite(console, suite, results, cache, force, hosts, given["save"], given["quiet"]))
+
+
+@app.command()
+@_with_options_of("plan")
+def plan(**given: Any) -> None:
+    """What runs will take in time and memory, by phase, and whether they fit; nothing is trained."""
+    from harness import commands
+    from harness.config.command_line import split_assignments
+    from harness.config.suite import load_suite
+
+    suite = load_suite(given["config"], _changes(given), split_assignments(given["set"] or []))
+    raise typer.Exit(commands.plan_suite(console, suite, given["results"], given["cache"], given["device"]))
+
+
+def _changes(given: dict[str, Any]) -> dict[str, Any]:
+    """What options change in the configuration, by its keys."""
+    from harness.config.command_line import parse_seeds
+
+    changes = {option.key: given[option.parameter] for option in OPTIONS if option.key}
+    changes["strategy"] = _strategy_names(given["strategy"])
+    changes["seed"] = parse_seeds(given["seeds"]) if given["seeds"] else None
+    return changes
 
 
 def _strategy_names(given: str | None) -> list[str] | None:

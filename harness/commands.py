@@ -16,6 +16,7 @@ from harness.experiment.oom_records import settle
 from harness.experiment.runner import prepare_store
 from harness.launch.given_group import GivenGroup, Leader, follow
 from harness.launch.launcher import launch
+from harness.measure.memory import anonymous_bytes
 from harness.metrics import ACCURACY, METRICS, metric_named
 from harness.planning.data import resolve_data
 from harness.planning.plan import Plan, resolve, saving
@@ -118,9 +119,8 @@ class _Bench:
     swept: list[Record] = field(default_factory=list)
 
     def resolve(self, suite: SuiteConfig) -> Plan:
-        if suite.sizes:
-            suite = at_sizes(suite, lambda run: resolve_data(run.data, self.workspace.dataset)[0])
-        return resolve(suite, self.store.results, self.workspace, self.hosts).model_copy(update={"quiet": self.quiet})
+        plan = resolve(with_sizes(suite, self.workspace), self.store.results, self.workspace, self.hosts)
+        return plan.model_copy(update={"quiet": self.quiet})
 
     def prepare(self, plan: Plan) -> Plan:
         """The plan as `prepare_store` returns it, with a message of what will run."""
@@ -139,6 +139,41 @@ class _Bench:
 
     def records_of(self, plan: Plan) -> list[Record]:
         return [record for planned in plan.runs if (record := self.store.read(planned.run_id))]
+
+
+def plan_suite(console: Console, suite: SuiteConfig, results: Path, cache: Path, device: str | None) -> int:
+    """Print what the runs of a suite will take; returns the exit code, 1 where one does not fit.
+
+    device: a name that `harness/prediction/devices.yaml` has; None: the machine at hand.
+    Raises UserError for whatever is wrong with the suite or the device.
+    """
+    program_bytes = anonymous_bytes()  # of a worker: what is imported below is for predictions only
+    from harness.prediction.arrangements import advise
+    from harness.prediction.devices import device_named
+    from harness.prediction.machine import Machine
+    from harness.prediction.predict import Predictor
+    from harness.report.plan_screen import print_predictions
+
+    named = device_named(device) if device else None
+    workspace = Workspace(cache)
+    plan = resolve(with_sizes(suite, workspace), results, workspace)
+    messages.print_warnings(console, plan)
+    messages.print_plan(console, plan, finished=[])
+    device_at = named or Machine.at_hand(cache, program_bytes)
+    predictor = Predictor(workspace, device_at)
+    predictions = list(predictor.of_plan(plan))
+    baselines = len(plan.runs) - len(predictions)
+    advice = {one.planned.title: found for one in predictions if (found := advise(predictor, one))}
+    predictor.keep()
+    print_predictions(console, device_at.title, predictions, advice, baselines)
+    return int(not all(one.fits for one in predictions))
+
+
+def with_sizes(suite: SuiteConfig, workspace: Workspace) -> SuiteConfig:
+    """Its runs at each of its numbers of training texts, where it names some."""
+    if not suite.sizes:
+        return suite
+    return at_sizes(suite, lambda run: resolve_data(run.data, workspace.dataset)[0])
 
 
 def show_results(

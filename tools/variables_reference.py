@@ -15,7 +15,7 @@ PAGE, INCLUDE = ROOT / "docs" / "variables.md", ROOT / "options.mk"
 COMMAND = "python -m tools.variables_reference"
 BEGIN, END = f"<!-- Made by `{COMMAND}`: -->\n", "<!-- end -->\n"
 # Make's targets that pass variables on as options.
-TARGETS = ("bench", "report", "gate", "data")
+TARGETS = ("bench", "plan", "report", "gate", "data")
 
 
 def page() -> str:

@@ -178,6 +178,13 @@ OPTIONS = (
         type=bool,
         see="[forgetting](measuring.md#forgetting)",
     ),
+    Option(
+        "device",
+        "the device to plan for: `h100` or `h200`",
+        default_text="this machine",
+        see="[before the run](planning.md)",
+        targets=("plan",),
+    ),
     Option("quiet", "print the tables and what went wrong, no progress", type=bool, default=False),
 )
 
@@ -187,4 +194,6 @@ def option_named(name: str) -> Option:
 
 
 def options_of(target: str) -> list[Option]:
-    return [option for option in OPTIONS if target in option.targets]
+    """What a target of make passes on. `make plan` takes all that `make bench` does."""
+    wanted = {"bench", "plan"} if target == "plan" else {target}
+    return [option for option in OPTIONS if wanted & set(option.targets)]

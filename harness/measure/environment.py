@@ -28,7 +28,7 @@ def describe(device: torch.device, code_sha256: str) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor_name(),
+        "processor": processor_name(),
         "cores": cores(),
         "threads": torch.get_num_threads(),
         "ram_bytes": psutil.virtual_memory().total,
@@ -48,7 +48,7 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

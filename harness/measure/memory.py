@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ _LIBC = ctypes.CDLL(None)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 _STATM = Path("/proc/self/statm")
 _VMSTAT = Path("/proc/vmstat")
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CPU_DEFINITION = f"anonymous resident memory, sampled every {SAMPLE_SECONDS * 1000:.0f} ms"
 CPU_FALLBACK_DEFINITION = f"resident set size (file mappings included), sampled every {SAMPLE_SECONDS * 1000:.0f} ms"
 CUDA_DEFINITION = "bytes allocated by PyTorch on the GPU, peak since the start of the phase"
@@ -51,6 +53,22 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
+
+
+def memory_limit() -> float:
+    """Bytes that this process may still take on the CPU, with what it holds already: what the system can give without
+    swapping, its control group and its own limits allow."""
+    held = anonymous_bytes()
+    allowed = [held + psutil.virtual_memory().available]
+    allowed += [soft for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS) if (soft := _soft_limit(kind))]
+    if _CGROUP_LIMIT.exists() and (text := _CGROUP_LIMIT.read_text().strip()).isdigit():
+        allowed.append(int(text))
+    return min(allowed)
+
+
+def _soft_limit(kind: int) -> int | None:
+    soft, _ = resource.getrlimit(kind)
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 def is_out_of_memory(problem: BaseException) -> bool:

@@ -1,0 +1,84 @@
+"""Devices whose constants are kept in a file, `devices.yaml`: what `ftbench plan --device` computes with."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import yaml
+from pydantic import Field
+
+from harness.config.schema import Part
+from harness.errors import UserError
+from harness.prediction.operations import Operation
+from harness.prediction.walk import Walk
+
+FILE = Path(__file__).with_name("devices.yaml")
+_PRECISION = {torch.bfloat16: "bf16", torch.float64: "fp64"}
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Link(Part):
+    """How devices exchange."""
+
+    bytes_per_second: Rate
+    latency_seconds: Annotated[float, Field(ge=0)]
+
+
+class NamedDevice(Part):
+    """A device that is not at hand; `devices.yaml` explains the fields."""
+
+    title: str
+    memory_bytes: Rate
+    program_bytes: Rate
+    products: dict[str, list[tuple[Rate, Rate]]]
+    bandwidth: Rate
+    launch_seconds: Rate
+    host_seconds: Rate
+    link: Link
+    sources: str
+
+    kind: str = "cuda"
+
+    def seconds(self, walk: Walk, threads: int = 1, captured: bool = False) -> float:
+        """captured: as one graph; else the host may be what the device waits for."""
+        busy = sum(count * self._of(operation) for operation, count in walk.operations.items())
+        return busy if captured else max(busy, walk.calls * self.host_seconds)
+
+    def _of(self, operation: Operation) -> float:
+        moved = operation.bytes / self.bandwidth
+        if not operation.flops:
+            return max(self.launch_seconds, moved)
+        precision = _PRECISION.get(operation.precision, "fp32")
+        rates = self.products.get(precision)
+        if rates is None:
+            raise UserError(
+                f"PRECISION={precision} with DEVICE: no figures of {self.title} are kept; expected "
+                f"{' or '.join(self.products)}."
+            )
+        return max(self.launch_seconds, moved, operation.flops / _interpolated(rates, operation.flops))
+
+
+def _interpolated(rates: list[tuple[float, float]], size: float) -> float:
+    """On logarithmic scales; the nearest beyond the ends."""
+    if size <= rates[0][0]:
+        return rates[0][1]
+    for (smaller, low), (larger, high) in pairwise(rates):
+        if size <= larger:
+            part = math.log(size / smaller) / math.log(larger / smaller)
+            return low * (high / low) ** part
+    return rates[-1][1]
+
+
+def device_named(name: str) -> NamedDevice:
+    """Raises UserError for a name that `devices.yaml` does not have."""
+    known = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.4)
+        meant = f"; did you mean {' or '.join(near)}?" if near else "."
+        raise UserError(f"DEVICE={name!r}: expected one of {', '.join(sorted(known))}, or none for this machine{meant}")
+    return NamedDevice.model_validate(known[name])

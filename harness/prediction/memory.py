@@ -1,0 +1,83 @@
+"""What a rank holds in each phase of a run, by arithmetic (Rajbhandari et al., 2020, arXiv:1910.02054, section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.config.schema import EngineConfig
+from harness.prediction.work import RunWork
+
+MOMENTS = 2  # of AdamW
+# DeepSpeed's own copy of gradients on their way to the other ranks, at most of so many elements.
+BUCKET_ELEMENTS = 50_000_000
+
+
+@dataclass(frozen=True)
+class RankBytes:
+    """Bytes of one rank. program: before the run, imports included. weights: of the suffix. prefix: its weights, in the
+    phase `features` only where features are stored. activations: all other tensors at the peak of a training step.
+    passing: the same of the pass that computes features. evaluating: of an evaluation."""
+
+    program: float
+    weights: float
+    gradients: float
+    optimizer: float
+    buffers: float
+    prefix: float
+    activations: float
+    passing: float
+    evaluating: float
+    prefix_stays: bool
+
+    @property
+    def state(self) -> float:
+        """What training holds beside activations."""
+        return self.weights + self.gradients + self.optimizer + self.buffers
+
+    @property
+    def training(self) -> float:
+        stays = self.prefix if self.prefix_stays else 0.0
+        return self.state + self.activations + stays
+
+    @property
+    def peak(self) -> float:
+        """The most that is held at once in any phase."""
+        features = self.weights + self.prefix + self.passing
+        evaluate = self.training - self.gradients - self.activations + self.evaluating
+        return self.program + max(self.training, features, evaluate)
+
+
+def rank_bytes(work: RunWork, engine: EngineConfig, element: int, program: float) -> RankBytes:
+    """element: bytes of a trained parameter. program: bytes that the process holds before the run."""
+    ranks = engine.processes * engine.nodes
+    trained = work.trained_here * element
+    shards = _sharded(engine)
+    weights = work.frozen_bytes + trained / (ranks if "parameters" in shards else 1)
+    gradients = trained / (ranks if "gradients" in shards else 1)
+    optimizer = MOMENTS * trained / (ranks if "optimizer" in shards else 1)
+    buffers = 0.0
+    if engine.name == "deepspeed" and engine.zero_stage:
+        # The flat copy of the part whose state this rank holds, and a bucket of gradients.
+        buffers = trained / ranks + min(work.trained_here, BUCKET_ELEMENTS) * element
+    # The walk counts gradients, which it makes, among what it holds.
+    activations = max(0.0, work.step.walk.peak_bytes - trained)
+    return RankBytes(
+        program=program,
+        weights=weights,
+        gradients=gradients,
+        optimizer=0.0 if engine.offload_optimizer else optimizer,
+        buffers=buffers,
+        prefix=work.prefix_bytes,
+        activations=activations,
+        passing=work.features.walk.peak_bytes if work.features else 0.0,
+        evaluating=work.evaluate.walk.peak_bytes,
+        prefix_stays=work.features is None,
+    )
+
+
+def _sharded(engine: EngineConfig) -> tuple[str, ...]:
+    if engine.name == "ddp":
+        return ()
+    if engine.name == "fsdp":
+        return ("optimizer", "gradients", "parameters")
+    return ("optimizer", "gradients", "parameters")[: engine.zero_stage or 0]
