@@ -1,0 +1,132 @@
+"""PyTorch's fully sharded data parallelism (FSDP2, Zhao et al., 2023, arXiv:2304.11277): every rank holds its shard of
+the trained parameters, their gradients and their optimizer state.
+
+A stage's parameters are gathered when it computes, in the forward and again in the backward pass; its gradients are
+summed and sharded as soon as the backward pass has left it. Frozen parameters are held in full unless `shard_frozen`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from harness.config.schema import EngineConfig, OptimizerConfig, Precision
+from harness.distributed.process_group import World
+from harness.model.backbone import Stage
+from harness.model.packing import PackedBatch
+from harness.model.precision import InPrecision
+from harness.model.split import Suffix
+from harness.training.engines.optimizer import (
+    adamw,
+    load_whole_state,
+    set_learning_rate,
+    state_by_name,
+    trained_parameters,
+)
+from harness.training.loss import loss_sum, part_of_step
+from harness.training.micro_batch import MicroBatch
+
+
+class FSDPEngine:
+    """Of a rank that a launcher has put in a group."""
+
+    not_captured = "FSDP gathers parameters in hooks"
+    graphs = 0
+
+    def __init__(self, world: World, precision: Precision, config: EngineConfig, fused: bool) -> None:
+        self.world = world
+        self.precision: Precision = precision
+        self.config = config
+        self.fused = fused
+
+    def prepare(self, suffix: Suffix, optimizer: OptimizerConfig) -> None:
+        self._mesh = init_device_mesh(self.world.device.type, (self.world.size,))
+        self._suffix = self._sharded(InPrecision(suffix, self.precision, self.world.device), suffix)
+        self._named = trained_parameters(suffix)
+        self._clip_norm = optimizer.clip_norm
+        self._optimizer = adamw(self._named, optimizer, self.fused, suffix.rate_factor)
+
+    def _sharded(self, module: InPrecision, suffix: Suffix) -> FSDPModule:
+        """Embeddings and blocks are gathered one by one; head, norm and a learned readout, which are small, together.
+
+        Parameters keep their types, and autocast those of products: the arithmetic is that of the other engines.
+        """
+        frozen = {parameter for parameter in module.parameters() if not parameter.requires_grad}
+        whole = set() if self.config.shard_frozen else frozen
+        stages = [stage for stage in suffix.stages if isinstance(stage, Stage) and set(stage.parameters()) - whole]
+        for part in (*stages, module):
+            wrapped = fully_shard(part, mesh=self._mesh, ignored_params=whole)
+            # Losses are divided by the global count: gradients are summed, not averaged.
+            wrapped.set_gradient_divide_factor(1.0)
+            wrapped.set_force_sum_reduction_for_comms(True)
+        return wrapped
+
+    def set_learning_rate(self, rate: float) -> None:
+        set_learning_rate(self._optimizer, rate)
+
+    def step(self, micro_batches: Sequence[MicroBatch], global_count: int) -> Tensor:
+        self._suffix.train()
+        parts = []
+        for micro_batch in micro_batches:  # each sums its gradients over the ranks: no rank has room for all of them
+            micro_batch = micro_batch.to(self.world.device)
+            logits = self._suffix(*micro_batch.inputs())
+            loss = loss_sum(logits, micro_batch) / global_count
+            loss.backward()
+            parts.append(part_of_step(loss, logits, micro_batch, global_count))
+        if self._clip_norm:
+            nn.utils.clip_grad_norm_(self._named.values(), self._clip_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return torch.stack(parts).sum(dim=0)
+
+    @torch.no_grad()
+    def logits(self, features: Tensor, batch: PackedBatch) -> Tensor:
+        self._suffix.eval()
+        return self._suffix(features, batch)
+
+    def values(self) -> dict[str, Tensor]:
+        return self._gathered(self._named)
+
+    def set_values(self, values: dict[str, Tensor]) -> None:
+        self._suffix.reshard()  # an evaluation leaves the last parameters gathered, and they would be used again
+        for name, parameter in self._named.items():
+            value = torch.empty(parameter.shape, dtype=parameter.dtype, device=self.world.device)
+            if self.world.rank == 0:
+                value.copy_(values[name])
+            shard = distribute_tensor(value, self._mesh, _placed(parameter).placements)
+            parameter.data.copy_(shard)
+
+    def save(self) -> dict[str, Tensor]:
+        return self._gathered(state_by_name(self._named, self._optimizer))
+
+    def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
+        self._suffix.reshard()
+        shards = dict(state)
+        for key, value in state.items():
+            kind, _, name = key.partition("/")
+            if name:  # every rank has read all of it, so none has to send
+                placements = _placed(self._named[name]).placements
+                shards[key] = distribute_tensor(value, self._mesh, placements, src_data_rank=None)
+        load_whole_state(self._named, self._optimizer, shards)
+
+    def _gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Complete, on the CPU of the first rank; one after the other, as the others have no room for all."""
+        gathered = {}
+        for name, tensor in tensors.items():
+            full = tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor
+            if self.world.rank == 0:
+                gathered[name] = full.cpu().clone()
+        return gathered
+
+    def close(self) -> None:
+        del self._suffix, self._optimizer, self._named
+
+
+def _placed(parameter: nn.Parameter) -> DTensor:
+    assert isinstance(parameter, DTensor), "`fully_shard` makes it one"
+    return parameter
