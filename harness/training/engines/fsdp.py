@@ -7,6 +7,7 @@ summed and sharded as soon as the backward pass has left it. Frozen parameters a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -45,6 +46,8 @@ class FSDPEngine:
         self.fused = fused
 
     def prepare(self, suffix: Suffix, optimizer: OptimizerConfig) -> None:
+        # The logits of an adapted head are a view; nothing writes to them in place.
+        warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module \(FSDPInPrecision\) returned a view")
         self._mesh = init_device_mesh(self.world.device.type, (self.world.size,))
         self._suffix = self._sharded(InPrecision(suffix, self.precision, self.world.device), suffix)
         self._named = trained_parameters(suffix)
