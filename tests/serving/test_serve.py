@@ -214,9 +214,7 @@ def test_a_classifier_that_cannot_be_written_is_a_failed_run(run_here: Callable,
         (["fsdp"], 1),
     ],
 )
-def test_what_sharded_engines_have_trained(
-    ftbench: Callable, tmp_path: Path, engine: list[str], epochs: int
-) -> None:
+def test_what_sharded_engines_have_trained(ftbench: Callable, tmp_path: Path, engine: list[str], epochs: int) -> None:
     options = ["--model", "mini", "--data", "synthetic", "--epochs", str(epochs), "--set", f"data.size={SIZE}"]
     options += ["--nproc", "2", "--engine", *engine]
     done = ftbench("run", "--save", *options)

@@ -50,9 +50,7 @@ def main() -> None:
     disconnect()
 
 
-def _prepared(
-    name: str, arrangement: str, world: World, seed: int, few_shapes: bool
-) -> tuple[TrainingBatches, Engine]:
+def _prepared(name: str, arrangement: str, world: World, seed: int, few_shapes: bool) -> tuple[TrainingBatches, Engine]:
     """seed: of the head and the adapters, which `load` must replace. few_shapes: fill batches as on a GPU."""
     if arrangement == "alone":
         arrangement, world = "ddp", single_process()

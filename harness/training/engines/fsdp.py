@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from harness.config.schema import EngineConfig, OptimizerConfig, Precision
 from harness.distributed.process_group import World
@@ -31,6 +31,9 @@ from harness.training.engines.optimizer import (
 )
 from harness.training.loss import loss_sum, part_of_step
 from harness.training.micro_batch import MicroBatch
+
+# As `fully_shard` cuts a parameter: its rows.
+SHARDED = (Shard(0),)
 
 
 class FSDPEngine:
@@ -101,20 +104,18 @@ class FSDPEngine:
             value = torch.empty(parameter.shape, dtype=parameter.dtype, device=self.world.device)
             if self.world.rank == 0:
                 value.copy_(values[name])
-            shard = distribute_tensor(value, self._mesh, _placed(parameter).placements)
-            parameter.data.copy_(shard)
+            parameter.data.copy_(distribute_tensor(value, self._mesh, SHARDED))
 
     def save(self) -> dict[str, Tensor]:
         return self._gathered(state_by_name(self._named, self._optimizer))
 
     def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
         self._suffix.reshard()
-        shards = dict(state)
-        for key, value in state.items():
-            kind, _, name = key.partition("/")
-            if name:  # every rank has read all of it, so none has to send
-                placements = _placed(self._named[name]).placements
-                shards[key] = distribute_tensor(value, self._mesh, placements, src_data_rank=None)
+        shards = {
+            # Every rank has read all of it: none has to send.
+            key: distribute_tensor(value, self._mesh, SHARDED, src_data_rank=None) if value.ndim else value
+            for key, value in state.items()
+        }
         load_whole_state(self._named, self._optimizer, shards)
 
     def _gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -128,8 +129,3 @@ class FSDPEngine:
 
     def close(self) -> None:
         del self._suffix, self._optimizer, self._named
-
-
-def _placed(parameter: nn.Parameter) -> DTensor:
-    assert isinstance(parameter, DTensor), "`fully_shard` makes it one"
-    return parameter
