@@ -139,8 +139,8 @@ def test_bfloat16_on_fsdp_is_that_of_ddp(ftbench: Callable, tmp_path: Path, froz
 
 @pytest.mark.long
 def test_frozen_parameters_are_gathered_where_they_are_sharded(ftbench: Callable, tmp_path: Path) -> None:
-    """Each rank hands in its shard of every parameter in the forward and again in the backward pass, of the head and
-    the norm once; what is replicated is never gathered."""
+    """Each rank hands in its shard of every parameter in the forward and again in the backward pass; what is replicated
+    is never gathered."""
     options = ["--strategy", "lora", "--epochs", "1", "--precision", "fp32", "--set", f"data.size={SIZE}"]
     bytes_gathered = {}
     for arrangement in ("fsdp-2", "fsdp-2-frozen"):

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from harness.config.schema import EngineConfig, OptimizerConfig, Precision
@@ -52,25 +52,25 @@ class FSDPEngine:
         # The logits of an adapted head are a view; nothing writes to them in place.
         warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module \(FSDPInPrecision\) returned a view")
         self._mesh = init_device_mesh(self.world.device.type, (self.world.size,))
-        self._suffix = self._sharded(InPrecision(suffix, self.precision, self.world.device), suffix)
+        self._suffix = InPrecision(suffix, self.precision, self.world.device)
+        self._shard(suffix)
         self._named = trained_parameters(suffix)
         self._clip_norm = optimizer.clip_norm
         self._optimizer = adamw(self._named, optimizer, self.fused, suffix.rate_factor)
 
-    def _sharded(self, module: InPrecision, suffix: Suffix) -> FSDPModule:
+    def _shard(self, suffix: Suffix) -> None:
         """Embeddings and blocks are gathered one by one; head, norm and a learned readout, which are small, together.
 
-        Parameters keep their types, and autocast those of products: the arithmetic is that of the other engines.
+        Parameters keep their types, and autocast chooses those of products: the arithmetic is that of other engines.
         """
-        frozen = {parameter for parameter in module.parameters() if not parameter.requires_grad}
-        whole = set() if self.config.shard_frozen else frozen
-        stages = [stage for stage in suffix.stages if isinstance(stage, Stage) and set(stage.parameters()) - whole]
-        for part in (*stages, module):
-            wrapped = fully_shard(part, mesh=self._mesh, ignored_params=whole)
+        frozen = {parameter for parameter in suffix.parameters() if not parameter.requires_grad}
+        replicated = set() if self.config.shard_frozen else frozen
+        stages = [stage for stage in suffix.stages if isinstance(stage, Stage) and set(stage.parameters()) - replicated]
+        for part in (*stages, self._suffix):
+            sharded = fully_shard(part, mesh=self._mesh, reshard_after_forward=True, ignored_params=replicated)
             # Losses are divided by the global count: gradients are summed, not averaged.
-            wrapped.set_gradient_divide_factor(1.0)
-            wrapped.set_force_sum_reduction_for_comms(True)
-        return wrapped
+            sharded.set_gradient_divide_factor(1.0)
+            sharded.set_force_sum_reduction_for_comms(True)
 
     def set_learning_rate(self, rate: float) -> None:
         set_learning_rate(self._optimizer, rate)
@@ -99,7 +99,6 @@ class FSDPEngine:
         return self._gathered(self._named)
 
     def set_values(self, values: dict[str, Tensor]) -> None:
-        self._suffix.reshard()  # an evaluation leaves the last parameters gathered, and they would be used again
         for name, parameter in self._named.items():
             value = torch.empty(parameter.shape, dtype=parameter.dtype, device=self.world.device)
             if self.world.rank == 0:
@@ -110,7 +109,6 @@ class FSDPEngine:
         return self._gathered(state_by_name(self._named, self._optimizer))
 
     def load(self, state: dict[str, Tensor], warm_up: Sequence[MicroBatch]) -> None:
-        self._suffix.reshard()
         shards = {
             # Every rank has read all of it: none has to send.
             key: distribute_tensor(value, self._mesh, SHARDED, src_data_rank=None) if value.ndim else value
@@ -118,11 +116,12 @@ class FSDPEngine:
         }
         load_whole_state(self._named, self._optimizer, shards)
 
+    @torch.no_grad()
     def _gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Complete, on the CPU of the first rank; one after the other, as the others have no room for all."""
         gathered = {}
         for name, tensor in tensors.items():
-            full = tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor
+            full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             if self.world.rank == 0:
                 gathered[name] = full.cpu().clone()
         return gathered
