@@ -72,7 +72,7 @@ OPTIONS = (
         key="readout",
         default_text="the strategy's",
     ),
-    Option("engine", "`ddp` or `deepspeed`", key="engine.name", see="[engines](engines.md)"),
+    Option("engine", "`ddp`, `deepspeed` or `fsdp`", key="engine.name", see="[engines](engines.md)"),
     Option("zero", "DeepSpeed's ZeRO stage, `0` to `3`", key="engine.zero_stage", type=int, default_text="`2`"),
     Option("nproc", "ranks on each machine", key="engine.processes", type=int),
     Option("nnodes", "machines", key="engine.nodes", type=int),

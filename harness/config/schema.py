@@ -109,15 +109,17 @@ class EngineConfig(Part):
     nodes: machines.
     zero_stage: of deepspeed, which shards optimizer state (1), gradients (2) and parameters (3); None: 2.
     offload_optimizer: keep the optimizer's state in the CPU's memory (deepspeed).
+    shard_frozen: shard the frozen parameters of the suffix, too (fsdp); else every rank holds them in full.
     restarts: how often a group that lost a rank starts again, from its last checkpoint.
     timeout_seconds: how long a rank waits for another.
     """
 
-    name: Literal["ddp", "deepspeed"] = "ddp"
+    name: Literal["ddp", "deepspeed", "fsdp"] = "ddp"
     processes: Positive = 1
     nodes: Positive = 1
     zero_stage: Annotated[int, Field(ge=0, le=3)] | None = None
     offload_optimizer: bool = False
+    shard_frozen: bool = False
     restarts: Annotated[int, Field(ge=0)] = 3
     timeout_seconds: Annotated[float, Field(gt=0)] = 1800.0
 

@@ -147,11 +147,15 @@ def _resolve_weights(name: str, given: str, workspace: Workspace) -> tuple[str, 
 
 
 def resolve_engine(config: EngineConfig, precision: str) -> EngineConfig:
-    if config.name == "ddp":
+    if config.shard_frozen and config.name != "fsdp":
+        raise UserError(f"engine.shard_frozen: {config.name} can't do that; use ENGINE=fsdp.")
+    if config.name != "deepspeed":
         if config.zero_stage is not None:
-            raise UserError(f"ZERO={config.zero_stage}: ddp shares no state among ranks; add ENGINE=deepspeed.")
+            raise UserError(f"ZERO={config.zero_stage}: {config.name} has no stages; use ENGINE=deepspeed.")
         if config.offload_optimizer:
-            raise UserError("engine.offload_optimizer: ddp can't do that; use ENGINE=deepspeed with ZERO=1, 2 or 3.")
+            raise UserError(
+                f"engine.offload_optimizer: {config.name} can't do that; use ENGINE=deepspeed with ZERO=1, 2 or 3."
+            )
         return config
     if importlib.util.find_spec("deepspeed") is None:
         raise UserError(

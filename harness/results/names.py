@@ -37,4 +37,6 @@ def engine_name(record: Record) -> str:
     """Of a strategy's record: baselines have no engine."""
     assert record.engine.name is not None, f"{record.run_id} is a baseline"
     stage = record.engine.zero_stage
+    if record.config["engine"].get("shard_frozen"):  # older records lack it
+        return f"{record.engine.name}, frozen sharded"
     return record.engine.name if stage is None else f"{record.engine.name} ZeRO {stage}"

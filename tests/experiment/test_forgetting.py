@@ -152,7 +152,11 @@ def test_texts_of_one_token_have_no_next_one(run_here: Callable, tmp_path: Path)
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("engine", "precision", "tolerance"),
-    [([], "fp64", 1e-9), (["--engine", "deepspeed", "--zero", "3"], "fp32", 1e-4)],
+    [
+        ([], "fp64", 1e-9),
+        (["--engine", "deepspeed", "--zero", "3"], "fp32", 1e-4),
+        (["--engine", "fsdp"], "fp64", 1e-9),
+    ],
 )
 def test_two_ranks_forget_as_one(
     ftbench: Callable, run_here: Callable, store: Store, engine: list[str], precision: str, tolerance: float

@@ -206,10 +206,17 @@ def test_a_classifier_that_cannot_be_written_is_a_failed_run(run_here: Callable,
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("stage", "epochs"), [(0, 1), (2, 0), (3, 0), (3, 1)])
-def test_what_deepspeed_has_trained(ftbench: Callable, tmp_path: Path, stage: int, epochs: int) -> None:
+@pytest.mark.parametrize(
+    ("engine", "epochs"),
+    [
+        *((["deepspeed", "--zero", str(stage)], epochs) for stage, epochs in ((0, 1), (2, 0), (3, 0), (3, 1))),
+        (["fsdp"], 0),
+        (["fsdp"], 1),
+    ],
+)
+def test_what_sharded_engines_have_trained(ftbench: Callable, tmp_path: Path, engine: list[str], epochs: int) -> None:
     options = ["--model", "mini", "--data", "synthetic", "--epochs", str(epochs), "--set", f"data.size={SIZE}"]
-    options += ["--nproc", "2", "--engine", "deepspeed", "--zero", str(stage)]
+    options += ["--nproc", "2", "--engine", *engine]
     done = ftbench("run", "--save", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     (record,) = Store(tmp_path / "results").all()

@@ -24,6 +24,7 @@ ENGINES = {
     "one process": [],
     "ddp": ["--nproc", "2"],
     **{f"zero {stage}": ["--engine", "deepspeed", "--zero", stage, "--nproc", "2"] for stage in "0123"},
+    "fsdp": ["--engine", "fsdp", "--nproc", "2"],
 }
 # 375 steps, a checkpoint every 40: long enough to be hit in the middle. At mini's own rate of 1e-3 the last bit, in
 # which two ranks differ from one, grows to 1e-4 within 350 steps.
@@ -78,6 +79,7 @@ def _assert_same_end(folder: Path, undisturbed: tuple[Path, Record]) -> Record:
     [
         ("one process", signal.SIGUSR1),
         *(pytest.param(f"zero {stage}", signal.SIGTERM, marks=pytest.mark.long) for stage in range(4)),
+        pytest.param("fsdp", signal.SIGTERM, marks=pytest.mark.long),
     ],
 )
 def test_a_stopped_run_goes_on(tmp_path: Path, undisturbed, engine: str, number: int) -> None:
@@ -91,7 +93,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, undisturbed, engine: str, number:
 
 @pytest.mark.long
 @pytest.mark.parametrize("strategy", ["probe_then_full", "layer_decay", "last_block"])
-@pytest.mark.parametrize("engine", ["ddp", "zero 2"])
+@pytest.mark.parametrize("engine", ["ddp", "zero 2", "fsdp"])
 def test_phases_rates_and_recipes_go_on(tmp_path: Path, engine: str, strategy: str) -> None:
     recipe = ["--strategy", strategy, "--epochs", "3", "--set", "training.checkpoint_steps=40 training.keep=best"]
     recipe += ["--set", "optimizer.schedule=linear optimizer.warmup=0.1 training.patience=2"]
@@ -156,7 +158,7 @@ def _assert_it_stops(process: subprocess.Popen, folder: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("engine", ["ddp", "zero 2"])
+@pytest.mark.parametrize("engine", ["ddp", "zero 2", "fsdp"])
 def test_a_group_that_lost_a_rank_starts_again_and_goes_on(tmp_path: Path, undisturbed, engine: str) -> None:
     process = _start(tmp_path, *ENGINES[engine])
     _wait_for_checkpoint(tmp_path, process)
@@ -169,9 +171,18 @@ def test_a_group_that_lost_a_rank_starts_again_and_goes_on(tmp_path: Path, undis
 @pytest.mark.long
 @pytest.mark.parametrize("number", range(100))
 def test_a_hundred_random_kills(tmp_path: Path, undisturbed: tuple[Path, Record], number: int) -> None:
-    """SIGKILL of a random rank at a random moment: start-up, features, or soon after one of the 9 checkpoints."""
     chance = random.Random(number)
-    engine = chance.choice(["ddp", "zero 0", "zero 1", "zero 2", "zero 3"])
+    _kill_a_rank(tmp_path, undisturbed, chance.choice(["ddp", "zero 0", "zero 1", "zero 2", "zero 3"]), chance)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", range(20))
+def test_twenty_random_kills_on_fsdp(tmp_path: Path, undisturbed: tuple[Path, Record], number: int) -> None:
+    _kill_a_rank(tmp_path, undisturbed, "fsdp", random.Random(number))
+
+
+def _kill_a_rank(tmp_path: Path, undisturbed: tuple[Path, Record], engine: str, chance: random.Random) -> None:
+    """SIGKILL of a random rank at a random moment: start-up, features, or soon after one of the 9 checkpoints."""
     after_step = chance.choice([0, 0, 0, 0, *range(40, 375, 40)])
     process = _start(tmp_path, *ENGINES[engine])
     while not (victims := workers_of(process)) or _last_checkpoint(tmp_path) < after_step:
@@ -185,7 +196,7 @@ def test_a_hundred_random_kills(tmp_path: Path, undisturbed: tuple[Path, Record]
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     record = _assert_same_end(tmp_path, undisturbed)
-    print(f"kill {number}: {engine}, after step {step}, record {had_record}, from {record.resumed_from_step}")
+    print(f"kill: {engine}, after step {step}, record {had_record}, from {record.resumed_from_step}")
     if step and not had_record:
         assert record.resumed_from_step >= step
 

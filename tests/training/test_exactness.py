@@ -45,6 +45,7 @@ ENGINES = {
     "DDP, 2 ranks": ["--nproc", "2"],
     "DDP, 4 ranks": ["--nproc", "4"],
     **{f"ZeRO {stage}, 2 ranks": ["--engine", "deepspeed", "--zero", str(stage), "--nproc", "2"] for stage in range(4)},
+    **{f"FSDP, {ranks} ranks": ["--engine", "fsdp", "--nproc", str(ranks)] for ranks in (2, 4)},
 }
 
 

@@ -13,6 +13,10 @@ def open_engine(config: EngineConfig, precision: Precision, world: World, fused:
         from harness.training.engines.deepspeed import DeepSpeedEngine
 
         return DeepSpeedEngine(world, precision, config, fused)
+    if config.name == "fsdp" and world.size > 1:  # one process has nobody to share with
+        from harness.training.engines.fsdp import FSDPEngine
+
+        return FSDPEngine(world, precision, config, fused)
     from harness.training.engines.ddp import DDPEngine
 
     return DDPEngine(world, precision, fused)

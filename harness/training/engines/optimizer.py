@@ -66,13 +66,18 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = of_group
 
 
-def whole_state(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What `Engine.save` gives, where each rank holds all; a parameter that never had a gradient has no moments."""
+def state_by_name(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What `Engine.save` gives, as this rank holds it; a parameter that never had a gradient has no moments."""
     states = {name: optimizer.state[parameter] for name, parameter in named.items() if parameter in optimizer.state}
-    moments = {f"{key}/{name}": state[key].cpu() for name, state in states.items() for key in MOMENTS}
+    moments = {f"{key}/{name}": state[key] for name, state in states.items() for key in MOMENTS}
     steps = max((float(state["step"]) for state in states.values()), default=0.0)
-    values = {f"value/{name}": parameter.detach().cpu() for name, parameter in named.items()}
+    values = {f"value/{name}": parameter.detach() for name, parameter in named.items()}
     return moments | values | {"optimizer_steps": torch.tensor(steps)}
+
+
+def whole_state(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What `Engine.save` gives, where each rank holds all."""
+    return {key: tensor.cpu() for key, tensor in state_by_name(named, optimizer).items()}
 
 
 def copied(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
