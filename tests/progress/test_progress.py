@@ -22,7 +22,8 @@ from harness.planning.workspace import Workspace
 from harness.progress.event_log import LOG, EventLog
 from harness.progress.live import Live, duration
 from harness.progress.plain import PlainLines
-from harness.progress.remaining import WINDOW_STEPS, Remaining
+from harness.progress.remaining import WINDOW_STEPS, Remaining, of_suite
+from harness.progress.tracking import TrackingObserver
 from tests.support.runs import ROOT, command
 
 EPOCHS, STEPS = 5, 500
@@ -96,7 +97,7 @@ def test_time_left_goes_down_between_two_reports_and_never_below_zero() -> None:
     remaining = Remaining(["a"])
     remaining.run_started("a", 1, 0.0)
     assert remaining.of_run(1.0) is None
-    assert remaining.of_suite(1.0) is None
+    assert of_suite([remaining], 1.0) is None
     remaining.phase_started("train", 1.0)
     for done in (5, 10):
         remaining.progress(done, 20, 1.0 + done)
@@ -119,16 +120,16 @@ def test_the_suites_time_is_that_of_like_runs_else_of_all() -> None:
         remaining.run_finished(ok, suite.now)
 
     run("a", 10)
-    assert remaining.of_suite(suite.now) == pytest.approx(5 * 10), "no b has ended yet: as the mean of all"
+    assert of_suite([remaining], suite.now) == pytest.approx(5 * 10), "no b has ended yet: as the mean of all"
     run("a", 30)
     run("a", 11)
-    assert remaining.of_suite(suite.now) == pytest.approx(11 + 2 * 17)
+    assert of_suite([remaining], suite.now) == pytest.approx(11 + 2 * 17)
     run("b", 100)
-    assert remaining.of_suite(suite.now) == pytest.approx(11 + 100)
+    assert of_suite([remaining], suite.now) == pytest.approx(11 + 100)
     run("a", 0.1, ok=False)
-    assert remaining.of_suite(suite.now) == pytest.approx(100), "a run that failed at once tells nothing"
+    assert of_suite([remaining], suite.now) == pytest.approx(100), "a run that failed at once tells nothing"
     remaining.run_started("b", EPOCHS, suite.now)
-    assert remaining.of_suite(suite.now + 30) == pytest.approx(70)
+    assert of_suite([remaining], suite.now + 30) == pytest.approx(70)
 
 
 def test_before_any_run_has_ended_all_take_as_long_as_the_first() -> None:
@@ -138,7 +139,7 @@ def test_before_any_run_has_ended_all_take_as_long_as_the_first() -> None:
     for done in (5, 10):
         remaining.progress(done, 20, 2.0 + done)
     left = 10 + 0.4 * 20
-    assert remaining.of_suite(12.0) == pytest.approx(left + 2 * (12 + left))
+    assert of_suite([remaining], 12.0) == pytest.approx(left + 2 * (12 + left))
 
 
 # Those who tell
@@ -157,7 +158,7 @@ class Clock:
         return self.now
 
 
-def _train(observer: PlainLines | Live | EventLog, clock: Clock, plan: Plan, seconds: float) -> None:
+def _train(observer: TrackingObserver, clock: Clock, plan: Plan, seconds: float) -> None:
     """Half of a run's 100 steps of 8 texts, `seconds` each."""
     observer.run_started(plan.runs[0], 1, 2)
     for name in ("prepare", "features", "train"):
@@ -180,7 +181,7 @@ def test_plain_lines_tell_how_fast_and_how_long_every_few_seconds(plan: Plan) ->
 def test_the_live_view_is_two_lines_at_any_width(plan: Plan, width: int) -> None:
     clock, console = Clock(), Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     view = Live(console, plan.runs, 3, torch.device("cpu"), clock)
-    _train(view, clock, plan, seconds=1)
+    _train(view.observers[0], clock, plan, seconds=1)
     with console.capture() as captured:
         console.print(view.lines())
     run, suite = captured.get().splitlines()
