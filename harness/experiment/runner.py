@@ -84,8 +84,8 @@ class Runner:
             if record.status in ("failed", "oom") and self.world.size > 1 and not planned.source.is_baseline:
                 raise RankLost(record.error)
             if planned.save and self.world.rank == 0:
-                run_ids = [one.run_id for one in self.plan.runs]
-                saved_classifier.drop_all_but_the_best(self.store, run_ids, self.plan.metric)
+                every = [one.run_id for one in self.plan.runs]
+                saved_classifier.drop_all_but_the_best(self.store, every, self.plan.metric)
             gc.collect()
             return_freed_memory()
             if self.world.device.type == "cuda":

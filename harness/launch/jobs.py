@@ -115,7 +115,7 @@ class _Jobs:
         # In a new session: Ctrl-C reaches this process only, which stops the workers.
         process = subprocess.Popen(
             command,
-            env=os.environ | variables() | part_of_cores(self._plan.jobs) | _gpu(number - 1),
+            env=os.environ | variables() | part_of_machine(number, self._plan.jobs),
             pass_fds=(there.fileno(),),
             start_new_session=True,
             preexec_fn=_ignore_stop_signals,
@@ -202,12 +202,15 @@ def _ending(exit_code: int, kernel_kills_before: int) -> Ending:
     return Ending("failed", f"the process of this run ended: {how}")
 
 
-def _gpu(index: int) -> dict[str, str]:
-    """The variable that shows a process one of the GPUs that this one sees; none where there are none."""
-    if not torch.cuda.is_available():
-        return {}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[index].strip() if visible else str(index)}
+def part_of_machine(number: int, jobs: int) -> dict[str, str]:
+    """The variables that give job `number`, from 1, its part of the cores, and where there are GPUs one of those that
+    this process sees."""
+    part = part_of_cores(jobs)
+    if torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpu = visible.split(",")[number - 1].strip() if visible else str(number - 1)
+        part["CUDA_VISIBLE_DEVICES"] = gpu
+    return part
 
 
 def _ignore_stop_signals() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from harness.launch.queue import Queue
 from harness.measure.environment import cores
 from harness.planning.plan import Plan, resolve
 from harness.planning.workspace import Workspace
+from harness.progress.event_log import LOG
 from harness.results.record import Record
 from harness.results.store import Store
-from tests.support.runs import ROOT, command, curve_of
+from tests.support.runs import ROOT, command
 
 SUITE = {"model.name": "mini", "data.name": "synthetic", "data.size": 60, "training.epochs": 1, "seed": [0, 1, 2]}
 # What differs between two runs of the same, whatever runs beside them.
@@ -101,49 +103,45 @@ def _start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def _workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """In the order of their jobs."""
-    return sorted(psutil.Process(process.pid).children(), key=lambda worker: worker.create_time())
-
-
-def _read_until(process: subprocess.Popen[str], *expected: str) -> None:
-    """Read lines until each text was in one."""
-    assert process.stdout is not None
-    missing = set(expected)
-    for line in process.stdout:
-        missing -= {text for text in missing if text in line}
-        if not missing:
-            return
-    pytest.fail(f"the command ended without {missing}")
+def _train(process: subprocess.Popen[str], results: Path, runs: int) -> None:
+    """Wait until so many runs have begun to train."""
+    log, deadline = results / LOG, time.monotonic() + 180
+    while not (log.exists() and log.read_text().count("\tphase\ttrain") >= runs):
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "no training within 3 minutes"
+        time.sleep(0.02)
 
 
 @pytest.mark.skipif(cores() < 2, reason="needs two cores")
 def test_a_killed_worker_loses_its_run_alone_and_ctrl_c_stops_all(tmp_path: Path) -> None:
     process = _start(tmp_path, "--seeds", "0..3")
-    _read_until(process, "job 1 [1/4] full, seed 0: step", "job 2 [2/4] full, seed 1: step")
-    killed, other = _workers(process)
+    results = tmp_path / "results"
+    _train(process, results, 2)
+    killed, other = psutil.Process(process.pid).children()
     killed.kill()
-    _read_until(process, "job 1 [1/4] full, seed 0: failed", "job 1 [3/4] full, seed 2: step")
+    _train(process, results, 3)
     assert other.is_running()
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "goes on with the runs that are missing" in output
     assert "Traceback" not in output
-    first, second, third = sorted(Store(tmp_path / "results").all(), key=lambda record: record.seed)
-    assert (first.status, first.error) == ("failed", "the process of this run ended: killed by SIGKILL")
-    for record in (second, third):
-        assert record.status == "interrupted"
-        assert list((tmp_path / "results" / "runs" / record.run_id / "checkpoints").iterdir()), "after a checkpoint"
-    assert len(curve_of(tmp_path / "results", second)) > 0
+    records = Store(results).all()
+    (failed,) = (record for record in records if record.status == "failed")
+    assert failed.error == "the process of this run ended: killed by SIGKILL"
+    neighbour, next_one = sorted((one for one in records if one is not failed), key=lambda record: record.seed)
+    assert [neighbour.status, next_one.status] == ["interrupted", "interrupted"]
+    assert list((results / "runs" / neighbour.run_id / "checkpoints").iterdir()), "it has trained for a while"
+    assert "[3/4]" in output
+    assert "[4/4]" not in output
 
 
 @pytest.mark.long
 @pytest.mark.skipif(cores() < 2, reason="needs two cores")
 def test_workers_whose_command_is_killed_stop_after_a_checkpoint(tmp_path: Path) -> None:
     process = _start(tmp_path, "--seeds", "0,1")
-    _read_until(process, "job 1 [1/2] full, seed 0: step", "job 2 [2/2] full, seed 1: step")
-    workers = _workers(process)
+    _train(process, tmp_path / "results", 2)
+    workers = psutil.Process(process.pid).children()
     process.kill()
     process.communicate()
     _, alive = psutil.wait_procs(workers, timeout=60)

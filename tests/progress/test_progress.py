@@ -198,6 +198,39 @@ def test_the_live_view_is_two_lines_at_any_width(plan: Plan, width: int) -> None
             assert fact in run
 
 
+def test_the_live_view_has_a_line_for_each_job(plan: Plan) -> None:
+    clock, console = Clock(), Console(file=io.StringIO(), width=160, force_terminal=True, color_system=None)
+    view = Live(console, plan.runs, 2, torch.device("cpu"), clock, jobs=2)
+    first, second = view.observers
+    _train(first, clock, plan, seconds=1)
+    second.run_started(plan.runs[1], 2, 2)
+    second.phase("prepare")
+    with console.capture() as captured:
+        console.print(view.lines())
+    one, other, suite = captured.get().splitlines()
+    assert one.startswith("job 1 [1/2] last_block, seed 0: train")
+    assert "step 50/100" in one
+    assert other.startswith("job 2 [2/2] last_block, seed 1: prepare")
+    assert "0 of 2 done" in suite
+    assert "MB" not in one, "the memory of another process"
+
+
+def test_the_suites_time_is_shared_by_its_jobs() -> None:
+    first = Remaining(["a"] * 5)
+    second = first.beside()
+    for job in (first, second):
+        job.run_started("a", 1, 0.0)
+    assert of_suite([first, second], 5.0) is None
+    first.run_finished(True, 10.0)
+    first.run_started("a", 1, 10.0)
+    assert first.waiting == second.waiting == ["a", "a"]
+    assert of_suite([first, second], 10.0) == pytest.approx((10 + 0 + 2 * 10) / 2), "what one has seen the other knows"
+    second.run_finished(True, 10.0)
+    for job in (first, second):
+        job.waiting.clear()
+    assert of_suite([first, second], 12.0) == pytest.approx(8), "the longest that is under way"
+
+
 def test_the_log_has_a_line_for_each_event(run_here: Callable, tmp_path: Path) -> None:
     good = run_here(strategy=["head_only", "tfidf"], training__epochs=1)
     (bad,) = run_here(strategy=["full"], training__epochs=1, optimizer__learning_rate=1e30)
