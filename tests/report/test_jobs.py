@@ -19,7 +19,7 @@ COSTS = ("examples/s", "real tok./s", "memory", "time")
 def two(run_here: Callable) -> list[Record]:
     rates = Throughput(examples_per_second=9.0, real_tokens_per_second=90.0, padded_tokens_per_second=95.0)
     ran = run_here(strategy=["head_only", "last_block"], data__size=60, training__epochs=0)
-    return [record.model_copy(update={"throughput": rates}) for record in ran]
+    return [record.model_copy(update={"throughput": rates, "prefix": None}) for record in ran]
 
 
 def _beside(record: Record, jobs: int) -> Record:
