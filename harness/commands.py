@@ -18,7 +18,7 @@ from harness.launch.given_group import GivenGroup, Leader, follow
 from harness.launch.launcher import launch
 from harness.metrics import ACCURACY, METRICS, metric_named
 from harness.planning.data import resolve_data
-from harness.planning.jobs import resolve_jobs
+from harness.planning.jobs import with_jobs
 from harness.planning.plan import Plan, resolve, saving
 from harness.planning.sizes import at_sizes
 from harness.planning.sweep import tuned
@@ -50,7 +50,7 @@ def run_suite(
     """Run a suite and print its table; returns the exit code: 0, or 1 where a run did not end well.
 
     force: run again what is done. save: save the classifier of the best run, for `ftbench predict`. quiet: print
-    nothing but the table and what went wrong. jobs: runs side by side (see `resolve_jobs`). launch: does every run of a
+    nothing but the table and what went wrong. jobs: runs side by side (see `with_jobs`). launch: does every run of a
     plan.
     Raises UserError for wrong input, before anything runs.
     """
@@ -125,8 +125,7 @@ class _Bench:
         if suite.sizes:
             suite = at_sizes(suite, lambda run: resolve_data(run.data, self.workspace.dataset)[0])
         plan = resolve(suite, self.store.results, self.workspace, self.hosts)
-        jobs = resolve_jobs(self.jobs, plan, self.workspace)
-        return plan.model_copy(update={"quiet": self.quiet, "jobs": jobs})
+        return with_jobs(plan, self.jobs, self.workspace).model_copy(update={"quiet": self.quiet})
 
     def prepare(self, plan: Plan) -> Plan:
         """The plan as `prepare_store` returns it, with a message of what will run."""

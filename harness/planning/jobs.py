@@ -16,7 +16,7 @@ MOST_PARAMETERS = 30_000_000
 BYTES_OF_PROCESS, BYTES_OF_PARAMETER = 1_000_000_000, 16
 
 
-def resolve_jobs(asked: str, plan: Plan, workspace: Workspace) -> int:
+def with_jobs(plan: Plan, asked: str, workspace: Workspace) -> Plan:
     """asked: `auto` or a number. `auto` is one run a GPU; on CPUs one a core, where all models are small and as far as
     the free memory goes.
 
@@ -26,7 +26,7 @@ def resolve_jobs(asked: str, plan: Plan, workspace: Workspace) -> int:
     if asked != "auto" and not (asked.isdecimal() and int(asked)):
         raise UserError(f"JOBS={asked!r}: expected a whole number from 1, or auto.")
     if asked == "1":
-        return 1
+        return plan
     ranks = max(run.config.engine.processes * run.config.engine.nodes for run in plan.runs)
     if ranks > 1 or plan.hosts.hostfile:
         raise UserError(
@@ -35,19 +35,24 @@ def resolve_jobs(asked: str, plan: Plan, workspace: Workspace) -> int:
         )
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if asked == "auto":
-        return gpus or _auto_on_cpus(plan, workspace)
+        jobs, reason = (gpus, "one a GPU") if gpus else _auto_on_cpus(plan, workspace)
+        return plan.model_copy(update={"jobs": jobs, "why_jobs": f"auto: {reason}"})
     most, what = (gpus, "GPU(s)") if gpus else (cores(), "core(s)")
     if int(asked) > most:
         raise UserError(
             f"JOBS={asked}, but this machine has {most} {what}: expected at most one run for each, or auto."
         )
-    return int(asked)
+    return plan.model_copy(update={"jobs": int(asked), "why_jobs": "as asked"})
 
 
-def _auto_on_cpus(plan: Plan, workspace: Workspace) -> int:
-    models = {run.model.name for run in plan.runs if run.strategy}
-    largest = max(map(workspace.parameters, models), default=0)
-    if largest > MOST_PARAMETERS:
-        return 1
-    fitting = psutil.virtual_memory().available // (BYTES_OF_PROCESS + BYTES_OF_PARAMETER * largest)
-    return max(1, min(cores(), fitting))
+def _auto_on_cpus(plan: Plan, workspace: Workspace) -> tuple[int, str]:
+    """The number, and the reason."""
+    sizes = {run.model.name: workspace.parameters(run.model.name) for run in plan.runs if run.strategy}
+    largest = max(sizes, key=sizes.__getitem__, default=None)
+    parameters = sizes[largest] if largest else 0
+    if parameters > MOST_PARAMETERS:
+        return 1, f"{largest} has {parameters / 1e6:.0f}M parameters, so that a step uses all cores"
+    fitting = psutil.virtual_memory().available // (BYTES_OF_PROCESS + BYTES_OF_PARAMETER * parameters)
+    if fitting < cores():
+        return max(1, fitting), "as many as fit into the free memory"
+    return cores(), "one a core, since the models are small"
