@@ -80,13 +80,15 @@ def run(**given: Any) -> None:
         engine, hosts = torchrun
         changes |= {f"engine.{key}": value for key, value in engine.items()}
     suite = load_suite(given["config"], changes, split_assignments(given["set"] or []))
-    results, cache, force = given["results"], given["cache"], given["force"]
+    results, cache, force, jobs = given["results"], given["cache"], given["force"], given["jobs"]
+    save, quiet = given["save"], given["quiet"]
     if group:
         if hosts != ONE_MACHINE:
             raise UserError("RDZV, NODE_RANK or HOSTFILE in a group of ranks that is running already: leave them out.")
-        save, quiet = given["save"], given["quiet"]
+        if jobs != "1":
+            raise UserError(f"JOBS={jobs} in a group of ranks that is running already: leave it out.")
         raise typer.Exit(commands.run_in_group(console, suite, group, results, cache, force, save, quiet))
-    raise typer.Exit(commands.run_suite(console, suite, results, cache, force, hosts, given["save"], given["quiet"]))
+    raise typer.Exit(commands.run_suite(console, suite, results, cache, force, hosts, save, quiet, jobs))
 
 
 @app.command()

@@ -19,6 +19,7 @@ from harness.launch.launcher import launch
 from harness.measure.memory import anonymous_bytes
 from harness.metrics import ACCURACY, METRICS, metric_named
 from harness.planning.data import resolve_data
+from harness.planning.jobs import with_jobs
 from harness.planning.plan import Plan, resolve, saving
 from harness.planning.sizes import at_sizes
 from harness.planning.sweep import tuned
@@ -44,18 +45,20 @@ def run_suite(
     hosts: Hosts = ONE_MACHINE,
     save: bool = False,
     quiet: bool = False,
+    jobs: str = "1",
     launch: Callable[[Plan, Workspace], None] = launch,
 ) -> int:
     """Run a suite and print its table; returns the exit code: 0, or 1 where a run did not end well.
 
     force: run again what is done. save: save the classifier of the best run, for `ftbench predict`. quiet: print
-    nothing but the table and what went wrong. launch: does every run of a plan.
+    nothing but the table and what went wrong. jobs: runs side by side (see `with_jobs`). launch: does every run of a
+    plan.
     Raises UserError for wrong input, before anything runs.
     """
     store = Store(results)
     store.check_writable()
     messages.print_oom(console, settle(store))
-    bench = _Bench(console, store, Workspace(cache), force, hosts, quiet, launch)
+    bench = _Bench(console, store, Workspace(cache), force, hosts, quiet, jobs, launch)
     plan = bench.resolve(suite)
     interrupted = False
     try:
@@ -99,7 +102,7 @@ def run_in_group(
         return follow(engine)
     leader, exit_code = Leader(engine), 2
     try:
-        exit_code = run_suite(console, suite, results, cache, force, group.hosts, save, quiet, leader.launch)
+        exit_code = run_suite(console, suite, results, cache, force, group.hosts, save, quiet, launch=leader.launch)
     finally:
         leader.dismiss(exit_code)
     return exit_code
@@ -115,12 +118,13 @@ class _Bench:
     force: bool
     hosts: Hosts
     quiet: bool
+    jobs: str
     launch: Callable[[Plan, Workspace], None]
     swept: list[Record] = field(default_factory=list)
 
     def resolve(self, suite: SuiteConfig) -> Plan:
         plan = resolve(with_sizes(suite, self.workspace), self.store.results, self.workspace, self.hosts)
-        return plan.model_copy(update={"quiet": self.quiet})
+        return with_jobs(plan, self.jobs, self.workspace).model_copy(update={"quiet": self.quiet})
 
     def prepare(self, plan: Plan) -> Plan:
         """The plan as `prepare_store` returns it, with a message of what will run."""

@@ -159,6 +159,12 @@ OPTIONS = (
         targets=("bench", "report", "gate", "data"),
     ),
     Option(
+        "jobs",
+        "runs of a suite that are done side by side on this machine: a number, or `auto`",
+        default="1",
+        see="[side by side](engines.md#runs-side-by-side)",
+    ),
+    Option(
         "force",
         "run again what is done; otherwise a finished run is found by configuration, content hashes and code",
         type=bool,

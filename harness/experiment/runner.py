@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import traceback
+from collections.abc import Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,11 +58,13 @@ class Runner:
 
     @classmethod
     def of(cls, plan: Plan, world: World, observer: Observer, signals: StopSignals, workspace: Workspace) -> Runner:
-        described = environment.describe(world.device, plan.code_sha256)
+        described = environment.describe(world.device, plan.code_sha256, plan.jobs)
         return cls(plan, world, observer, signals, workspace, Store(plan.results), described)
 
-    def execute(self) -> None:
+    def execute(self, run_ids: Set[str] | None = None) -> None:
         """Do every run of the plan that has no record yet, and write its record. The first rank does baselines alone.
+
+        run_ids: of those to do; None: all.
 
         Raises KeyboardInterrupt where it was asked to stop, RankLost where a run failed on one of several ranks.
         """
@@ -69,7 +72,9 @@ class Runner:
         groups = joint_groups(self.plan, self.workspace, self.world.device.type) if alone else []
         joint = JointTrainings(groups, self.store)
         for number, planned in enumerate(self.plan.in_order(), start=1):
-            if self.store.has(planned.run_id) or (planned.source.is_baseline and self.world.rank):
+            is_for_others = run_ids is not None and planned.run_id not in run_ids
+            is_for_others |= planned.source.is_baseline and self.world.rank > 0
+            if is_for_others or self.store.has(planned.run_id):
                 continue
             self.observer.run_started(planned, number, len(self.plan.runs))
             record = self._isolated(planned, joint)
@@ -79,8 +84,8 @@ class Runner:
             if record.status in ("failed", "oom") and self.world.size > 1 and not planned.source.is_baseline:
                 raise RankLost(record.error)
             if planned.save and self.world.rank == 0:
-                run_ids = [one.run_id for one in self.plan.runs]
-                saved_classifier.drop_all_but_the_best(self.store, run_ids, self.plan.metric)
+                every = [one.run_id for one in self.plan.runs]
+                saved_classifier.drop_all_but_the_best(self.store, every, self.plan.metric)
             gc.collect()
             return_freed_memory()
             if self.world.device.type == "cuda":

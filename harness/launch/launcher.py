@@ -22,9 +22,11 @@ from harness.distributed.process_group import device_of
 from harness.distributed.signals import StopSignals
 from harness.experiment.records import Ending, record_of
 from harness.experiment.runner import why_lost
+from harness.launch.cores import part_of_cores
+from harness.launch.jobs import launch_jobs
 from harness.launch.libraries import variables
 from harness.launch.worker import work
-from harness.measure.environment import cores, describe
+from harness.measure.environment import describe
 from harness.measure.memory import kernel_kills
 from harness.planning.plan import Plan, PlannedRun
 from harness.planning.workspace import Workspace
@@ -37,7 +39,8 @@ REJOIN_SECONDS = 60.0
 
 
 def launch(plan: Plan, workspace: Workspace | None = None) -> None:
-    """Do every run of the plan; each leaves a record. One group of ranks does all of them.
+    """Do every run of the plan; each leaves a record. One group of ranks does all of them, or as many processes as the
+    plan has jobs.
 
     After a lost rank torchrun restarts the group, up to `engine.restarts` times, and the run resumes from its last
     checkpoint; after that its record says `failed`, and a new group does the rest.
@@ -45,6 +48,9 @@ def launch(plan: Plan, workspace: Workspace | None = None) -> None:
     Raises KeyboardInterrupt where the user stopped it, UserError where machines were asked for different things.
     """
     if not plan.runs:
+        return
+    if plan.jobs > 1:
+        launch_jobs(plan, workspace or Workspace(plan.cache, plan.features))
         return
     engine = plan.runs[0].config.engine
     if engine.processes * engine.nodes == 1 and not plan.hosts.hostfile:
@@ -180,9 +186,8 @@ def _environment(engine: EngineConfig) -> dict[str, str]:
 
 def _environment_of_ranks(engine: EngineConfig) -> dict[str, str]:
     """What the user has set stays. Each rank gets an equal part of the cores, where torchrun would give it one."""
-    threads = max(1, cores() // engine.processes)
     # Level 6: the profiler, which measures communication, prints nothing.
-    defaults = {"OMP_NUM_THREADS": str(threads), "KINETO_LOG_LEVEL": "6", "FTBENCH_ASSETS": ""}
+    defaults = part_of_cores(engine.processes) | {"KINETO_LOG_LEVEL": "6", "FTBENCH_ASSETS": ""}
     chosen = {name: os.environ.get(name, default) for name, default in defaults.items()}
     return {name: value for name, value in chosen.items() if value} | variables()
 
@@ -198,4 +203,4 @@ def _record_first_pending(plan: Plan, store: Store, ending: Ending) -> None:
         return
     engine = pending[0].config.engine
     size = 1 if pending[0].source.is_baseline else engine.processes * engine.nodes
-    store.write(record_of(pending[0], ending, size, describe(device_of(0), plan.code_sha256)))
+    store.write(record_of(pending[0], ending, size, describe(device_of(0), plan.code_sha256, plan.jobs)))

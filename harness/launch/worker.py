@@ -12,6 +12,7 @@ from harness.measure.memory import keep_freed_memory
 from harness.planning.plan import Plan
 from harness.planning.workspace import Workspace
 from harness.progress.factory import observer_for
+from harness.progress.observer import Observer
 
 
 def work(plan: Plan, workspace: Workspace, alone: bool = False) -> None:
@@ -26,6 +27,12 @@ def work(plan: Plan, workspace: Workspace, alone: bool = False) -> None:
 
 def work_in(world: World, plan: Plan, workspace: Workspace) -> None:
     """The same in a group that this process has joined."""
+    with observer_for(plan, world) as observer:
+        runner_for(plan, world, observer, workspace).execute()
+
+
+def runner_for(plan: Plan, world: World, observer: Observer, workspace: Workspace) -> Runner:
+    """What does the runs of the plan in this process, which listens to signals from here on."""
     stop_signals = StopSignals()
     stop_signals.listen()
     # What the first run would import, the second when its optimizer is built, would count as its memory and its time.
@@ -33,8 +40,7 @@ def work_in(world: World, plan: Plan, workspace: Workspace) -> None:
     import torch._dynamo  # noqa: F401
 
     keep_freed_memory()
-    with observer_for(plan, world) as observer:
-        Runner.of(plan, world, observer, stop_signals, workspace).execute()
+    return Runner.of(plan, world, observer, stop_signals, workspace)
 
 
 if __name__ == "__main__":

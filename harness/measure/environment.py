@@ -23,8 +23,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def describe(device: torch.device, code_sha256: str) -> dict[str, Any]:
-    """code_sha256: of the code that determines results."""
+def describe(device: torch.device, code_sha256: str, jobs: int) -> dict[str, Any]:
+    """code_sha256: of the code that determines results. jobs: runs that are done side by side."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -37,6 +37,7 @@ def describe(device: torch.device, code_sha256: str) -> dict[str, Any]:
         "versions": _versions(),
         "git": _git_revision(),
         "code_sha256": code_sha256,
+        "jobs": jobs,
     }
 
 

@@ -91,7 +91,9 @@ class PlannedRun(BaseModel):
 class Plan(BaseModel):
     """runs: as tables show them. rows: of the suite's file; none where it lists none. left_out: why baselines that this
     model can't give are not among them. metric: what the best classifier is chosen by. features: of stored features;
-    None: in the cache. code_sha256: of the code that determines results. quiet: print no progress."""
+    None: in the cache. jobs, why_jobs: how many runs are done side by side, and the reason where it was asked.
+    expected_seconds: of each run, by its id; empty where nobody has estimated them. code_sha256: of the code that
+    determines results. quiet: print no progress."""
 
     runs: list[PlannedRun]
     rows: list[SavedRow] = []
@@ -101,6 +103,9 @@ class Plan(BaseModel):
     cache: Path
     features: Path | None = None
     hosts: Hosts = ONE_MACHINE
+    jobs: int = 1
+    why_jobs: str = ""
+    expected_seconds: dict[str, float] = {}
     code_sha256: str
     quiet: bool = False
 

@@ -63,6 +63,13 @@ class Workspace:
         with on_meta_device():
             return self.once(("blocks", name), lambda: len(self.model(name).empty().blocks))
 
+    def parameters(self, name: str) -> int:
+        """How many the backbone of the model `name` has."""
+        with on_meta_device():
+            return self.once(
+                ("parameters", name), lambda: sum(one.numel() for one in self.model(name).empty().parameters())
+            )
+
     def content_sha256(self, model: str, weights: bool) -> str | None:
         """Of the files of a model that `transformers` reads; None for a GPT-2 of a known size."""
         folder = self.folder(model)

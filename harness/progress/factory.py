@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
 from rich.console import Console
 
-from harness.distributed.process_group import World
+from harness.distributed.process_group import World, device_of
 from harness.planning.plan import Plan
 from harness.progress.event_log import LOG, EventLog
 from harness.progress.live import Live
@@ -13,15 +16,34 @@ from harness.progress.plain import PlainLines, Warnings
 from harness.results.store import Store
 
 
-def observer_for(plan: Plan, world: World) -> Observer:
+@contextmanager
+def observer_for(plan: Plan, world: World) -> Iterator[Observer]:
     """On the first rank the log, with the live view in a terminal and plain lines elsewhere; on other ranks nothing."""
     if world.rank:
-        return Observer()
+        yield Observer()
+        return
+    with _observers(plan, [None]) as (observer,):
+        yield observer
+
+
+@contextmanager
+def observers_of_jobs(plan: Plan) -> Iterator[list[Observer]]:
+    """The same of each job, in one view."""
+    with _observers(plan, list(range(1, plan.jobs + 1))) as observers:
+        yield observers
+
+
+@contextmanager
+def _observers(plan: Plan, jobs: Sequence[int | None]) -> Iterator[list[Observer]]:
     store, console = Store(plan.results), Console()
     runs = [run for run in plan.in_order() if not store.has(run.run_id)]
-    log = EventLog(plan.results / LOG, runs)
-    if plan.quiet:
-        return Observers([log, Warnings(console)])
-    is_terminal = console.is_terminal
-    shown = Live(console, runs, len(plan.runs), world.device) if is_terminal else PlainLines(console, runs)
-    return Observers([log, shown])
+    with ExitStack() as entered:
+        shown: Sequence[Observer]
+        if plan.quiet:
+            shown = [Warnings(console) for _ in jobs]
+        elif console.is_terminal:
+            view = Live(console, runs, len(plan.runs), device_of(0), jobs=sum(job is not None for job in jobs))
+            shown = entered.enter_context(view).observers
+        else:
+            shown = [PlainLines(console, runs, job=job) for job in jobs]
+        yield [entered.enter_context(Observers([EventLog(plan.results / LOG, runs), one])) for one in shown]

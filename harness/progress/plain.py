@@ -18,9 +18,13 @@ class PlainLines(TrackingObserver):
     """A line when a run starts and ends, and one in between every few seconds."""
 
     def __init__(
-        self, console: Console, runs: Sequence[PlannedRun], clock: Callable[[], float] = time.monotonic
+        self,
+        console: Console,
+        runs: Sequence[PlannedRun],
+        clock: Callable[[], float] = time.monotonic,
+        job: int | None = None,
     ) -> None:
-        super().__init__(runs, clock)
+        super().__init__(runs, clock, job)
         self.console = console
 
     def run_started(self, planned: PlannedRun, number: int, total: int) -> None:

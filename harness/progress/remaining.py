@@ -43,6 +43,12 @@ class Remaining:
         self._started, self._epochs = 0.0, 0
         self._enter("", 0.0)
 
+    def beside(self) -> Remaining:
+        """Of another job that does runs of the same suite: both know what waits, and what either has seen."""
+        other = Remaining([])
+        other.waiting, other._done = self.waiting, self._done
+        return other
+
     def run_started(self, title: str, epochs: int, now: float) -> None:
         self.waiting.remove(title)
         self._started = now if self._ended is None else self._ended  # time between runs is the next one's
@@ -96,19 +102,15 @@ class Remaining:
         usual = self._usual(self._title)
         return None if usual is None else max(0.0, usual - (now - self._started))
 
-    def of_suite(self, now: float) -> float | None:
-        """Seconds left of all runs; those of which nothing is known take as long as the one under way."""
+    def of_waiting(self, now: float) -> float | None:
+        """Seconds that the runs to come will take in all; those of which nothing is known as long as the one under
+        way."""
         left = self.of_run(now)
-        if left is None:
-            return None
-        as_this = now - self._started + left if self._title is not None else None
-        for title in list(self.waiting):
-            usual = self._usual(title)
-            seconds = as_this if usual is None else usual
-            if seconds is None:
-                return None
-            left += seconds
-        return left
+        as_this = now - self._started + left if self._title is not None and left is not None else None
+        usual = [self._usual(title) for title in list(self.waiting)]
+        expected = [as_this if seconds is None else seconds for seconds in usual]
+        known = [seconds for seconds in expected if seconds is not None]
+        return sum(known) if len(known) == len(expected) else None
 
     def _usual(self, title: str) -> float | None:
         """Seconds of a complete run: the median of those with this title, else the mean of all that ended well."""
@@ -129,3 +131,14 @@ class Remaining:
     def _epoch_seconds(self) -> float | None:
         rate = self.steps_per_second()
         return self._steps / self._epochs / rate if rate and self._epochs else None
+
+
+def of_suite(jobs: Sequence[Remaining], now: float) -> float | None:
+    """Seconds left of a suite that these do side by side: as long as the longest run under way, and at best an equal
+    part of all that is left for each."""
+    under_way = [job.of_run(now) for job in jobs]
+    waiting = next((seconds for job in jobs if (seconds := job.of_waiting(now)) is not None), None)
+    known = [seconds for seconds in under_way if seconds is not None]
+    if waiting is None or len(known) < len(jobs):
+        return None
+    return max(*known, (sum(known) + waiting) / len(jobs))

@@ -16,10 +16,14 @@ UPDATE_SECONDS = 15.0
 class TrackingObserver(Observer):
     """Keeps the state of the run that is under way, and calls `update` every UPDATE_SECONDS of its training.
 
-    runs: those that are still to be done. clock: seconds from any origin.
+    runs: those that are still to be done. clock: seconds from any origin. job: whose runs it sees, where several do the
+    suite side by side.
     """
 
-    def __init__(self, runs: Sequence[PlannedRun], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, runs: Sequence[PlannedRun], clock: Callable[[], float] = time.monotonic, job: int | None = None
+    ) -> None:
+        self._job = f"job {job} " if job else ""
         self.remaining = Remaining([run.title for run in runs])
         self.clock = clock
         self.planned: PlannedRun | None = None
@@ -33,7 +37,7 @@ class TrackingObserver(Observer):
 
     def run_started(self, planned: PlannedRun, number: int, total: int) -> None:
         now = self.clock()
-        self.title, self.phase_name = f"[{number}/{total}] {planned.title}, seed {planned.config.seed}", ""
+        self.title, self.phase_name = f"{self._job}[{number}/{total}] {planned.title}, seed {planned.config.seed}", ""
         self._reset(now)
         self.remaining.run_started(planned.title, planned.training.epochs, now)
         self.planned = planned

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.report.analysis.entry import Entry
+from harness.report.analysis.entry import Entry, are_costs_comparable
 from harness.report.table.columns import reused, seconds_of
 from harness.report.table.evidence_notes import what_settles
 from harness.statistics import MOST_MESSAGES, MOST_SEEDS, Verdict
@@ -42,12 +42,12 @@ def _most_accurate(best: Entry, base: Entry) -> str:
 
 def _cheapest(best: Entry, base: Entry, entries: list[Entry]) -> Iterator[str]:
     """What takes least time of those that are shown to be better than the reference; where none is, of those that are
-    not shown to be worse."""
+    not shown to be worse. Nothing where their times can't be compared."""
     better = best is not base
     ran = [entry for entry in entries if entry.ok]
     able = [entry for entry in ran if _verdict(entry) == "better" or (not better and _verdict(entry) != "worse")]
     timed = {entry.name: seconds for entry in able if (seconds := seconds_of(entry)) is not None}
-    if not timed:
+    if not timed or not are_costs_comparable(able):
         return
     fastest = next(entry for entry in able if entry.name == min(timed, key=timed.__getitem__))
     group = "those that are shown to be better" if better else "all that are not shown to be worse"

@@ -34,6 +34,8 @@ def print_plan(console: Console, plan: Plan, finished: Sequence[str]) -> None:
         if what == "data":
             for note in dict.fromkeys(note for run in plan.runs for note in run.data_notes):
                 console.print(f"{'':>9}  [dim]{escape(note)}[/]", highlight=False)
+    if plan.why_jobs:
+        console.print(f"{'jobs':>9}  [bold]{plan.jobs}[/]  [dim]({escape(plan.why_jobs)})[/]", highlight=False)
     for reason in dict.fromkeys(row.skipped for row in plan.rows if row.skipped):
         names = ", ".join(row.name for row in plan.rows if row.skipped == reason)
         console.print(f"[yellow]skipped: {escape(names)}[/] [dim]({escape(reason)})[/]", highlight=False)

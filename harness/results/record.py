@@ -228,6 +228,11 @@ class Record(Part):
         return (self.error or "no reason recorded").splitlines()[-1]
 
     @property
+    def jobs(self) -> int:
+        """How many runs were done side by side; 1 where it ran alone, as all records of older versions did."""
+        return self.environment.get("jobs", 1)
+
+    @property
     def takes_steps(self) -> bool:
         return "steps" in self.phases
 

@@ -83,10 +83,13 @@ def save(folder: Path, tensors: dict[str, Tensor], about: Callable[[str], SavedC
 
 
 def drop_all_but_the_best(store: Store, run_ids: Iterable[str], metric: MetricName) -> None:
-    """Of the classifiers that these runs have left, so that a suite of any length needs room for two."""
-    left = [run_id for run_id in run_ids if (folder_of(store, run_id) / MANIFEST).exists()]
-    best = best_of((record for run_id in left if (record := store.read(run_id))), metric)
-    _remove(folder_of(store, run_id) for run_id in left if best is None or run_id != best.run_id)
+    """Of the classifiers that these runs have left, so that a suite of any length needs room for two, and one more for
+    each run that another process has under way."""
+    with _locked(store):
+        left = [run_id for run_id in run_ids if (folder_of(store, run_id) / MANIFEST).exists()]
+        ended = {run_id: record for run_id in left if (record := store.read(run_id))}
+        best = best_of(ended.values(), metric)
+        _remove(folder_of(store, run_id) for run_id in ended if best is None or run_id != best.run_id)
 
 
 def to_run_again(store: Store, earlier: Sequence[Record], metric: MetricName) -> Record | None:
@@ -116,13 +119,17 @@ def install(store: Store, records: Sequence[Record], metric: MetricName) -> tupl
     best = best_of(saved, metric)
     if best is None:
         return None
-    with FileLock(store.results / ".classifier.lock"):
+    with _locked(store):
         folder = folder_of(store, best.run_id)
         if folder.exists():
             _remove([place] if place.exists() else [])
             folder.replace(place)
     _remove(folder for record in records if (folder := folder_of(store, record.run_id)).is_dir())
     return best, place
+
+
+def _locked(store: Store) -> FileLock:
+    return FileLock(store.results / ".classifier.lock")
 
 
 def _remove(folders: Iterable[Path]) -> None:

@@ -22,7 +22,8 @@ from harness.planning.workspace import Workspace
 from harness.progress.event_log import LOG, EventLog
 from harness.progress.live import Live, duration
 from harness.progress.plain import PlainLines
-from harness.progress.remaining import WINDOW_STEPS, Remaining
+from harness.progress.remaining import WINDOW_STEPS, Remaining, of_suite
+from harness.progress.tracking import TrackingObserver
 from tests.support.runs import ROOT, command
 
 EPOCHS, STEPS = 5, 500
@@ -96,7 +97,7 @@ def test_time_left_goes_down_between_two_reports_and_never_below_zero() -> None:
     remaining = Remaining(["a"])
     remaining.run_started("a", 1, 0.0)
     assert remaining.of_run(1.0) is None
-    assert remaining.of_suite(1.0) is None
+    assert of_suite([remaining], 1.0) is None
     remaining.phase_started("train", 1.0)
     for done in (5, 10):
         remaining.progress(done, 20, 1.0 + done)
@@ -119,16 +120,16 @@ def test_the_suites_time_is_that_of_like_runs_else_of_all() -> None:
         remaining.run_finished(ok, suite.now)
 
     run("a", 10)
-    assert remaining.of_suite(suite.now) == pytest.approx(5 * 10), "no b has ended yet: as the mean of all"
+    assert of_suite([remaining], suite.now) == pytest.approx(5 * 10), "no b has ended yet: as the mean of all"
     run("a", 30)
     run("a", 11)
-    assert remaining.of_suite(suite.now) == pytest.approx(11 + 2 * 17)
+    assert of_suite([remaining], suite.now) == pytest.approx(11 + 2 * 17)
     run("b", 100)
-    assert remaining.of_suite(suite.now) == pytest.approx(11 + 100)
+    assert of_suite([remaining], suite.now) == pytest.approx(11 + 100)
     run("a", 0.1, ok=False)
-    assert remaining.of_suite(suite.now) == pytest.approx(100), "a run that failed at once tells nothing"
+    assert of_suite([remaining], suite.now) == pytest.approx(100), "a run that failed at once tells nothing"
     remaining.run_started("b", EPOCHS, suite.now)
-    assert remaining.of_suite(suite.now + 30) == pytest.approx(70)
+    assert of_suite([remaining], suite.now + 30) == pytest.approx(70)
 
 
 def test_before_any_run_has_ended_all_take_as_long_as_the_first() -> None:
@@ -138,7 +139,7 @@ def test_before_any_run_has_ended_all_take_as_long_as_the_first() -> None:
     for done in (5, 10):
         remaining.progress(done, 20, 2.0 + done)
     left = 10 + 0.4 * 20
-    assert remaining.of_suite(12.0) == pytest.approx(left + 2 * (12 + left))
+    assert of_suite([remaining], 12.0) == pytest.approx(left + 2 * (12 + left))
 
 
 # Those who tell
@@ -157,7 +158,7 @@ class Clock:
         return self.now
 
 
-def _train(observer: PlainLines | Live | EventLog, clock: Clock, plan: Plan, seconds: float) -> None:
+def _train(observer: TrackingObserver, clock: Clock, plan: Plan, seconds: float) -> None:
     """Half of a run's 100 steps of 8 texts, `seconds` each."""
     observer.run_started(plan.runs[0], 1, 2)
     for name in ("prepare", "features", "train"):
@@ -180,7 +181,7 @@ def test_plain_lines_tell_how_fast_and_how_long_every_few_seconds(plan: Plan) ->
 def test_the_live_view_is_two_lines_at_any_width(plan: Plan, width: int) -> None:
     clock, console = Clock(), Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     view = Live(console, plan.runs, 3, torch.device("cpu"), clock)
-    _train(view, clock, plan, seconds=1)
+    _train(view.observers[0], clock, plan, seconds=1)
     with console.capture() as captured:
         console.print(view.lines())
     run, suite = captured.get().splitlines()
@@ -195,6 +196,39 @@ def test_the_live_view_is_two_lines_at_any_width(plan: Plan, width: int) -> None
     if width == 160:
         for fact in ("loss 0.693", "accuracy 88%", "8 examples/s", "MB", ": train"):
             assert fact in run
+
+
+def test_the_live_view_has_a_line_for_each_job(plan: Plan) -> None:
+    clock, console = Clock(), Console(file=io.StringIO(), width=160, force_terminal=True, color_system=None)
+    view = Live(console, plan.runs, 2, torch.device("cpu"), clock, jobs=2)
+    first, second = view.observers
+    _train(first, clock, plan, seconds=1)
+    second.run_started(plan.runs[1], 2, 2)
+    second.phase("prepare")
+    with console.capture() as captured:
+        console.print(view.lines())
+    one, other, suite = captured.get().splitlines()
+    assert one.startswith("job 1 [1/2] last_block, seed 0: train")
+    assert "step 50/100" in one
+    assert other.startswith("job 2 [2/2] last_block, seed 1: prepare")
+    assert "0 of 2 done" in suite
+    assert "MB" not in one, "the memory of another process"
+
+
+def test_the_suites_time_is_shared_by_its_jobs() -> None:
+    first = Remaining(["a"] * 5)
+    second = first.beside()
+    for job in (first, second):
+        job.run_started("a", 1, 0.0)
+    assert of_suite([first, second], 5.0) is None
+    first.run_finished(True, 10.0)
+    first.run_started("a", 1, 10.0)
+    assert first.waiting == second.waiting == ["a", "a"]
+    assert of_suite([first, second], 10.0) == pytest.approx((10 + 0 + 2 * 10) / 2), "what one has seen the other knows"
+    second.run_finished(True, 10.0)
+    for job in (first, second):
+        job.waiting.clear()
+    assert of_suite([first, second], 12.0) == pytest.approx(8), "the longest that is under way"
 
 
 def test_the_log_has_a_line_for_each_event(run_here: Callable, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,6 +74,11 @@ class Entry:
         return [record for record in self.shown if not record.joint_runs] or self.shown
 
     @property
+    def jobs(self) -> set[int]:
+        """How many runs were done side by side, where time, speed and memory were measured."""
+        return {record.jobs for record in self.shown}
+
+    @property
     def correct(self) -> dict[int, pd.Series]:
         """By seed, whether each test message was classified right, by index of the message."""
         return {seed: frame["label"] == frame["predicted"] for seed, frame in self.predictions.items()}
@@ -118,3 +124,8 @@ class Entry:
     @property
     def failures(self) -> list[Record]:
         return [record for record in self.records if record.status != "ok"]
+
+
+def are_costs_comparable(entries: Iterable[Entry]) -> bool:
+    """Whether all had as many runs beside them: neighbours take cores, caches and bandwidth from each other."""
+    return len({number for entry in entries for number in entry.jobs}) < 2

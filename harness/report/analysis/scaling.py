@@ -39,7 +39,7 @@ def scaling(records: Sequence[Record]) -> list[tuple[str, list[ScalingRow]]]:
 
 def configuration_but_engine(record: Record) -> str:
     rest = {key: value for key, value in record.config.items() if key not in ("engine", "seed")}
-    return json.dumps([rest, record.model.weights_sha256, record.environment["device"]], sort_keys=True)
+    return json.dumps([rest, record.model.weights_sha256, record.environment["device"], record.jobs], sort_keys=True)
 
 
 def _title(record: Record) -> str:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.report.analysis.baselines import LENGTH_RULE
-from harness.report.analysis.entry import Entry
+from harness.report.analysis.entry import Entry, are_costs_comparable
 from harness.report.plots.confusion import confusion, confusions
 from harness.report.plots.drawing import (
     BLUE,
@@ -45,9 +45,10 @@ def comparison_plots(entries: list[Entry], looks: dict[str, Look]) -> Iterator[P
     yield accuracy(ok, looks)
     if any(entry.ok[0].memory for entry in ok):
         yield memory([entry for entry in ok if entry.ok[0].memory])
-    if len(ok) > 1:
+    comparable = are_costs_comparable(ok)
+    if comparable and len(ok) > 1:
         yield against(ok, looks, "time", "seconds from the data to the final evaluation (median over seeds)", _seconds)
-    if sum(_megabytes(entry) is not None for entry in ok) > 1:
+    if comparable and sum(_megabytes(entry) is not None for entry in ok) > 1:
         unit = "highest peak of memory above the start, MB (median over seeds)"
         yield against(ok, looks, "memory", unit, _megabytes)
     if any(_rates(entry) for entry in ok):

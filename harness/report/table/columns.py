@@ -24,7 +24,7 @@ class Column:
 
     rank: columns with the highest are left out first where a terminal is too narrow. is_complete: whether nothing is
     missing from the value; otherwise it can't win. interval: 95%, of the value. sort_key: sorts rows, the smallest
-    first, None last; by default the best value comes first.
+    first, None last; by default the best value comes first. is_cost: whether runs beside it change the value.
     """
 
     title: str
@@ -35,6 +35,7 @@ class Column:
     is_complete: Callable[[Entry], bool] = lambda entry: True
     interval: Callable[[Entry], tuple[float, float] | None] | None = None
     sort_key: Callable[[Entry], float | None] | None = None
+    is_cost: bool = False
 
     @property
     def name(self) -> str:
@@ -97,7 +98,7 @@ def _rate(title: str, key: str, rank: int) -> Column:
     def measure(record: Record) -> float | None:
         return getattr(record.throughput, key) if record.throughput else None
 
-    return _column(title, measure, lambda rate: f"{rate:,.0f}", max, rank, np.median)
+    return replace(_column(title, measure, lambda rate: f"{rate:,.0f}", max, rank, np.median), is_cost=True)
 
 
 def reused(entry: Entry) -> bool:
@@ -261,7 +262,7 @@ def columns(entries: list[Entry]) -> list[Column]:
         *_forgetting_columns(entries),
         _rate("examples/s", "examples_per_second", 13),
         _rate("real tok./s", "real_tokens_per_second", 12),
-        _column("memory", _grown, _bytes, min, 5, np.median),
+        replace(_column("memory", _grown, _bytes, min, 5, np.median), is_cost=True),
         Column(
             "time",
             seconds_of,
@@ -269,6 +270,7 @@ def columns(entries: list[Entry]) -> list[Column]:
             min,
             3,
             is_complete=lambda entry: not reused(entry),
+            is_cost=True,
         ),
     ]
 

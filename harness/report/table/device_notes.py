@@ -28,6 +28,25 @@ def device_notes(entries: list[Entry]) -> list[str]:
     return lines
 
 
+def job_notes(entries: list[Entry]) -> list[str]:
+    """What was done side by side, and what follows for costs."""
+    by_jobs: dict[int, list[str]] = {}
+    for entry in entries:
+        for jobs in sorted(entry.jobs):
+            by_jobs.setdefault(jobs, []).append(entry.name)
+    if set(by_jobs) <= {1}:
+        return []
+    if len(by_jobs) == 1:
+        return [f"{next(iter(by_jobs))} runs side by side: speed, memory and time are those of a run beside others."]
+    parts = [
+        f"{f'{jobs} side by side' if jobs > 1 else 'one at a time'}: {_once(names)}" for jobs, names in by_jobs.items()
+    ]
+    return [
+        f"{'; '.join(parts)}. Speed, memory and time are only compared between runs that had as many beside them: no "
+        "best is marked."
+    ]
+
+
 def settings_of(record: Record) -> list[str]:
     """The settings of a GPU that are on, in words; records of older versions have none."""
     words = {"deterministic": "deterministic algorithms", "tf32": "TF32"}

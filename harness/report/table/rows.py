@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.report.analysis.baselines import no_better_than_length
-from harness.report.analysis.entry import Entry
+from harness.report.analysis.entry import Entry, are_costs_comparable
 from harness.report.table.columns import UNMEASURED, Column, columns
 
 MARK = "†"  # of a strategy that is no better than the length rule
@@ -35,7 +35,10 @@ def _competes(entry: Entry) -> bool:
 def _winner(column: Column, entries: list[Entry]) -> float | None:
     if not column.best:
         return None
-    values = [column.number(entry) for entry in entries if _competes(entry)]
+    competing = [entry for entry in entries if _competes(entry)]
+    if column.is_cost and not are_costs_comparable(competing):
+        return None
+    values = [column.number(entry) for entry in competing]
     measured = [value for value in values if value is not None]
     return column.best(measured) if measured else None
 
