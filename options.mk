@@ -56,6 +56,7 @@ PLAN_OPTIONS = \
 	$(call option,SET,set) \
 	$(call option,RESULTS,results) \
 	$(call option,CACHE,cache) \
+	$(call option,JOBS,jobs) \
 	$(call flag,FORCE,force) \
 	$(call flag,SAVE,save) \
 	$(call flag,FORGETTING,forgetting) \
