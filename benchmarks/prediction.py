@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from harness.config.schema import DataConfig
 from harness.config.suite import load_suite
 from harness.data.dataset import load_dataset
-from harness.config.schema import DataConfig
-from harness.planning.plan import PlannedRun, resolve
+from harness.planning.plan import resolve
 from harness.planning.workspace import Workspace
 from harness.prediction.machine import Machine
 from harness.prediction.predict import Prediction, Predictor
@@ -63,23 +63,32 @@ def suites(folder: Path, only: str | None) -> Iterator[tuple[str, list[dict[str,
     for model in ("mini", "gpt2"):
         if only in (None, model):
             common = _of_model(model, folder)
-            yield f"{model} alone", [
-                {"name": f"{model} {name} batch {batch}", "strategy": name, **_with(common, batch)}
-                for name in STRATEGIES
-                for batch in (8, 32)
-            ]
+            yield (
+                f"{model} alone",
+                [
+                    {"name": f"{model} {name} batch {batch}", "strategy": name, **_with(common, batch)}
+                    for name in STRATEGIES
+                    for batch in (8, 32)
+                ],
+            )
             precision = "fp64" if model == "mini" else "bf16"
-            yield f"{model} {precision}", [
-                {"name": f"{model} {name} {precision}", "strategy": name, **common, "precision": precision}
-                for name in ("head_only", "last_block", "full")
-            ]
+            yield (
+                f"{model} {precision}",
+                [
+                    {"name": f"{model} {name} {precision}", "strategy": name, **common, "precision": precision}
+                    for name in ("head_only", "last_block", "full")
+                ],
+            )
             for engine in ENGINES:
                 of_engine = {**engine, "processes": 2}
                 label = " ".join(map(str, engine.values()))
-                yield f"{model} {label}", [
-                    {"name": f"{model} {name} {label} x 2", "strategy": name, **common, "engine": of_engine}
-                    for name in SHARED
-                ]
+                yield (
+                    f"{model} {label}",
+                    [
+                        {"name": f"{model} {name} {label} x 2", "strategy": name, **common, "engine": of_engine}
+                        for name in SHARED
+                    ],
+                )
     ...
 
 
@@ -102,7 +111,9 @@ def _with(common: dict[str, object], batch: int) -> dict[str, object]:
 
 def compared(rows: list[dict[str, object]], folder: Path, cache: Path) -> list[Compared]:
     """Predict, then run, in a process of its own with an empty store of features."""
-    (folder / "suite.yaml").write_text(yaml.safe_dump({"rows": rows}))
+    engine = rows[0].pop("engine", {})
+    of_rows = [{key: value for key, value in row.items() if key != "engine"} for row in rows]
+    (folder / "suite.yaml").write_text(yaml.safe_dump({"rows": of_rows, "engine": engine}))
     suite, workspace = load_suite(folder / "suite.yaml", {}, []), Workspace(cache)
     predictor = Predictor(workspace, Machine.at_hand(cache, program_bytes=_program_bytes()))
     predictions = {one.planned.title: one for one in predictor.of_plan(resolve(suite, folder, workspace))}
@@ -111,7 +122,9 @@ def compared(rows: list[dict[str, object]], folder: Path, cache: Path) -> list[C
     command += ["--results", str(folder / "results"), "--cache", str(folder / "cache")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    records = {(record.strategy, json.dumps(record.config["training"])): record for record in Store(folder / "results").all()}
+    records = {
+        (record.strategy, json.dumps(record.config["training"])): record for record in Store(folder / "results").all()
+    }
     return [
         _compared(title, prediction, records[prediction.planned.name, json.dumps(prediction.planned.used["training"])])
         for title, prediction in predictions.items()
@@ -131,7 +144,8 @@ def _compared(title: str, prediction: Prediction, record: Record) -> Compared:
 
 def _program_bytes() -> float:
     """Of a process that has imported what a worker does."""
-    code = "from harness import commands; from harness.measure.memory import anonymous_bytes; print(anonymous_bytes())"
+    code = "import harness.launch.worker, harness.measure.memory as m\n"
+    code += "m.settle_memory(); print(m.anonymous_bytes())"
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
@@ -158,8 +172,10 @@ def main() -> None:
                 )
     times = np.abs([one.time_error for one in every])
     memory = np.abs([one.memory_error for one in every])
-    print(f"{len(every)} arrangements: time within 25% for {(times <= 0.25).mean():.0%}, within 50% for "
-          f"{(times <= 0.5).mean():.0%}; memory within 15% for {(memory <= 0.15).mean():.0%}")
+    print(
+        f"{len(every)} arrangements: time within 25% for {(times <= 0.25).mean():.0%}, within 50% for "
+        f"{(times <= 0.5).mean():.0%}; memory within 15% for {(memory <= 0.15).mean():.0%}"
+    )
 
 
 if __name__ == "__main__":

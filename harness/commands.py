@@ -151,7 +151,6 @@ def plan_suite(console: Console, suite: SuiteConfig, results: Path, cache: Path,
     device: a name that `harness/prediction/devices.yaml` has; None: the machine at hand.
     Raises UserError for whatever is wrong with the suite or the device.
     """
-    program_bytes = anonymous_bytes()  # of a worker: what is imported below is for predictions only
     from harness.prediction.arrangements import advise
     from harness.prediction.devices import device_named
     from harness.prediction.machine import Machine
@@ -163,7 +162,8 @@ def plan_suite(console: Console, suite: SuiteConfig, results: Path, cache: Path,
     plan = resolve(with_sizes(suite, workspace), results, workspace)
     messages.print_warnings(console, plan)
     messages.print_plan(console, plan, finished=[])
-    device_at = named or Machine.at_hand(cache, program_bytes)
+    # What this process holds with all that is imported: as much as a worker before a run.
+    device_at = named or Machine.at_hand(cache, anonymous_bytes())
     predictor = Predictor(workspace, device_at)
     predictions = list(predictor.of_plan(plan))
     baselines = len(plan.runs) - len(predictions)

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.distributed.process_group import World, connect, disconnect, leave, single_process
 from harness.distributed.signals import StopSignals
 from harness.experiment.runner import RankLost, Runner
-from harness.measure.memory import keep_freed_memory
+from harness.measure.memory import settle_memory
 from harness.planning.plan import Plan
 from harness.planning.workspace import Workspace
 from harness.progress.factory import observer_for
@@ -35,11 +35,7 @@ def runner_for(plan: Plan, world: World, observer: Observer, workspace: Workspac
     """What does the runs of the plan in this process, which listens to signals from here on."""
     stop_signals = StopSignals()
     stop_signals.listen()
-    # What the first run would import, the second when its optimizer is built, would count as its memory and its time.
-    import sklearn.metrics  # noqa: F401
-    import torch._dynamo  # noqa: F401
-
-    keep_freed_memory()
+    settle_memory()
     return Runner.of(plan, world, observer, stop_signals, workspace)
 
 

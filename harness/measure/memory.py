@@ -95,6 +95,15 @@ def keep_freed_memory() -> None:
         _LIBC.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def settle_memory() -> None:
+    """What a process does before its first run: imports that would count as that run's memory and time, the second when
+    its optimizer is built; and `keep_freed_memory`."""
+    import sklearn.metrics  # noqa: F401
+    import torch._dynamo  # noqa: F401
+
+    keep_freed_memory()
+
+
 def return_freed_memory() -> None:
     if hasattr(_LIBC, "malloc_trim"):
         _LIBC.malloc_trim(0)

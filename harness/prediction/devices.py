@@ -14,6 +14,7 @@ from pydantic import Field
 
 from harness.config.schema import Part
 from harness.errors import UserError
+from harness.prediction.exchange import GroupRates
 from harness.prediction.operations import Operation
 from harness.prediction.walk import Walk
 
@@ -27,6 +28,17 @@ class Link(Part):
 
     bytes_per_second: Rate
     latency_seconds: Annotated[float, Field(ge=0)]
+
+    def rates(self, size: int) -> GroupRates:
+        """Of a ring of `size` devices (Patarasuk and Yuan, JPDC, 2009)."""
+        part = (size - 1) / size / self.bytes_per_second
+        return GroupRates(
+            latency_seconds=self.latency_seconds,
+            all_reduce=2 * part,
+            all_gather=part,
+            reduce_scatter=part,
+            slowdown=1.0,
+        )
 
 
 class NamedDevice(Part):
@@ -44,7 +56,7 @@ class NamedDevice(Part):
 
     kind: str = "cuda"
 
-    def seconds(self, walk: Walk, threads: int = 1, captured: bool = False) -> float:
+    def seconds(self, walk: Walk, captured: bool = False) -> float:
         """captured: as one graph; else the host may be what the device waits for."""
         busy = sum(count * self._of(operation) for operation, count in walk.operations.items())
         return busy if captured else max(busy, walk.calls * self.host_seconds)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as processes
+from torch.multiprocessing.spawn import spawn
 
 from harness.config.schema import EngineConfig, Part
 
@@ -58,7 +58,7 @@ def measured_group(size: int, threads: int) -> GroupRates:
     """Start `size` ranks on this machine, with gloo, and measure them. threads: of each."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "rates.json"
-        processes.spawn(_measure, (size, threads, f"file://{folder}/group", result), nprocs=size)
+        spawn(_measure, (size, threads, f"file://{folder}/group", result), size)
         return GroupRates.model_validate_json(result.read_text(encoding="utf-8"))
 
 

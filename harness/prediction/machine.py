@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import json
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from harness.config.schema import EngineConfig
+from harness.distributed.process_group import single_process
 from harness.files import write_atomically
 from harness.measure.environment import cores, processor_name
 from harness.measure.memory import keep_freed_memory, memory_limit
+from harness.planning.plan import PlannedRun
 from harness.prediction.exchange import GroupRates, measured_group
+from harness.prediction.group import PROGRAM, START, Task, Tasks, kept, rehearsed
 from harness.prediction.operations import OPTIMIZER, Operation, Shaped
-from harness.prediction.walk import Shapes, Walk
+from harness.prediction.passes import Pass, RunWork
+from harness.prediction.rehearsal import SMALL, Stopwatch, seconds_of, threads
+from harness.prediction.walk import Walk
+from harness.prediction.work import RunWalker
 
-# Seconds that are spent on one operation at most, unless a single call takes longer, and calls.
-LONGEST_SECONDS, MOST_CALLS, LEAST_CALLS = 0.02, 50, 3
+# Seconds that are spent on one operation, unless a few calls take longer.
+LONGEST_SECONDS = 0.02
 # What takes time in proportion to its size is timed on so many numbers, more than a cache holds.
 TIMED_NUMBERS = 8_000_000
+# Bytes that PyTorch's libraries take on a CPU for kernels that they compile and for scratch, once they are at work.
+WORKSPACE = 35e6
 
 
 @dataclass
 class Machine:
-    """Times are kept in `file` between commands. program_bytes: what a process holds before a run."""
+    """Times are kept in `cache` between commands. program_bytes: what a process holds before a run."""
 
+    cache: Path
     file: Path
     program_bytes: float
     known: dict[str, float] = field(default_factory=dict)
@@ -46,7 +52,7 @@ class Machine:
         file = cache / "calibration" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.json"
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         keep_freed_memory()
-        return cls(file, program_bytes, known)
+        return cls(cache, file, program_bytes, known)
 
     @property
     def title(self) -> str:
@@ -59,11 +65,51 @@ class Machine:
     def keep(self) -> None:
         write_atomically(self.file, json.dumps(self.known, indent=0).encode())
 
-    def seconds(self, walk: Walk, threads: int, captured: bool = False) -> float:
-        """threads: of the rank that computes it."""
-        with _threads(threads):
-            timed = sum(count * self._of(operation, threads) for operation, count in walk.operations.items())
-            return timed + walk.calls * self._once(f"host {threads}", self._host)
+    def rehearse(self, runs: Sequence[tuple[PlannedRun, RunWalker, RunWork]]) -> None:
+        """Do a part of each pass of these runs for real, where that was not done before.
+
+        Operations take longer one after the other than alone; the interpreter takes its time between them, and an
+        engine its own. How much longer all that takes is measured on this part.
+        """
+        by_size: dict[int, list[Task]] = {}
+        for planned, walker, work in runs:
+            ranks = planned.config.engine.processes
+            for one in work.passes:
+                key = self._key(one, planned.config.engine)
+                if key in self.known:
+                    continue
+                if ranks == 1:
+                    watch = Stopwatch(cores(), single_process())
+                    self.known |= kept(key, walker.rehearse(one.kind, one.blocks, watch, one.done))
+                else:
+                    task = Task(key=key, planned=planned, kind=one.kind, blocks=one.blocks, done=one.done)
+                    by_size.setdefault(ranks, []).append(task)
+        for size, tasks in by_size.items():
+            engine = _named(tasks[0].planned.config.engine)
+            found = rehearsed(size, Tasks(cache=self.cache, tasks=tasks))
+            of_engine = {f"{name} {engine}": found.pop(name) for name in (PROGRAM, START)}
+            self.known |= found | of_engine
+
+    def seconds(self, one: Pass, engine: EngineConfig) -> float:
+        """Of all times that a pass is done, which was rehearsed. engine: of the run."""
+        count, key = max(1, cores() // engine.processes), self._key(one, engine)
+        sample = self._operations(one.sample, count)
+        longer = self._operations(one.walk, count) / sample if sample else 1.0
+        return one.times * self.known[key] * longer + min(one.shapes, one.times) * self.known[f"{key} first"]
+
+    def start_seconds(self, engine: EngineConfig) -> float:
+        """Until a group of ranks has its first engine of a kind, what it imports included."""
+        return self.known.get(f"{START} {_named(engine)}", 0.0)
+
+    def _key(self, one: Pass, engine: EngineConfig) -> str:
+        """Equal for passes that take equally long."""
+        calls = sorted(f"{count:g} {operation.signature}" for operation, count in one.sample.operations.items())
+        digest = hashlib.sha256(" ".join(calls).encode()).hexdigest()[:16]
+        return f"{one.kind} {digest} {_named(engine)}"
+
+    def _operations(self, walk: Walk, count: int) -> float:
+        with threads(count):
+            return sum(times * self._of(operation, count) for operation, times in walk.operations.items())
 
     def _of(self, operation: Operation, threads: int) -> float:
         if operation.name == OPTIMIZER:
@@ -74,19 +120,23 @@ class Machine:
     @property
     def draw_seconds(self) -> float:
         """Of one random parameter."""
-        return self._once("draw", lambda: _seconds_of(lambda: torch.empty(TIMED_NUMBERS).normal_()) / TIMED_NUMBERS)
+        return self._once(
+            "draw", lambda: seconds_of(lambda: torch.empty(TIMED_NUMBERS).normal_(), LONGEST_SECONDS) / TIMED_NUMBERS
+        )
 
     @property
     def copy_seconds(self) -> float:
         """Of one parameter that is read from a file in the system's cache."""
         numbers = torch.zeros(TIMED_NUMBERS)
-        return self._once("copy", lambda: _seconds_of(lambda: numbers.clone()) / TIMED_NUMBERS)
+        return self._once("copy", lambda: seconds_of(lambda: numbers.clone(), LONGEST_SECONDS) / TIMED_NUMBERS)
 
     @property
     def hash_seconds(self) -> float:
         """Of one byte, on one core."""
         content = bytes(TIMED_NUMBERS)
-        return self._once("hash", lambda: _seconds_of(lambda: hashlib.sha256(content).digest()) / TIMED_NUMBERS)
+        return self._once(
+            "hash", lambda: seconds_of(lambda: hashlib.sha256(content).digest(), LONGEST_SECONDS) / TIMED_NUMBERS
+        )
 
     @property
     def write_seconds(self) -> float:
@@ -94,9 +144,16 @@ class Machine:
         path, content = self.file.with_suffix(".written"), bytes(TIMED_NUMBERS)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            return self._once("write", lambda: _seconds_of(lambda: path.write_bytes(content)) / TIMED_NUMBERS)
+            return self._once(
+                "write", lambda: seconds_of(lambda: path.write_bytes(content), LONGEST_SECONDS) / TIMED_NUMBERS
+            )
         finally:
             path.unlink(missing_ok=True)
+
+    def program_bytes_in(self, engine: EngineConfig) -> float:
+        """What a rank holds before a run, and what its libraries take at work."""
+        alone = engine.processes == 1
+        return WORKSPACE + (self.program_bytes if alone else self.known[f"{PROGRAM} {_named(engine)}"])
 
     def group(self, size: int) -> GroupRates:
         """Of `size` ranks on this machine, which starts them where they were not measured before."""
@@ -106,75 +163,32 @@ class Machine:
             self.known |= {f"group {size} {name}": getattr(rates, name) for name in names}
         return GroupRates(**{name: self.known[f"group {size} {name}"] for name in names})
 
-    def _host(self) -> float:
-        """Of the interpreter for each call of PyTorch in a training step, beside the operation itself: from a network
-        too small to take time."""
-        shapes, real = Shapes(), _small_step(lambda module: module)
-        walked = shapes.walk(_small_step(shapes.fill))
-        for _ in range(20):
-            real()
-        taken = _seconds_of(real)
-        alone = sum(count * timed(operation) for operation, count in walked.operations.items() if count)
-        return max(0.0, taken - alone) / walked.calls
-
     def _once(self, key: str, measure: Callable[[], float]) -> float:
         if key not in self.known:
             self.known[key] = measure()
         return self.known[key]
 
 
+def _named(engine: EngineConfig) -> str:
+    """What of an engine its time depends on."""
+    return json.dumps(engine.model_dump(exclude={"restarts", "timeout_seconds"}))
+
+
 def timed(operation: Operation) -> float:
     """Seconds of one call."""
     with torch.no_grad():
         args, kwargs = tree_map_only(Shaped, _content, operation.arguments)
-        return _seconds_of(lambda: operation.overload(*args, **kwargs))
+        return seconds_of(lambda: operation.overload(*args, **kwargs), LONGEST_SECONDS)
 
 
 def _content(shaped: Shaped) -> Tensor:
     made = torch.empty_strided(shaped.shape, shaped.stride, dtype=shaped.dtype)
-    return made.fill_(0.01 if shaped.dtype.is_floating_point else 0)
-
-
-def _seconds_of(call: Callable[[], Any]) -> float:
-    """The median of several calls, after one."""
-    call()
-    taken: list[float] = []
-    while len(taken) < LEAST_CALLS or (sum(taken) < LONGEST_SECONDS and len(taken) < MOST_CALLS):
-        begun = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - begun)
-        if taken[0] > LONGEST_SECONDS:
-            break
-    return statistics.median(taken)
+    return made.fill_(SMALL if shaped.dtype.is_floating_point else 0)
 
 
 def _optimizer_seconds() -> float:
     """Of a step of AdamW, for one parameter."""
-    parameter = nn.Parameter(torch.full((TIMED_NUMBERS,), 0.01))
-    parameter.grad = torch.full_like(parameter, 0.001)
+    parameter = nn.Parameter(torch.full((TIMED_NUMBERS,), SMALL))
+    parameter.grad = torch.full_like(parameter, SMALL)
     optimizer = torch.optim.AdamW([parameter], fused=True)
-    return _seconds_of(optimizer.step) / TIMED_NUMBERS
-
-
-def _small_step(prepare: Callable[[nn.Module], Any]) -> Callable[[], None]:
-    """Forward and backward passes of a network of the kind of operations that a block has."""
-    layers = [(nn.LayerNorm(8), nn.Linear(8, 8), nn.GELU("tanh")) for _ in range(8)]
-    network = nn.Sequential(*(layer for three in layers for layer in three))
-    prepare(network)
-
-    def step() -> None:
-        network(torch.ones(4, 8)).sum().backward()
-        for parameter in network.parameters():
-            parameter.grad = None
-
-    return step
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return seconds_of(optimizer.step, LONGEST_SECONDS) / TIMED_NUMBERS

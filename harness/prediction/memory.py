@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.config.schema import EngineConfig
-from harness.prediction.work import RunWork
+from harness.prediction.passes import RunWork
 
 MOMENTS = 2  # of AdamW
 # DeepSpeed's own copy of gradients on their way to the other ranks, at most of so many elements.
@@ -60,7 +60,7 @@ def rank_bytes(work: RunWork, engine: EngineConfig, element: int, program: float
         # The flat copy of the part whose state this rank holds, and a bucket of gradients.
         buffers = trained / ranks + min(work.trained_here, BUCKET_ELEMENTS) * element
     # The walk counts gradients, which it makes, among what it holds.
-    activations = max(0.0, work.step.walk.peak_bytes - trained)
+    activations = work.step.largest * max(0.0, work.step.walk.peak_bytes - trained)
     return RankBytes(
         program=program,
         weights=weights,
@@ -69,8 +69,8 @@ def rank_bytes(work: RunWork, engine: EngineConfig, element: int, program: float
         buffers=buffers,
         prefix=work.prefix_bytes,
         activations=activations,
-        passing=work.features.walk.peak_bytes if work.features else 0.0,
-        evaluating=work.evaluate.walk.peak_bytes,
+        passing=work.features.peak_bytes if work.features else 0.0,
+        evaluating=work.evaluate.peak_bytes,
         prefix_stays=work.features is None,
     )
 

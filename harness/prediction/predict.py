@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.config.schema import EngineConfig
@@ -11,10 +11,12 @@ from harness.model.precision import parameter_dtype
 from harness.planning.plan import Plan, PlannedRun
 from harness.planning.workspace import Workspace
 from harness.prediction.devices import NamedDevice
-from harness.prediction.exchange import GroupRates, exchange_seconds
+from harness.prediction.exchange import exchange_seconds
 from harness.prediction.machine import Machine
 from harness.prediction.memory import RankBytes, rank_bytes
-from harness.prediction.work import Parameters, RunWalker, RunWork, Texts
+from harness.prediction.passes import Parameters, Pass, RunWork
+from harness.prediction.texts import Texts
+from harness.prediction.work import ComputedFeatures, RunWalker
 
 Device = Machine | NamedDevice
 # Of the parameters that one collective takes: DDP's bucket.
@@ -62,90 +64,98 @@ class Predictor:
     def __post_init__(self) -> None:
         self._texts = Texts(self.workspace)
         # Of features that runs before have computed: how many stages, for prefixes of one model on the same texts.
-        self._computed: dict[tuple, set[tuple[int, str | None]]] = {}
+        self._computed: ComputedFeatures = {}
+        self._started: set[EngineConfig] = set()
 
-    def of_plan(self, plan: Plan) -> Iterator[Prediction]:
+    def of_plan(self, plan: Plan) -> list[Prediction]:
         """In the order in which runs are done: a run reads the features that those before it have computed. Baselines,
         which take seconds, are left out."""
-        for planned in plan.in_order():
-            if planned.strategy is not None:
-                yield self.of_run(planned)
+        return self._predicted([planned for planned in plan.in_order() if planned.strategy is not None])
+
+    def of_run(self, planned: PlannedRun) -> Prediction:
+        """Of one more run."""
+        return self._predicted([planned])[0]
 
     def keep(self) -> None:
         """Keep what was measured for the next command."""
         if isinstance(self.device, Machine):
             self.device.keep()
 
-    def of_run(self, planned: PlannedRun) -> Prediction:
-        strategy = planned.strategy
+    def _predicted(self, runs: Sequence[PlannedRun]) -> list[Prediction]:
+        walked = [(planned, *self._walked(planned)) for planned in runs]
+        if isinstance(self.device, Machine):
+            self.device.rehearse(walked)
+        return [self._prediction(planned, work) for planned, _, work in walked]
+
+    def _walked(self, planned: PlannedRun) -> tuple[RunWalker, RunWork]:
+        strategy, engine = planned.strategy, planned.config.engine
         assert strategy is not None, "baselines are not predicted"
-        engine = planned.config.engine
-        dataset = planned.dataset(self.workspace)
-        walker = RunWalker(
-            planned,
-            strategy,
-            self._texts.of(planned, strategy),
-            len(dataset.source.classes),
-            self.workspace,
-            engine.processes * engine.nodes,
-            self.device.kind,
-        )
-        return self._predicted(planned, walker.work(self._computed), engine)
+        classes = len(planned.dataset(self.workspace).source.classes)
+        examples, ranks = self._texts.of(planned, strategy), engine.processes * engine.nodes
+        walker = RunWalker(planned, strategy, examples, classes, self.workspace, ranks, self.device.kind)
+        return walker, walker.work(self._computed)
 
-    def _predicted(self, planned: PlannedRun, work: RunWork, engine: EngineConfig) -> Prediction:
+    def _prediction(self, planned: PlannedRun, work: RunWork) -> Prediction:
+        engine, device = planned.config.engine, self.device
         element = parameter_dtype(planned.config.precision).itemsize
-        ranks, device = engine.processes * engine.nodes, self.device
-        threads = max(1, cores() // engine.processes)
-        trained = work.trained_here * element
-        group = self._group(engine) if ranks > 1 else None
-        pieces = max(1, round(trained / BUCKET_BYTES))
-        exchange = exchange_seconds(group, engine, trained, pieces) if group else 0.0
-        slowdown = group.slowdown if group else 1.0
-        captured = ranks == 1 and engine.name == "ddp" and not planned.config.plain
-        step = slowdown * (device.seconds(work.step.walk, threads, captured) + work.layout_seconds) + exchange
+        exchange = self._exchange(work, engine, element)
         seconds = {
-            "prepare": self._filling(work.parameters.trained + work.parameters.frozen, planned),
-            "features": self._features(work, planned, threads, slowdown, ranks),
-            "train": step * work.step.times,
-            "evaluate": slowdown * device.seconds(work.evaluate.walk, threads) * work.evaluate.times,
+            "prepare": self._prepare(work, planned),
+            "features": self._features(work, planned),
+            "train": self._seconds(work.step, planned) + (exchange + work.layout_seconds) * work.step.times,
+            "evaluate": self._seconds(work.evaluate, planned),
         }
-        bytes_ = rank_bytes(work, engine, element, device.program_bytes)
-        available = device.memory_bytes / (engine.processes if device.kind == "cpu" else 1)
+        program = device.program_bytes_in(engine) if isinstance(device, Machine) else device.program_bytes
         return Prediction(
-            planned, engine, work.parameters, seconds, bytes_, available, step, exchange, round(work.step.times)
+            planned=planned,
+            engine=engine,
+            parameters=work.parameters,
+            seconds=seconds,
+            bytes=rank_bytes(work, engine, element, program),
+            available=device.memory_bytes / (engine.processes if device.kind == "cpu" else 1),
+            step_seconds=seconds["train"] / work.step.times if work.step.times else 0.0,
+            exchange_seconds=exchange,
+            steps=round(work.step.times),
         )
 
-    def _features(self, work: RunWork, planned: PlannedRun, threads: int, slowdown: float, ranks: int) -> float:
+    def _prepare(self, work: RunWork, planned: PlannedRun) -> float:
+        filling = self._filling(work.parameters.trained + work.parameters.frozen, planned)
+        if not isinstance(self.device, Machine):
+            return filling
+        engine, begun = planned.config.engine, self._started
+        start = 0.0 if engine in begun else self.device.start_seconds(engine)
+        begun.add(engine)
+        return filling + work.building_seconds + start
+
+    def _exchange(self, work: RunWork, engine: EngineConfig, element: int) -> float:
+        """Of a step over a named device's link; at hand it is rehearsed with the step."""
+        ranks, trained = engine.processes * engine.nodes, work.trained_here * element
+        if isinstance(self.device, Machine) or ranks == 1:
+            return 0.0
+        return exchange_seconds(self.device.link.rates(ranks), engine, trained, max(1, round(trained / BUCKET_BYTES)))
+
+    def _seconds(self, one: Pass, planned: PlannedRun) -> float:
+        """Of all times that a pass is done."""
+        engine = planned.config.engine
+        if isinstance(self.device, Machine):
+            return self.device.seconds(one, engine)
+        alone = engine.processes * engine.nodes == 1 and engine.name == "ddp" and not planned.config.plain
+        return one.times * self.device.seconds(one.walk, captured=alone and one.kind == "step")
+
+    def _features(self, work: RunWork, planned: PlannedRun) -> float:
         if not work.features:
             return self._filling(work.parameters.prefix if work.prefix_bytes else 0, planned)
-        passes = slowdown * self.device.seconds(work.features.walk, threads) * work.features.times / ranks
-        if not isinstance(self.device, Machine):
+        engine, device = planned.config.engine, self.device
+        passes = self._seconds(work.features, planned) / (engine.processes * engine.nodes)
+        if not isinstance(device, Machine):
             return passes
         # Tensors are hashed before and after.
-        hashing = 2 * work.prefix_bytes * self.device.hash_seconds / threads
-        return (
-            passes
-            + hashing
-            + self._filling(work.parameters.prefix, planned)
-            + work.stored_bytes * self.device.write_seconds
-        )
+        hashing = 2 * work.prefix_bytes * device.hash_seconds / max(1, cores() // engine.processes)
+        written = work.stored_bytes * device.write_seconds
+        return passes + hashing + written + self._filling(work.parameters.prefix, planned)
 
     def _filling(self, parameters: int, planned: PlannedRun) -> float:
         if not isinstance(self.device, Machine):
             return 0.0
         each = self.device.copy_seconds if planned.model.weights_path else self.device.draw_seconds
         return parameters * each
-
-    def _group(self, engine: EngineConfig) -> GroupRates:
-        size = engine.processes * engine.nodes
-        if isinstance(self.device, Machine):
-            return self.device.group(size)
-        link = self.device.link
-        part = (size - 1) / size / link.bytes_per_second
-        return GroupRates(
-            latency_seconds=link.latency_seconds,
-            all_reduce=2 * part,
-            all_gather=part,
-            reduce_scatter=part,
-            slowdown=1.0,
-        )

@@ -13,7 +13,13 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
+from harness.config.schema import OptimizerConfig, RunConfig
+from harness.distributed.process_group import World
+from harness.model.split import Suffix
 from harness.prediction.operations import Operation, operation_of
+from harness.training.engines.ddp import DDPEngine
+from harness.training.engines.optimizer import MOMENTS, adamw, trained_parameters
+from harness.training.engines.protocol import Engine
 
 
 @dataclass
@@ -88,8 +94,8 @@ class _Recorder(FakeTensorMode):
 
 
 class Shapes:
-    """Makes tensors without content and records what is computed with them. Indices and lengths stay real beside them,
-    so that code which looks at those runs as it does in a run."""
+    """A rehearsal on tensors without content, which records what is computed with them. Indices and lengths stay real
+    beside them, so that code which looks at those runs as it does in a run."""
 
     def __init__(self) -> None:
         self._recorder = _Recorder()
@@ -99,7 +105,6 @@ class Shapes:
             return torch.empty(shape, dtype=dtype)
 
     def fill(self, module: nn.Module) -> None:
-        """Put such tensors in the place of all parameters and buffers of `module`, on the CPU."""
         for part in module.modules():
             for name, parameter in part._parameters.items():
                 if parameter is not None:
@@ -109,8 +114,29 @@ class Shapes:
                 if buffer is not None:
                     part._buffers[name] = self.tensor(*buffer.shape, dtype=buffer.dtype)
 
-    def walk(self, compute: Callable[[], Any]) -> Walk:
-        """What `compute` does."""
+    def engine(self, suffix: Suffix, config: RunConfig) -> Engine:
+        engine = _Engine(self, config)
+        engine.prepare(suffix, config.optimizer)
+        return engine
+
+    def of(self, compute: Callable[[], Any]) -> Walk:
         self._recorder.begin()
         compute()
         return self._recorder.walk
+
+
+class _Engine(DDPEngine):
+    """Whose parameters and moments have no content."""
+
+    def __init__(self, shapes: Shapes, config: RunConfig) -> None:
+        super().__init__(World(0, 1, torch.device("cpu")), config.precision, fused=not config.plain)
+        self._shapes = shapes
+
+    def prepare(self, suffix: Suffix, optimizer: OptimizerConfig) -> None:
+        super().prepare(suffix, optimizer)
+        self._shapes.fill(suffix)
+        self._named = trained_parameters(suffix)
+        self._optimizer = adamw(self._named, optimizer, self.fused, suffix.rate_factor)
+        for parameter in self._named.values():  # as after a first step
+            moments = {key: self._shapes.tensor(*parameter.shape, dtype=parameter.dtype) for key in MOMENTS}
+            self._optimizer.state[parameter] = {"step": torch.zeros(()), **moments}

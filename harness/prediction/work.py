@@ -1,20 +1,20 @@
-"""What a run has to compute, phase by phase: walks of one typical pass each, and how often it is done."""
+"""Walks through the phases of a run: one typical pass of each, and how often it is done."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from harness import kernels
-from harness.config.schema import OptimizerConfig, Precision, RunConfig
+from harness.config.schema import Precision
 from harness.data.batching import batches_by_length, batches_in_order, tokens_at_once
-from harness.data.encoding import Examples, RowRule, encode_split, longest_row
+from harness.data.encoding import Examples, longest_row
 from harness.distributed.process_group import World
 from harness.features.distinct import DistinctRows
 from harness.features.features import Features, features_of
@@ -22,93 +22,24 @@ from harness.features.store import dtype_of
 from harness.kernels.occurring_tokens import train_occurring_tokens
 from harness.kernels.shared_beginnings import SharedBeginnings
 from harness.model.backbone import Block
+from harness.model.packing import TOKENS_MULTIPLE
 from harness.model.precision import parameter_dtype, store_frozen
 from harness.model.split import Part, Prefix, Suffix
 from harness.planning.plan import PlannedRun
 from harness.planning.strategy import ResolvedStrategy, split_without_tensors
 from harness.planning.workspace import Workspace
-from harness.prediction.walk import Shapes, Walk
+from harness.prediction.passes import Kind, Parameters, Pass, RunWork
+from harness.prediction.rehearsal import Rehearsal
+from harness.prediction.walk import Shapes
 from harness.training.batches import TrainingBatches
-from harness.training.engines.ddp import DDPEngine
-from harness.training.engines.optimizer import MOMENTS, adamw, trained_parameters
+from harness.training.engines.protocol import Engine
 
 T = TypeVar("T")
 # Of each model on the same texts: the stages of prefixes whose features are there, and what they read.
 ComputedFeatures = dict[tuple, set[tuple[int, str | None]]]
 CPU = torch.device("cpu")
-# A part with more blocks than this is walked with two and with three of them, which says what each more adds.
-MOST_WALKED_BLOCKS = 3
-
-
-@dataclass(frozen=True)
-class Pass:
-    """walk: of one. times: how often it is done, in parts where passes differ in size."""
-
-    walk: Walk
-    times: float
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """Counts. trained, frozen: of the suffix. prefix: all are frozen."""
-
-    trained: int
-    frozen: int
-    prefix: int
-
-
-@dataclass(frozen=True)
-class RunWork:
-    """features: of the prefix on distinct texts, once, for all ranks together; None where it is empty, runs in every
-    pass, or an earlier run has computed them. step, evaluate: of one rank. trained_here: parameters that are trained,
-    of a token embedding only the rows of tokens that occur. stored_bytes: of features that are written. frozen_bytes,
-    prefix_bytes: of the frozen parameters of suffix and prefix, which is not loaded where an earlier run has computed
-    its features. layout_seconds: of the host, for the batch of a step.
-    """
-
-    parameters: Parameters
-    features: Pass | None
-    step: Pass
-    evaluate: Pass
-    trained_here: int
-    stored_bytes: int
-    frozen_bytes: int
-    prefix_bytes: int
-    layout_seconds: float
-
-
-@dataclass
-class Texts:
-    """The rows of runs, encoded once for those that make them alike."""
-
-    workspace: Workspace
-    _known: dict[tuple, dict[str, Examples]] = field(default_factory=dict)
-
-    def of(self, planned: PlannedRun, strategy: ResolvedStrategy) -> dict[str, Examples]:
-        model, config = self.workspace.model(planned.model.name), planned.config
-        rule = RowRule.of(config.data, model.context - strategy.strategy().positions_before, strategy.pad_to)
-        key = planned.model.name, planned.config.data, rule
-        if key not in self._known:
-            dataset, tokenizer = planned.dataset(self.workspace), self.workspace.tokenizer(planned.model.name)
-            self._known[key] = encode_split(dataset.split, tokenizer, dataset.source.classes, rule)
-        return self._known[key]
-
-
-class _Engine(DDPEngine):
-    """Steps on tensors without content."""
-
-    def __init__(self, shapes: Shapes, config: RunConfig) -> None:
-        super().__init__(World(0, 1, CPU), config.precision, fused=not config.plain)
-        self._shapes = shapes
-
-    def prepare(self, suffix: Suffix, optimizer: OptimizerConfig) -> None:
-        super().prepare(suffix, optimizer)
-        self._shapes.fill(suffix)
-        self._named = trained_parameters(suffix)
-        self._optimizer = adamw(self._named, optimizer, self.fused, suffix.rate_factor)
-        for parameter in self._named.values():  # as after a first step
-            moments = {key: self._shapes.tensor(*parameter.shape, dtype=parameter.dtype) for key in MOMENTS}
-            self._optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
+# A part with more blocks is walked with so many and with one more, which says what each more adds.
+SAMPLED_BLOCKS = 2
 
 
 @dataclass
@@ -129,24 +60,27 @@ class RunWalker:
 
     def work(self, computed: ComputedFeatures) -> RunWork:
         """computed: by runs before, to which this one's features are added."""
+        begun = time.perf_counter()
         prefix, suffix = self._parts()
+        building_seconds = time.perf_counter() - begun
         trained = sum(p.numel() for p in suffix.parameters() if p.requires_grad)
         frozen = sum(p.numel() for p in suffix.parameters()) - trained
         parameters = Parameters(trained, frozen, sum(p.numel() for p in prefix.parameters()))
-        blocks = _blocks(suffix)
-        step, evaluate = self._extrapolated(blocks, self._step), self._extrapolated(blocks, self._evaluate)
+        blocks, epochs = _blocks(suffix), self.planned.training.epochs
+        step, evaluate = self._pass("step", blocks), self._pass("evaluate", blocks)
         prefix_bytes = _stored_bytes(prefix, self._config.precision)
         features, stored_bytes = self._features(prefix, computed) if self._is_stored(prefix) else (None, 0)
         return RunWork(
             parameters=parameters,
             features=features,
-            step=Pass(step, self.planned.training.epochs * self._steps_of_epoch()),
-            evaluate=Pass(evaluate, self._evaluations),
+            step=replace(step, times=epochs * self._steps_of_epoch(), shapes=self._shapes, largest=self._largest_step),
+            evaluate=replace(evaluate, times=self._evaluations, largest=self._largest_evaluation),
             trained_here=self._trained_here,
             stored_bytes=stored_bytes,
             frozen_bytes=_stored_bytes(suffix, self._config.precision),
             prefix_bytes=0 if self._is_stored(prefix) and features is None else prefix_bytes,
             layout_seconds=self._layout_seconds,
+            building_seconds=building_seconds,
         )
 
     def _is_stored(self, prefix: Prefix) -> bool:
@@ -161,43 +95,58 @@ class RunWalker:
         model = self.workspace.model(self.planned.model.name)
         return split_without_tensors(self.strategy.strategy(), model, self.classes)
 
-    def _extrapolated(self, blocks: int, walked: Callable[[int], Walk]) -> Walk:
-        """walked: with so many blocks at most."""
-        if blocks <= MOST_WALKED_BLOCKS:
-            return walked(blocks)
-        return walked(2).extended(walked(3), by=blocks - 2)
+    def rehearse(self, kind: Kind, blocks: int, on: Rehearsal[T], done: int = 0) -> T:
+        """What a pass with so many blocks takes. done: stages of the prefix that are left out."""
+        match kind:
+            case "step":
+                return self._step(blocks, on)
+            case "evaluate":
+                return self._evaluate(blocks, on)
+            case "features":
+                return self._chunk(blocks, done, on)
 
-    def _step(self, blocks: int) -> Walk:
-        shapes, (prefix, suffix) = Shapes(), self._parts()
-        engine = self._engine(suffix, blocks, shapes)
-        features = self._fed(self.examples["train"], prefix, suffix, shapes)
+    def _pass(self, kind: Kind, blocks: int, done: int = 0) -> Pass:
+        sampled = min(blocks, SAMPLED_BLOCKS)
+        walk = sample = self.rehearse(kind, sampled, Shapes(), done)
+        if blocks > sampled:
+            walk = sample.extended(self.rehearse(kind, sampled + 1, Shapes(), done), by=blocks - sampled)
+        return Pass(kind, walk, 1.0, sample, sampled, done)
+
+    def _step(self, blocks: int, on: Rehearsal[T]) -> T:
+        prefix, suffix = self._parts()
+        engine = self._engine(suffix, blocks, on)
+        features = self._fed(self.examples["train"], prefix, suffix, on)
         batches = TrainingBatches(
             features, self.examples["train"], self.planned.training, self._config.seed,
             World(0, self.world_size, CPU), hidden=suffix.width,
         )  # fmt: skip
         every = batches.of_epoch(0)
-        indices = _typical(every, [int(features.lengths[one[:: self.world_size]].sum()) for one in every])
+        sizes = [int(features.lengths[one[:: self.world_size]].sum()) for one in every]
+        indices = _typical(every, sizes)
+        self._shapes = len({-(-size // TOKENS_MULTIPLE) for size in sizes})
+        self._largest_step = max(sizes) / int(features.lengths[indices[:: self.world_size]].sum())
         begun = time.perf_counter()
         local = batches.local(indices)
         self._layout_seconds = time.perf_counter() - begun
-        return shapes.walk(lambda: engine.step(local, len(indices)))
+        return on.of(lambda: engine.step(local, len(indices)))
 
-    def _evaluate(self, blocks: int) -> Walk:
-        shapes, (prefix, suffix) = Shapes(), self._parts()
-        engine = self._engine(suffix, blocks, shapes)
+    def _evaluate(self, blocks: int, on: Rehearsal[T]) -> T:
+        prefix, suffix = self._parts()
+        engine = self._engine(suffix, blocks, on)
         every: list[tuple[Features, np.ndarray]] = []
         for part in self.examples.values():
-            features = self._fed(part, prefix, suffix, shapes)
+            features = self._fed(part, prefix, suffix, on)
             size, lengths = self._config.training.batch_size, features.lengths
             in_order = self._config.plain
             batches = batches_in_order(len(part), size) if in_order else batches_by_length(lengths, self._tokens)
             every += [(features, indices) for indices in batches]
         sizes = [int(features.lengths[indices].sum()) for features, indices in every]
         features, indices = _typical(every, sizes)
+        self._largest_evaluation = max(sizes) / int(features.lengths[indices].sum())
         self._evaluations = sum(sizes) / int(features.lengths[indices].sum()) / self.world_size
-        return shapes.walk(lambda: engine.logits(*features.batch(indices)))
+        return on.of(lambda: engine.logits(*features.batch(indices)))
 
-    def _engine(self, suffix: Suffix, blocks: int, shapes: Shapes) -> _Engine:
+    def _engine(self, suffix: Suffix, blocks: int, on: Rehearsal) -> Engine:
         """Of the suffix with so many of its blocks."""
         suffix.to_empty(device=CPU)  # memory that nobody touches takes none
         suffix.recomputes_blocks = self._config.training.gradient_checkpointing
@@ -206,9 +155,7 @@ class RunWalker:
             train_occurring_tokens(suffix, self.examples)
         self._trained_here = sum(p.numel() for p in suffix.parameters() if p.requires_grad)
         _keep(suffix, blocks)
-        engine = _Engine(shapes, self._config)
-        engine.prepare(suffix, self._config.optimizer)
-        return engine
+        return on.engine(suffix, self._config)
 
     def _optimize(self, part: Part) -> None:
         """Kernels but for those that need the device."""
@@ -220,21 +167,22 @@ class RunWalker:
         else:
             kernels.fuse(part)
 
-    def _placed(self, prefix: Prefix, shapes: Shapes) -> Prefix:
+    def _placed(self, prefix: Prefix, on: Rehearsal) -> Prefix:
         prefix.to_empty(device=CPU)
         prefix.place(CPU, self._config.precision)
         self._optimize(prefix)
-        shapes.fill(prefix)
+        on.fill(prefix)
         return prefix
 
-    def _fed(self, part: Examples, prefix: Prefix, suffix: Suffix, shapes: Shapes) -> Features:
+    def _fed(self, part: Examples, prefix: Prefix, suffix: Suffix, on: Rehearsal) -> Features:
         """What the suffix is fed with: stored features, or what computes them."""
         if not self._is_stored(prefix):
             width = longest_row(self.examples) if self._config.plain else None
-            placed = self._placed(prefix, shapes) if prefix.stages else prefix
+            placed = self._placed(prefix, on) if prefix.stages else prefix
             return Features.computed(placed, part, CPU, width)
         lengths = np.ones(len(part), dtype=np.int64) if prefix.facts.reads else part.lengths
-        flat = shapes.tensor(int(lengths.sum()), suffix.width, dtype=parameter_dtype(self._config.precision))
+        vector = on.tensor(1, suffix.width, dtype=parameter_dtype(self._config.precision))
+        flat = vector.expand(int(lengths.sum()), suffix.width)  # a rehearsal has no memory for all features
         return Features(flat, np.cumsum(lengths) - lengths, lengths, CPU)
 
     def _features(self, prefix: Prefix, computed: ComputedFeatures) -> tuple[Pass | None, int]:
@@ -249,22 +197,31 @@ class RunWalker:
         done = max((stages for stages, reads in earlier if reads is None and stages <= longest), default=0)
         earlier.add(this)
         _drop_below(prefix, done)
+        one = self._pass("features", _blocks(prefix), done)
+        _, times = self._typical_chunk(rows)
+        element = dtype_of(self._config.precision).itemsize
+        return replace(one, times=times), int(rows.feature_lengths.sum()) * self._parts()[1].width * element
+
+    def _typical_chunk(self, rows: DistinctRows) -> tuple[range, float]:
+        """And how many of its size the rows make."""
         sizes = [int((rows.token_lengths[chunk] - rows.shared[chunk]).sum()) for chunk in rows.chunks]
         chunk = _typical(rows.chunks, sizes)
-        walk = self._extrapolated(_blocks(prefix), lambda blocks: self._chunk(rows, chunk, done, blocks))
-        times = rows.computed_tokens / sizes[rows.chunks.index(chunk)]
-        element = dtype_of(self._config.precision).itemsize
-        return Pass(walk, times), int(rows.feature_lengths.sum()) * self._parts()[1].width * element
+        return chunk, rows.computed_tokens / sizes[rows.chunks.index(chunk)]
 
-    def _chunk(self, rows: DistinctRows, chunk: range, done: int, blocks: int) -> Walk:
-        shapes, (prefix, suffix) = Shapes(), self._parts()
+    def _chunk(self, blocks: int, done: int, on: Rehearsal[T]) -> T:
+        prefix, suffix = self._parts()
+        rows = DistinctRows.of(self.examples, prefix.facts, self._tokens)
+        chunk, _ = self._typical_chunk(rows)
         _drop_below(prefix, done)
-        self._placed(prefix, shapes)
+        self._placed(prefix, on)
         _keep(prefix, blocks)
         batch = SharedBeginnings.of(rows.token_lengths[chunk], rows.shared[chunk])
         count = int(rows.token_lengths[chunk].sum())
-        tokens: Tensor = shapes.tensor(count, suffix.width) if done else torch.zeros(count, dtype=torch.int64)
-        return shapes.walk(lambda: features_of(prefix, batch.pack(tokens), batch))
+        if done:  # the features of a shorter prefix
+            inputs = on.tensor(count, suffix.width, dtype=parameter_dtype(self._config.precision))
+        else:
+            inputs = torch.zeros(count, dtype=torch.int64)
+        return on.of(lambda: features_of(prefix, batch.pack(inputs), batch))
 
 
 def _keep(part: Part, blocks: int) -> None:

@@ -9,8 +9,8 @@ import pytest
 from harness.config.schema import EngineConfig
 from harness.prediction.exchange import GroupRates, exchange_seconds
 from harness.prediction.memory import rank_bytes
+from harness.prediction.passes import Parameters, Pass, RunWork
 from harness.prediction.walk import Walk
-from harness.prediction.work import Parameters, Pass, RunWork
 
 TRAINED, FROZEN = 1_000_000, 500_000
 # Gradients of all trained parameters, and 8 MB of activations.
@@ -18,13 +18,14 @@ STEP = Walk(Counter(), calls=10, peak_bytes=4 * TRAINED + 8e6)
 WORK = RunWork(
     parameters=Parameters(TRAINED, FROZEN, 0),
     features=None,
-    step=Pass(STEP, 100),
-    evaluate=Pass(Walk(peak_bytes=2e6), 3),
+    step=Pass("step", STEP, 100, STEP, 2),
+    evaluate=Pass("evaluate", Walk(peak_bytes=2e6), 3, Walk(), 2),
     trained_here=TRAINED,
     stored_bytes=0,
     frozen_bytes=4 * FROZEN,
     prefix_bytes=0,
     layout_seconds=0.0,
+    building_seconds=0.0,
 )
 
 

@@ -1,0 +1,65 @@
+"""What a run has to compute, phase by phase, as `work.RunWalker` finds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.prediction.walk import Walk
+
+Kind = Literal["features", "step", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """walk: of one. times: how often it is done, in parts where passes differ in size. shapes: of how many shapes they
+    are. largest: how many times the tokens of a typical one the largest has. sample: the walk of a part. blocks: of the
+    sample. done: how many stages of the prefix an earlier run has computed."""
+
+    kind: Kind
+    walk: Walk
+    times: float
+    sample: Walk
+    blocks: int
+    done: int = 0
+    shapes: int = 1
+    largest: float = 1.0
+
+    @property
+    def peak_bytes(self) -> float:
+        """Of the largest."""
+        return self.walk.peak_bytes * self.largest
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Counts. trained, frozen: of the suffix. prefix: all are frozen."""
+
+    trained: int
+    frozen: int
+    prefix: int
+
+
+@dataclass(frozen=True)
+class RunWork:
+    """features: of the prefix on distinct texts, once, for all ranks together; None where it is empty, runs in every
+    pass, or an earlier run has computed them. step, evaluate: of one rank. trained_here: parameters that are trained,
+    of a token embedding only the rows of tokens that occur. stored_bytes: of features that are written. frozen_bytes,
+    prefix_bytes: of the frozen parameters of suffix and prefix, which is not loaded where an earlier run has computed
+    its features. layout_seconds, building_seconds: of the host, for the batch of a step and for the modules.
+    """
+
+    parameters: Parameters
+    features: Pass | None
+    step: Pass
+    evaluate: Pass
+    trained_here: int
+    stored_bytes: int
+    frozen_bytes: int
+    prefix_bytes: int
+    layout_seconds: float
+    building_seconds: float
+
+    @property
+    def passes(self) -> list[Pass]:
+        return [self.step, self.evaluate, *([self.features] if self.features else [])]
