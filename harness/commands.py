@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from harness.experiment.oom_records import settle
 from harness.experiment.runner import prepare_store
 from harness.launch.given_group import GivenGroup, Leader, follow
 from harness.launch.launcher import launch
-from harness.measure.memory import anonymous_bytes
 from harness.metrics import ACCURACY, METRICS, metric_named
 from harness.planning.data import resolve_data
 from harness.planning.jobs import with_jobs
@@ -34,6 +33,9 @@ from harness.results import saved_classifier
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
 from harness.results.suites import SavedSuite, left_out, suites_in
+
+# Parameters of a model whose runs take long enough to be predicted before the first.
+WORTH_A_PREDICTION = 50_000_000
 
 
 def run_suite(
@@ -132,7 +134,19 @@ class _Bench:
         messages.print_warnings(self.console, plan)
         if not self.quiet:
             messages.print_plan(self.console, plan, finished)
-        return plan
+        return self._expected(plan, finished)
+
+    def _expected(self, plan: Plan, finished: Sequence[str]) -> Plan:
+        """With how long each run that is to be done is expected to take, and a warning for each that does not fit."""
+        pending = [run for run in plan.runs if run.run_id not in finished]
+        if not any(self.workspace.parameters(run.model.name) >= WORTH_A_PREDICTION for run in pending if run.strategy):
+            return plan
+        from harness.prediction.suite import expected  # brings PyTorch's compiler, which takes seconds
+
+        seconds, too_large = expected(plan.model_copy(update={"runs": pending}), self.workspace)
+        messages.print_too_large(self.console, too_large)
+        runs = [run.model_copy(update={"expected_seconds": seconds.get(run.run_id)}) for run in plan.runs]
+        return plan.model_copy(update={"runs": runs})
 
     def sweep(self, plan: Plan) -> list[Record]:
         """Run it; returns the records of all sweeps until here."""
@@ -152,24 +166,20 @@ def plan_suite(console: Console, suite: SuiteConfig, results: Path, cache: Path,
     Raises UserError for whatever is wrong with the suite or the device.
     """
     from harness.prediction.arrangements import advise
-    from harness.prediction.devices import device_named
-    from harness.prediction.machine import Machine
     from harness.prediction.predict import Predictor
+    from harness.prediction.suite import device_for
     from harness.report.plan_screen import print_predictions
 
-    named = device_named(device) if device else None
     workspace = Workspace(cache)
     plan = resolve(with_sizes(suite, workspace), results, workspace)
+    chosen = device_for(device, workspace)
     messages.print_warnings(console, plan)
     messages.print_plan(console, plan, finished=[])
-    # What this process holds with all that is imported: as much as a worker before a run.
-    device_at = named or Machine.at_hand(cache, anonymous_bytes())
-    predictor = Predictor(workspace, device_at)
-    predictions = list(predictor.of_plan(plan))
-    baselines = len(plan.runs) - len(predictions)
+    predictor = Predictor(workspace, chosen)
+    predictions = predictor.of_plan(plan)
     advice = {one.planned.title: found for one in predictions if (found := advise(predictor, one))}
     predictor.keep()
-    print_predictions(console, device_at.title, predictions, advice, baselines)
+    print_predictions(console, chosen.title, predictions, advice, baselines=len(plan.runs) - len(predictions))
     return int(not all(one.fits for one in predictions))
 
 

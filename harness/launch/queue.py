@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from harness.planning.joint import joint_groups
@@ -30,7 +30,7 @@ class Queue:
         for run in plan.in_order():
             if not store.has(run.run_id):
                 units.setdefault(group_of.get(run.run_id, run.run_id), []).append(run)
-        return cls(_longest_first(units.values(), plan.expected_seconds))
+        return cls(_longest_first(units.values()))
 
     def __len__(self) -> int:
         return len(self.waiting)
@@ -53,10 +53,7 @@ class Queue:
             self.waiting.insert(0, unit)
 
 
-def _longest_first(units: Iterable[Unit], seconds: Mapping[str, float]) -> list[Unit]:
-    """seconds: of each run, by its id. The order stays where those of a run are missing; what ran out of memory before
-    may take its process with it, and is last."""
-    units = list(units)
-    if not all(run.run_id in seconds for unit in units for run in unit):
-        return units
-    return sorted(units, key=lambda unit: (unit[0].too_large, -sum(seconds[run.run_id] for run in unit)))
+def _longest_first(units: Iterable[Unit]) -> list[Unit]:
+    """By the seconds that runs are expected to take; those of which nobody knows, such as baselines, after the others
+    and in the order in which they were. What ran out of memory before may take its process with it, and is last."""
+    return sorted(units, key=lambda unit: (unit[0].too_large, -sum(run.expected_seconds or 0.0 for run in unit)))

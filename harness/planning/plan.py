@@ -50,7 +50,7 @@ class PlannedRun(BaseModel):
     data_notes: what was found out and chosen of it.
     strategy, frozen_stages (of its prefix): None for a baseline. too_large: it ran out of memory before. save: its
     trained parameters are written beside its record. sweep_around: the common learning rate of the sweep that it is a
-    point of.
+    point of. expected_seconds: that it will take; None where nobody has estimated them.
     """
 
     run_id: str
@@ -69,6 +69,7 @@ class PlannedRun(BaseModel):
     too_large: bool = False
     save: bool = False
     sweep_around: float | None = None
+    expected_seconds: float | None = None
 
     @property
     def training(self) -> TrainingConfig:
@@ -92,8 +93,7 @@ class Plan(BaseModel):
     """runs: as tables show them. rows: of the suite's file; none where it lists none. left_out: why baselines that this
     model can't give are not among them. metric: what the best classifier is chosen by. features: of stored features;
     None: in the cache. jobs, why_jobs: how many runs are done side by side, and the reason where it was asked.
-    expected_seconds: of each run, by its id; empty where nobody has estimated them. code_sha256: of the code that
-    determines results. quiet: print no progress."""
+    code_sha256: of the code that determines results. quiet: print no progress."""
 
     runs: list[PlannedRun]
     rows: list[SavedRow] = []
@@ -105,7 +105,6 @@ class Plan(BaseModel):
     hosts: Hosts = ONE_MACHINE
     jobs: int = 1
     why_jobs: str = ""
-    expected_seconds: dict[str, float] = {}
     code_sha256: str
     quiet: bool = False
 

@@ -86,9 +86,19 @@ def _interpolated(rates: list[tuple[float, float]], size: float) -> float:
     return rates[-1][1]
 
 
+def device_of_title(title: str) -> NamedDevice | None:
+    """The device whose title PyTorch gives, such as "NVIDIA H200"; None where `devices.yaml` does not have it."""
+    known = [NamedDevice.model_validate(figures) for figures in _known().values()]
+    return next((device for device in known if device.title == title), None)
+
+
+def _known() -> dict[str, dict[str, object]]:
+    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+
+
 def device_named(name: str) -> NamedDevice:
     """Raises UserError for a name that `devices.yaml` does not have."""
-    known = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    known = _known()
     if name not in known:
         near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.4)
         meant = f"; did you mean {' or '.join(near)}?" if near else "."

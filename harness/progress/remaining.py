@@ -5,7 +5,7 @@ It has no clock: the caller passes the time, in seconds from any origin.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -34,9 +34,10 @@ class Remaining:
     Events and questions may come from different threads.
     """
 
-    def __init__(self, waiting: Sequence[str]) -> None:
-        """waiting: the titles of the runs to come; runs with the same title take about as long."""
-        self.waiting = list(waiting)
+    def __init__(self, waiting: Sequence[str], expected: Mapping[str, float] | None = None) -> None:
+        """waiting: the titles of the runs to come; runs with the same title take about as long. expected: their
+        seconds, where they were estimated beforehand."""
+        self.waiting, self._expected = list(waiting), dict(expected or {})
         self._done: list[_Done] = []
         self._title: str | None = None
         self._ended: float | None = None
@@ -45,7 +46,7 @@ class Remaining:
 
     def beside(self) -> Remaining:
         """Of another job that does runs of the same suite: both know what waits, and what either has seen."""
-        other = Remaining([])
+        other = Remaining([], self._expected)
         other.waiting, other._done = self.waiting, self._done
         return other
 
@@ -113,10 +114,14 @@ class Remaining:
         return sum(known) if len(known) == len(expected) else None
 
     def _usual(self, title: str) -> float | None:
-        """Seconds of a complete run: the median of those with this title, else the mean of all that ended well."""
+        """Seconds of a complete run: the median of those with this title; else what is expected of it, times what
+        others took of what was expected of them; else the mean of all that ended well."""
         same = [run.seconds for run in self._done if run.title == title]
         if same:
             return median(same)
+        if title in self._expected:
+            known = [run.seconds / self._expected[run.title] for run in self._done if self._expected.get(run.title)]
+            return self._expected[title] * (median(known) if known else 1.0)
         return fmean(run.seconds for run in self._done) if self._done else None
 
     def _evaluation(self) -> float | None:

@@ -24,7 +24,8 @@ class TrackingObserver(Observer):
         self, runs: Sequence[PlannedRun], clock: Callable[[], float] = time.monotonic, job: int | None = None
     ) -> None:
         self._job = f"job {job} " if job else ""
-        self.remaining = Remaining([run.title for run in runs])
+        expected = {run.title: run.expected_seconds for run in runs if run.expected_seconds is not None}
+        self.remaining = Remaining([run.title for run in runs], expected)
         self.clock = clock
         self.planned: PlannedRun | None = None
         self.title, self.phase_name = "", ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +23,9 @@ from harness.report.table.terminal import print_tables
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
 from harness.results.suites import SavedSuite, left_out
+
+if TYPE_CHECKING:
+    from harness.prediction.predict import Prediction
 
 
 def print_plan(console: Console, plan: Plan, finished: Sequence[str]) -> None:
@@ -60,6 +64,17 @@ def print_warnings(console: Console, plan: Plan) -> None:
     outside = [f"strategy {run.name} {run.source.warning}" for run in plan.runs if run.source.is_outside]
     for warning in (*plan.left_out, *dict.fromkeys(outside)):
         console.print(f"[yellow]{escape(warning)}[/]", highlight=False)
+
+
+def print_too_large(console: Console, predictions: Sequence[Prediction]) -> None:
+    """Runs that are expected to run out of memory; they are done all the same."""
+    for one in predictions:
+        console.print(
+            f"[yellow]{escape(one.planned.title)}: needs about {one.bytes.peak / 1e9:.1f} GB of "
+            f"{one.available / 1e9:.1f} GB, and may run out of memory; [bold]make plan[/] says what fits[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def print_oom(console: Console, run_ids: Sequence[str]) -> None:

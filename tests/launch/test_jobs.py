@@ -181,8 +181,10 @@ def test_the_longest_comes_first_and_what_is_trained_as_one_stays_together(tmp_p
     heads = [[("head_only", 0), ("head_only", 1)], [("head_only", 2)]]
     blocks = [[("last_block", seed)] for seed in range(3)]
     assert _given_out(Queue.of(plan, store, workspace, "cpu")) == [*blocks, *heads]
-    expected = {run.run_id: 10.0 if run.name == "head_only" else 4.0 + run.config.seed for run in plan.runs}
-    plan = plan.model_copy(update={"expected_seconds": expected})
+    seconds = [10.0 if run.name == "head_only" else 4.0 + run.config.seed for run in plan.runs]
+    pairs = zip(plan.runs, seconds, strict=True)
+    runs = [run.model_copy(update={"expected_seconds": expected}) for run, expected in pairs]
+    plan = plan.model_copy(update={"runs": runs})
     assert _given_out(Queue.of(plan, store, workspace, "cpu")) == [*heads, *blocks[::-1]]
 
 

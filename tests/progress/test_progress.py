@@ -323,3 +323,12 @@ def test_durations_are_written_as_clocks_do() -> None:
         "59:59",
         "1:02:03",
     ]
+
+
+def test_what_is_expected_tells_the_time_left_before_anything_was_seen() -> None:
+    remaining = Remaining(["a", "b", "b"], {"a": 10.0, "b": 40.0})
+    remaining.run_started("a", epochs=1, now=100.0)
+    assert remaining.of_run(103.0) == 7.0
+    assert of_suite([remaining], 103.0) == 87.0
+    remaining.run_finished(ok=True, now=120.0)
+    assert of_suite([remaining], 120.0) == 160.0, "runs take twice what was expected of them"
