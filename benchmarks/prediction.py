@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -29,15 +30,27 @@ from harness.prediction.predict import Prediction, Predictor
 from harness.results.record import Record
 from harness.results.store import Store
 
-STRATEGIES = ("head_only", "last_block", "mean_pool", "last_padded", "lora", "prompt_tuning", "full")
+# With how often each goes through the texts, so that no run is over at once.
+STRATEGIES = {
+    "head_only": 40,
+    "last_block": 10,
+    "first_token": 10,
+    "last_padded": 8,
+    "mean_pool": 4,
+    "lora": 2,
+    "prompt_tuning": 2,
+    "full": 2,
+}
 SHARED = ("last_block", "full")
+BATCHES = (4, 16)
 ENGINES = (
     {"name": "ddp"},
     *({"name": "deepspeed", "zero_stage": stage} for stage in range(4)),
     {"name": "fsdp"},
 )
 # Of the SMS Spam Collection, for GPT-2 124M: an epoch of `full` takes seconds, not minutes.
-MESSAGES = 120
+MESSAGES = 100
+TEXTS = 500  # synthetic ones, for the embedded model
 
 
 @dataclass(frozen=True)
@@ -58,60 +71,34 @@ class Compared:
         return self.bytes[0] / self.bytes[1] - 1
 
 
-def suites(folder: Path, only: str | None) -> Iterator[tuple[str, list[dict[str, object]]]]:
-    """Rows that one group of workers does."""
-    for model in ("mini", "gpt2"):
-        if only in (None, model):
-            common = _of_model(model, folder)
-            yield (
-                f"{model} alone",
-                [
-                    {"name": f"{model} {name} batch {batch}", "strategy": name, **_with(common, batch)}
-                    for name in STRATEGIES
-                    for batch in (8, 32)
-                ],
-            )
-            precision = "fp64" if model == "mini" else "bf16"
-            yield (
-                f"{model} {precision}",
-                [
-                    {"name": f"{model} {name} {precision}", "strategy": name, **common, "precision": precision}
-                    for name in ("head_only", "last_block", "full")
-                ],
-            )
-            for engine in ENGINES:
-                of_engine = {**engine, "processes": 2}
-                label = " ".join(map(str, engine.values()))
-                yield (
-                    f"{model} {label}",
-                    [
-                        {"name": f"{model} {name} {label} x 2", "strategy": name, **common, "engine": of_engine}
-                        for name in SHARED
-                    ],
-                )
-    ...
+def suites(folder: Path, only: str | None) -> Iterator[list[dict[str, Any]]]:
+    """Rows of arrangements that one group of workers does."""
+    for model, precision in (("mini", "fp64"), ("gpt2", "bf16")):
+        if only not in (None, model):
+            continue
+        data = {"name": "synthetic", "size": TEXTS} if model == "mini" else {"name": str(folder / "messages.csv")}
+        common = {"model": {"name": model, "weights": "random"}, "data": data, "precision": "fp32"}
+        yield [_row(common, name, batch, f"batch {batch}") for name in STRATEGIES for batch in BATCHES]
+        other = {**common, "precision": precision}
+        yield [_row(other, name, 8, precision) for name in ("head_only", *SHARED)]
+        for engine in ENGINES:
+            shared = {**common, "engine": {**engine, "processes": 2}}
+            yield [_row(shared, name, 8, f"{' '.join(map(str, engine.values()))} x 2") for name in SHARED]
 
 
-def _of_model(model: str, folder: Path) -> dict[str, object]:
-    data: dict[str, object] = {"name": "synthetic", "size": 600}
-    if model == "gpt2":
-        data = {"name": str(folder / "messages.csv")}
-    epochs = 3 if model == "mini" else 2
+def _row(common: dict[str, Any], strategy: str, batch: int, label: str) -> dict[str, Any]:
+    training = {"epochs": STRATEGIES[strategy], "batch_size": batch}
     return {
-        "model": {"name": model, "weights": "random"},
-        "data": data,
-        "precision": "fp32",
-        "training": {"epochs": epochs},
+        "name": f"{common['model']['name']} {strategy} {label}",
+        "strategy": strategy,
+        **common,
+        "training": training,
     }
 
 
-def _with(common: dict[str, object], batch: int) -> dict[str, object]:
-    return {**common, "training": {**common["training"], "batch_size": batch}}
-
-
-def compared(rows: list[dict[str, object]], folder: Path, cache: Path) -> list[Compared]:
+def compared(rows: list[dict[str, Any]], folder: Path, cache: Path) -> list[Compared]:
     """Predict, then run, in a process of its own with an empty store of features."""
-    engine = rows[0].pop("engine", {})
+    engine = rows[0].get("engine", {})
     of_rows = [{key: value for key, value in row.items() if key != "engine"} for row in rows]
     (folder / "suite.yaml").write_text(yaml.safe_dump({"rows": of_rows, "engine": engine}))
     suite, workspace = load_suite(folder / "suite.yaml", {}, []), Workspace(cache)
@@ -159,7 +146,7 @@ def main() -> None:
         base = Path(name)
         texts = load_dataset(DataConfig(name="sms_spam"), base / "data").split["train"].iloc[:MESSAGES]
         texts.to_csv(base / "messages.csv", index=False)
-        for number, (_, rows) in enumerate(suites(base, given.only)):
+        for number, rows in enumerate(suites(base, given.only)):
             folder = base / str(number)
             folder.mkdir()
             for one in compared(rows, folder, base / "calibrated"):
