@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -45,10 +45,12 @@ CLASSIFIER = RESULTS / "classifier"
 
 
 def _with_options_of(target: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Typer reads a command's options from its signature: give the function that of the table."""
+    """Typer reads a command's options from its signature: give the function those of the table, beside its own."""
 
     def with_options(function: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.Signature([_parameter(option) for option in options_of(target)])
+        declared = inspect.signature(function, eval_str=True).parameters.values()
+        own = [parameter for parameter in declared if parameter.kind is not parameter.VAR_KEYWORD]
+        signature = inspect.Signature([*own, *map(_parameter, options_of(target))])
         function.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]  # what inspect looks for
         return function
 
@@ -71,6 +73,7 @@ def run(**given: Any) -> None:
     from harness.config.command_line import split_assignments
     from harness.config.schema import ONE_MACHINE, Hosts
     from harness.config.suite import load_suite
+    from harness.distributed.hosts import wait_for_name
     from harness.launch.given_group import asked_of_torchrun, given_group
 
     changes = _changes(given)
@@ -78,6 +81,7 @@ def run(**given: Any) -> None:
     group, torchrun = given_group(os.environ), asked_of_torchrun(os.environ)
     if torchrun and not group and hosts == ONE_MACHINE and not (given["nproc"] or given["nnodes"]):
         engine, hosts = torchrun
+        wait_for_name(hosts)
         changes |= {f"engine.{key}": value for key, value in engine.items()}
     suite = load_suite(given["config"], changes, split_assignments(given["set"] or []))
     results, cache, force, jobs = given["results"], given["cache"], given["force"], given["jobs"]
@@ -101,6 +105,29 @@ def plan(**given: Any) -> None:
 
     suite = load_suite(given["config"], _changes(given), split_assignments(given["set"] or []))
     raise typer.Exit(commands.plan_suite(console, suite, given["results"], given["cache"], given["device"]))
+
+
+@app.command()
+@_with_options_of("bench")
+def manifest(
+    platform: Annotated[Literal["kubeflow", "skypilot"], typer.Argument(help="what starts the containers")],
+    *,
+    image: Annotated[str, typer.Option(help="the container image, as the Dockerfile makes it")] = "ftbench:local",
+    gpus: Annotated[str | None, typer.Option(help="of each machine: 8, or H100:8 for SkyPilot")] = None,
+    volume: Annotated[str | None, typer.Option(help="the volume for RESULTS and CACHE, mounted at /volume")] = None,
+    output: Annotated[Path | None, typer.Option(help="the file to write, instead of printing")] = None,
+    **given: Any,
+) -> None:
+    """The YAML with which Kubeflow's Trainer or SkyPilot starts `ftbench run` with the same options."""
+    from harness.config.command_line import split_assignments
+    from harness.config.suite import load_suite
+    from harness.launch.manifests import local_files, manifest_of, write
+
+    suite = load_suite(given["config"], _changes(given), split_assignments(given["set"] or []))
+    write(manifest_of(platform, given, suite, image, gpus, volume), output)
+    for name in local_files(suite, given["config"]):
+        reminder = f"{name} is a file of this machine: the image or the volume must have it at the same path."
+        Console(stderr=True).print(reminder, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _changes(given: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,9 @@ from harness.errors import UserError
 
 # Never ask for a password; give up on a machine that does not answer, at the login or later.
 SSH_OPTIONS = ["-oBatchMode=yes", "-oConnectTimeout=5", "-oServerAliveInterval=10"]
+
+# A pod has a name once it has a machine, which may have to be started first.
+NAME_SECONDS = 600.0
 
 _SSH_FAILED = 255
 _WITHOUT_SSH = "Or start the command on every machine, with RDZV and NODE_RANK instead of HOSTFILE."
@@ -42,6 +46,24 @@ def check_hosts(engine: EngineConfig, hosts: Hosts) -> None:
     if hosts.node_rank >= engine.nodes:
         raise UserError(f"NODE_RANK={hosts.node_rank} of NNODES={engine.nodes}: expected 0 to {engine.nodes - 1}.")
     resolve(hosts.rendezvous)
+
+
+def wait_for_name(hosts: Hosts) -> None:
+    """Until the host of the rendezvous has an address, at most NAME_SECONDS; `check_hosts` refuses one without."""
+    if hosts.rendezvous is None:
+        return
+    host = hosts.rendezvous.rpartition(":")[0]
+    give_up = time.monotonic() + NAME_SECONDS
+    while not _has_address(host) and time.monotonic() < give_up:
+        time.sleep(1)
+
+
+def _has_address(host: str) -> bool:
+    try:
+        socket.gethostbyname(host)
+    except OSError:
+        return False
+    return True
 
 
 def resolve(rendezvous: str) -> tuple[str, int]:

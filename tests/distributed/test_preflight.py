@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.config.schema import Hosts
+from harness.distributed import hosts
 from tests.support.runs import ROOT, command, records_below
 
 LONG = pytest.mark.long
@@ -98,3 +100,20 @@ def test_machines_with_the_same_number_and_one_that_does_not_come(tmp_path: Path
     assert "no word from the machine(s) with NODE_RANK=1" in alone
     (lost,) = _machines(tmp_path, ["--nnodes", "2", "--node-rank", "1", "--set", "engine.timeout_seconds=1"])
     assert "nobody answers there" in lost
+
+
+def test_the_first_machine_may_get_its_name_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([OSError("unknown"), OSError("unknown"), "10.0.0.1"])
+    asked = []
+
+    def look_up(host: str) -> str:
+        asked.append(host)
+        if isinstance(answer := next(answers), OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(socket, "gethostbyname", look_up)
+    monkeypatch.setattr(hosts.time, "sleep", lambda seconds: None)
+    hosts.wait_for_name(Hosts(rendezvous="job-node-0-0.job:29400"))
+    assert asked == ["job-node-0-0.job"] * 3
+    hosts.wait_for_name(Hosts())

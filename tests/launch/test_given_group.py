@@ -14,10 +14,9 @@ from harness.errors import UserError
 from harness.launch.given_group import GivenGroup, asked_of_torchrun, given_group
 from harness.results.record import Record
 from harness.results.store import Store
-from tests.support.runs import command, curve_of
+from tests.support.runs import SMALL_RUN, command, losses_of
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-RUN = ["run", "--model=mini", "--data=synthetic", "--set=data.size=100", "--strategy=last_block,majority", "--epochs=1"]
 GROUP = {
     "RANK": "3",
     "WORLD_SIZE": "4",
@@ -28,29 +27,25 @@ GROUP = {
 }
 
 
-def _records(folder: Path) -> dict[str, Record]:
-    return {record.strategy: record for record in Store(folder / "results").all()}
+def _records(results: Path) -> dict[str, Record]:
+    return {record.strategy: record for record in Store(results).all()}
 
 
-def test_a_group_of_torchrun_gives_the_records_of_nproc(tmp_path: Path) -> None:
-    _, _, *arguments = command(tmp_path / "given", *RUN)
+def test_a_group_of_torchrun_gives_the_records_of_nproc(tmp_path: Path, asked: Path) -> None:
+    _, _, *arguments = command(tmp_path, "run", *SMALL_RUN)
     given = subprocess.run([*TORCHRUN, *arguments], capture_output=True, text=True, check=False)
     assert given.returncode == 0, given.stderr
     assert given.stdout.count("reference") == 1, "the first rank alone prints the table"
-    subprocess.run(command(tmp_path / "asked", *RUN, "--nproc", "2"), capture_output=True, check=True)
-    records, asked = _records(tmp_path / "given"), _records(tmp_path / "asked")
-    assert {name: one.identity for name, one in records.items()} == {name: one.identity for name, one in asked.items()}
+    records, expected = _records(tmp_path / "results"), _records(asked)
+    identities = [{name: one.identity for name, one in found.items()} for found in (records, expected)]
+    assert identities[0] == identities[1]
     assert records["last_block"].engine.world_size == 2
-    losses = [
-        curve_of(tmp_path / folder / "results", found["last_block"])["loss"].tolist()
-        for folder, found in (("given", records), ("asked", asked))
-    ]
-    assert losses[0] == losses[1]
+    assert losses_of(tmp_path / "results", records["last_block"]) == losses_of(asked, expected["last_block"])
 
 
 @pytest.mark.long
 def test_wrong_input_ends_every_rank_and_is_told_once(tmp_path: Path) -> None:
-    _, _, *arguments = command(tmp_path, *RUN, "--set=engine.processes=3")
+    _, _, *arguments = command(tmp_path, "run", *SMALL_RUN, "--set=engine.processes=3")
     refused = subprocess.run([*TORCHRUN, *arguments], capture_output=True, text=True, check=False)
     assert refused.returncode == 1, "of torchrun"
     assert "NPROC=3, NNODES=1 in a group of 2 ranks" in refused.stderr

@@ -21,6 +21,8 @@ from harness.results.record import Record
 from harness.results.store import Store
 
 ROOT = Path(__file__).parents[2]
+# Options of a run, and a baseline, that take little beyond what starting takes.
+SMALL_RUN = ["--model=mini", "--data=synthetic", "--set=data.size=100", "--strategy=last_block,majority", "--epochs=1"]
 
 
 def find_assets() -> Path | None:
