@@ -86,7 +86,9 @@ class EnergyMeter:
 
     def over_ranks(self, gather: Callable[[Any], list[Any]]) -> Energy:
         """The sum over the ranks that `gather` asks. A part that one of them can't read is left out of it."""
-        not_measured = {part: reason for one in gather(dict(self.counters.not_measured)) for part, reason in one.items()}
+        not_measured = {
+            part: reason for one in gather(dict(self.counters.not_measured)) for part, reason in one.items()
+        }
         parts: dict[str, float] = {}
         phases: dict[str, float] = {}
         for by_phase in gather(self.joules):
