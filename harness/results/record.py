@@ -233,9 +233,7 @@ class Record(Part):
     communication: Communication | None = Field(default=None, description="null for a single rank")
     seconds: Seconds
     memory: Memory | None = None
-    energy: Energy | None = Field(
-        default=None, description="null in records of versions that lack it, and of lost runs"
-    )
+    energy: Energy | None = Field(default=None, description="null in records of older versions, and of lost runs")
     environment: dict[str, Any]
     config: dict[str, Any] = Field(description="of a baseline only what it depends on")
     finished_at: str

@@ -86,6 +86,6 @@ def test_a_price_is_that_of_an_hour(given: str | None, price: float | None) -> N
 
 @pytest.mark.parametrize("given", ["abc", "", "-1/h", "inf", "nan/h", "2.5/min", "$2", "2,5", "/h"])
 def test_other_prices_are_refused(given: str) -> None:
-    with pytest.raises(UserError, match="expected a price for each hour and device such as 2.5/h") as refused:
+    with pytest.raises(UserError, match=r"expected a price for each hour and device such as 2\.5/h") as refused:
         parse_price(given)
     assert repr(given) in str(refused.value)
