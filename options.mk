@@ -29,6 +29,7 @@ BENCH_OPTIONS = \
 	$(call flag,FORCE,force) \
 	$(call flag,SAVE,save) \
 	$(call flag,FORGETTING,forgetting) \
+	$(call option,PRICE,price) \
 	$(call flag,QUIET,quiet)
 
 PLAN_OPTIONS = \
@@ -61,13 +62,15 @@ PLAN_OPTIONS = \
 	$(call flag,SAVE,save) \
 	$(call flag,FORGETTING,forgetting) \
 	$(call option,DEVICE,device) \
+	$(call option,PRICE,price) \
 	$(call flag,QUIET,quiet)
 
 REPORT_OPTIONS = \
 	$(call option,REFERENCE,reference) \
 	$(call option,METRIC,metric) \
 	$(call option,RESULTS,results) \
-	$(call option,CACHE,cache)
+	$(call option,CACHE,cache) \
+	$(call option,PRICE,price)
 
 GATE_OPTIONS = \
 	$(call option,REFERENCE,reference) \

@@ -38,6 +38,7 @@ Model = Annotated[str, _declared(option_named("model"))]
 Weights = Annotated[str, _declared(option_named("weights"))]
 Reference = Annotated[str | None, _declared(option_named("reference"))]
 Metric = Annotated[str | None, _declared(option_named("metric"))]
+Price = Annotated[str | None, _declared(option_named("price"))]
 Classifier = Annotated[Path, typer.Option(help="the folder of the saved classifier")]
 RESULTS: Path = option_named("results").default
 CACHE: Path = option_named("cache").default
@@ -70,7 +71,7 @@ def _parameter(option: Option) -> inspect.Parameter:
 def run(**given: Any) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
     from harness import commands
-    from harness.config.command_line import split_assignments
+    from harness.config.command_line import parse_price, split_assignments
     from harness.config.schema import ONE_MACHINE, Hosts
     from harness.config.suite import load_suite
     from harness.distributed.hosts import wait_for_name
@@ -85,14 +86,14 @@ def run(**given: Any) -> None:
         changes |= {f"engine.{key}": value for key, value in engine.items()}
     suite = load_suite(given["config"], changes, split_assignments(given["set"] or []))
     results, cache, force, jobs = given["results"], given["cache"], given["force"], given["jobs"]
-    save, quiet = given["save"], given["quiet"]
+    save, quiet, price = given["save"], given["quiet"], parse_price(given["price"])
     if group:
         if hosts != ONE_MACHINE:
             raise UserError("RDZV, NODE_RANK or HOSTFILE in a group of ranks that is running already: leave them out.")
         if jobs != "1":
             raise UserError(f"JOBS={jobs} in a group of ranks that is running already: leave it out.")
-        raise typer.Exit(commands.run_in_group(console, suite, group, results, cache, force, save, quiet))
-    raise typer.Exit(commands.run_suite(console, suite, results, cache, force, hosts, save, quiet, jobs))
+        raise typer.Exit(commands.run_in_group(console, suite, group, results, cache, force, save, quiet, price))
+    raise typer.Exit(commands.run_suite(console, suite, results, cache, force, hosts, save, quiet, jobs, price))
 
 
 @app.command()
@@ -100,11 +101,12 @@ def run(**given: Any) -> None:
 def plan(**given: Any) -> None:
     """What runs will take in time and memory, by phase, and whether they fit; nothing is trained."""
     from harness import commands
-    from harness.config.command_line import split_assignments
+    from harness.config.command_line import parse_price, split_assignments
     from harness.config.suite import load_suite
 
+    price = parse_price(given["price"])
     suite = load_suite(given["config"], _changes(given), split_assignments(given["set"] or []))
-    raise typer.Exit(commands.plan_suite(console, suite, given["results"], given["cache"], given["device"]))
+    raise typer.Exit(commands.plan_suite(console, suite, given["results"], given["cache"], given["device"], price))
 
 
 @app.command()
@@ -154,6 +156,7 @@ def table(
     results: Results = RESULTS,
     reference: Reference = None,
     metric: Metric = None,
+    price: Price = None,
     sort: Annotated[str | None, typer.Option(help="the best of this column first, such as test or time")] = None,
     columns: Annotated[str | None, typer.Option(help="these, in this order, such as test,verdict,time")] = None,
     contains: Annotated[str, typer.Option("--filter", help="rows whose name contains this")] = "",
@@ -163,20 +166,26 @@ def table(
 ) -> None:
     """The comparison table of the records in a results folder, printed and written."""
     from harness import commands
+    from harness.config.command_line import parse_price
     from harness.report.table.comparison_table import View
 
     view = View(sort, tuple(columns.split(",")) if columns else None, contains)
-    commands.show_results(console, results, reference, metric, view, form)
+    commands.show_results(console, results, reference, metric, view, form, parse_price(price))
 
 
 @app.command()
 def report(
-    results: Results = RESULTS, reference: Reference = None, metric: Metric = None, cache: Cache = CACHE
+    results: Results = RESULTS,
+    reference: Reference = None,
+    metric: Metric = None,
+    price: Price = None,
+    cache: Cache = CACHE,
 ) -> None:
     """Tables, plots and a page (report.html) of the records in a results folder, written."""
     from harness import commands
+    from harness.config.command_line import parse_price
 
-    commands.make_report(console, results, cache, reference, metric)
+    commands.make_report(console, results, cache, reference, metric, parse_price(price))
 
 
 @app.command()

@@ -48,13 +48,14 @@ def run_suite(
     save: bool = False,
     quiet: bool = False,
     jobs: str = "1",
+    price: float | None = None,
     launch: Callable[[Plan, Workspace], None] = launch,
 ) -> int:
     """Run a suite and print its table; returns the exit code: 0, or 1 where a run did not end well.
 
     force: run again what is done. save: save the classifier of the best run, for `ftbench predict`. quiet: print
-    nothing but the table and what went wrong. jobs: runs side by side (see `with_jobs`). launch: does every run of a
-    plan.
+    nothing but the table and what went wrong. jobs: runs side by side (see `with_jobs`). price: of an hour of a
+    device. launch: does every run of a plan.
     Raises UserError for wrong input, before anything runs.
     """
     store = Store(results)
@@ -75,7 +76,7 @@ def run_suite(
     for rows in suites:
         rows.save(results)
     metric, shown = METRICS[suite.metric], [*records, *bench.swept]
-    messages.print_results(console, store, shown, suite.reference, metric, suites, quiet=quiet)
+    messages.print_results(console, store, shown, suite.reference, metric, suites, quiet=quiet, price=price)
     if save and not interrupted and hosts.node_rank == 0:
         messages.print_saved(console, saved_classifier.install(store, records, metric.name), metric)
     missing = len(plan.runs) - len(records)
@@ -92,6 +93,7 @@ def run_in_group(
     force: bool,
     save: bool = False,
     quiet: bool = False,
+    price: float | None = None,
 ) -> int:
     """`run_suite` as one rank of a group that is running already: the first one prints and writes.
 
@@ -104,7 +106,9 @@ def run_in_group(
         return follow(engine)
     leader, exit_code = Leader(engine), 2
     try:
-        exit_code = run_suite(console, suite, results, cache, force, group.hosts, save, quiet, launch=leader.launch)
+        exit_code = run_suite(
+            console, suite, results, cache, force, group.hosts, save, quiet, price=price, launch=leader.launch
+        )
     finally:
         leader.dismiss(exit_code)
     return exit_code
@@ -159,14 +163,16 @@ class _Bench:
         return [record for planned in plan.runs if (record := self.store.read(planned.run_id))]
 
 
-def plan_suite(console: Console, suite: SuiteConfig, results: Path, cache: Path, device: str | None) -> int:
+def plan_suite(
+    console: Console, suite: SuiteConfig, results: Path, cache: Path, device: str | None, price: float | None = None
+) -> int:
     """Print what the runs of a suite will take; returns the exit code, 1 where one does not fit.
 
-    device: a name that `harness/prediction/devices.yaml` has; None: the machine at hand.
+    device: a name that `harness/prediction/devices.yaml` has; None: the machine at hand. price: of an hour of a device.
     Raises UserError for whatever is wrong with the suite or the device.
     """
     from harness.prediction.arrangements import advise
-    from harness.prediction.predict import Predictor
+    from harness.prediction.predict import Prediction, Predictor
     from harness.prediction.suite import device_for
     from harness.report.plan_screen import print_predictions
 
@@ -179,7 +185,9 @@ def plan_suite(console: Console, suite: SuiteConfig, results: Path, cache: Path,
     predictions = predictor.of_plan(plan)
     advice = {one.planned.title: found for one in predictions if (found := advise(predictor, one))}
     predictor.keep()
-    print_predictions(console, chosen.title, predictions, advice, baselines=len(plan.runs) - len(predictions))
+    cost = None if price is None else partial(Prediction.cost, price=price, on_gpu=chosen.kind == "cuda")
+    baselines = len(plan.runs) - len(predictions)
+    print_predictions(console, chosen.title, predictions, advice, baselines, cost)
     return int(not all(one.fits for one in predictions))
 
 
@@ -197,6 +205,7 @@ def show_results(
     metric: str | None = None,
     view: View = FULL_VIEW,
     form: str | None = None,
+    price: float | None = None,
 ) -> None:
     """Print the tables and write their files; with a `form` print them in it, and nothing else."""
     formatted, compared_by = format_named(form) if form else None, metric_named(metric or ACCURACY.name)
@@ -204,15 +213,20 @@ def show_results(
     records, suites = _saved_results(aside, store, reference)
     newest = newest_of_each(records)
     if formatted:
-        shown = comparison_tables(groups(newest, suites), store, reference, view, compared_by)
+        shown = comparison_tables(groups(newest, suites), store, reference, view, compared_by, price)
         console.out(formatted(shown).rstrip(), highlight=False)
         messages.print_left_out(aside, left_out(store))
     else:
-        messages.print_results(console, store, newest, reference, compared_by, suites, view)
+        messages.print_results(console, store, newest, reference, compared_by, suites, view, price=price)
 
 
 def make_report(
-    console: Console, results: Path, cache: Path, reference: str | None = None, metric: str | None = None
+    console: Console,
+    results: Path,
+    cache: Path,
+    reference: str | None = None,
+    metric: str | None = None,
+    price: float | None = None,
 ) -> None:
     """Write tables, plots and the page, and print their paths."""
     from harness.report.page import write_report  # imports matplotlib, which is slow to load
@@ -220,7 +234,7 @@ def make_report(
     store, compared_by = Store(results), metric_named(metric or ACCURACY.name)
     records, _ = _saved_results(console, store, reference)
     problems = left_out(store)
-    written = write_report(store, records, problems, cache, reference, compared_by)
+    written = write_report(store, records, problems, cache, reference, compared_by, price)
     messages.print_left_out(console, problems)
     for path in written:
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)

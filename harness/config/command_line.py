@@ -1,7 +1,9 @@
-"""What is typed on a command line or stands for it in a file: seeds, sizes, layers, names of data sets, assignments."""
+"""What is typed on a command line or stands for it in a file: seeds, sizes, layers, names of data sets, assignments,
+prices."""
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +61,22 @@ def parse_layers(given: Any) -> tuple[int, ...] | Literal["all"] | None:
         return tuple(int(str(part)) for part in (given if isinstance(given, list) else str(given).split(",")))
     except ValueError as error:
         raise UserError(f"LAYERS={given!r}: expected all, or numbers of blocks such as 0,3,6.") from error
+
+
+def parse_price(given: str | None) -> float | None:
+    """Of an hour of one device, in `2.5/h` or `2.5`, in whatever currency. None given: none.
+
+    Raises UserError for what is no number from 0, and for prices of anything but an hour.
+    """
+    if given is None:
+        return None
+    try:
+        price = float(given.strip().removesuffix("/h"))
+    except ValueError:
+        price = math.nan
+    if not 0 <= price < math.inf:
+        raise UserError(f"PRICE={given!r}: expected a price for each hour and device such as 2.5/h.")
+    return price
 
 
 def data_names(given: Any) -> list[Any]:

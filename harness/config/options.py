@@ -191,6 +191,13 @@ OPTIONS = (
         see="[before the run](planning.md)",
         targets=("plan",),
     ),
+    Option(
+        "price",
+        "what an hour of one device costs, such as `2.5/h`: a GPU, or without GPUs a machine; tables show `cost`",
+        default_text="none: no costs",
+        see="[energy and money](measuring.md#energy-and-money)",
+        targets=("bench", "report"),
+    ),
     Option("quiet", "print the tables and what went wrong, no progress", type=bool, default=False),
 )
 

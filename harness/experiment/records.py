@@ -13,6 +13,7 @@ from harness.measure.memory import definition
 from harness.planning.plan import PlannedRun
 from harness.results.outcome import Outcome
 from harness.results.record import (
+    Energy,
     EngineFacts,
     Memory,
     ModelFacts,
@@ -37,12 +38,13 @@ class Ending:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Times and memory of a run over its ranks; by default of a run that left none."""
+    """Times, memory and energy of a run over its ranks; by default of a run that left none."""
 
     seconds: Seconds
     throughput: Throughput | None = None
     step_milliseconds: StepTimes | None = None
     memory: Memory | None = None
+    energy: Energy | None = None
 
     @classmethod
     def none(cls) -> Measurements:
@@ -58,6 +60,7 @@ class Measurements:
             throughput=clocks.throughput(steps),
             step_milliseconds=clocks.step_milliseconds(steps[0]),
             memory=_memory(gather, context),
+            energy=context.energy.over_ranks(gather) if all_ranks or context.world.size == 1 else None,
         )
 
 
@@ -109,6 +112,7 @@ def record_of(
         step_milliseconds=measurements.step_milliseconds,
         seconds=measurements.seconds,
         memory=None if outcome.joint_runs else measurements.memory,  # the others' parameters lay beside its own
+        energy=_energy(measurements.energy, outcome, planned),
         environment=environment,
         config=used,
         finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
@@ -128,3 +132,31 @@ def _memory(gather: Callable[[Any], list[Any]], context: Context) -> Memory | No
         return None
     peak = max(peak for rank in by_rank for peak in rank.phases.values())
     return Memory(peak_bytes=peak, definition=definition(context.world.device), by_rank=by_rank)
+
+
+def _energy(measured: Energy | None, outcome: Outcome, planned: PlannedRun) -> Energy | None:
+    """What was measured, where that is the energy of this run, all of it and no other's."""
+    if measured is None or measured.watt_hours is None:
+        return measured
+    if outcome.joint_runs:
+        return Energy(not_measured=[f"{outcome.joint_runs} runs were trained as one model"])
+    if outcome.resumed_from_step is not None:
+        return Energy(not_measured=["the run was resumed: what it took before is not known"])
+    return measured.model_copy(update={"per_thousand_predictions": _per_thousand(measured, outcome, planned)})
+
+
+def _per_thousand(measured: Energy, outcome: Outcome, planned: PlannedRun) -> float | None:
+    """Evaluation predicts each text once. Where it read features that this run had stored, they belong to it; None
+    where the run did not compute all of them, or also others."""
+    if outcome.metrics is None or "evaluate" not in measured.phases:
+        return None
+    scores = outcome.metrics
+    predictions = sum(part.total for part in (scores.train, scores.validation, scores.test))
+    watt_hours = measured.phases["evaluate"]
+    strategy = planned.strategy
+    if strategy and outcome.prefix and not outcome.prefix.not_stored:
+        of_others = (strategy.fits_head and strategy.takes_steps) or planned.config.training.texts is not None
+        if outcome.prefix.reused_tokens or of_others:
+            return None
+        watt_hours += measured.phases["features"]
+    return 1000 * watt_hours / predictions

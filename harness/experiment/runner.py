@@ -22,6 +22,7 @@ from harness.experiment.oom_records import provided_for
 from harness.experiment.records import Ending, Measurements, record_of
 from harness.experiment.run import run
 from harness.measure import environment
+from harness.measure.energy import Counters
 from harness.measure.memory import is_out_of_memory, kernel_kills, return_freed_memory
 from harness.model.device_settings import apply_settings
 from harness.planning.joint import joint_groups
@@ -46,7 +47,7 @@ class RankLost(Exception):
 
 @dataclass(frozen=True)
 class Runner:
-    """One rank that does the runs of a plan. environment: of their records."""
+    """One rank that does the runs of a plan. environment: of their records. counters: of energy."""
 
     plan: Plan
     world: World
@@ -55,11 +56,13 @@ class Runner:
     workspace: Workspace
     store: Store
     environment: dict[str, Any]
+    counters: Counters
 
     @classmethod
     def of(cls, plan: Plan, world: World, observer: Observer, signals: StopSignals, workspace: Workspace) -> Runner:
         described = environment.describe(world.device, plan.code_sha256, plan.jobs)
-        return cls(plan, world, observer, signals, workspace, Store(plan.results), described)
+        counters = Counters.of(world, plan.jobs)
+        return cls(plan, world, observer, signals, workspace, Store(plan.results), described, counters)
 
     def execute(self, run_ids: Set[str] | None = None) -> None:
         """Do every run of the plan that has no record yet, and write its record. The first rank does baselines alone.
@@ -95,7 +98,7 @@ class Runner:
         """Run it; whatever happens, return a record."""
         group = replace(self.world, size=1) if planned.source.is_baseline else self.world
         self.workspace.use_folder(planned.model.name, planned.model.folder)
-        context = Context.begin(group, self.workspace, self.observer, self.signals)
+        context = Context.begin(group, self.workspace, self.observer, self.signals, self.counters)
         outcome, checkpoints = Outcome(), checkpoints_of(planned, self.store, self.signals)
         try:
             with self._provision(planned):

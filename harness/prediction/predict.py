@@ -51,6 +51,10 @@ class Prediction:
         """Of all ranks together: what is paid for."""
         return self.total_seconds * self.ranks
 
+    def cost(self, price: float, on_gpu: bool) -> float:
+        """price: of an hour of a GPU, or without GPUs of a machine."""
+        return price * self.total_seconds / 3600 * (self.ranks if on_gpu else self.engine.nodes)
+
     @property
     def fits(self) -> bool:
         return self.bytes.peak <= self.available

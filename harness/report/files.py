@@ -42,12 +42,20 @@ def summary(records: list[Record]) -> pd.DataFrame:
                 "throughput": record.throughput.model_dump() if record.throughput else {},
                 "seconds": record.seconds.model_dump(),
                 "peak_bytes": record.memory.peak_bytes if record.memory else None,
+                "energy": _energy(record),
                 "world_size": record.engine.world_size,
                 "error": record.reason if record.error else None,
             }
             for record in records
         ]
     )
+
+
+def _energy(record: Record) -> dict[str, float | None]:
+    """Watt-hours, where they were measured."""
+    if record.energy is None or record.energy.watt_hours is None:
+        return {}
+    return record.energy.model_dump(include={"watt_hours", "per_thousand_predictions"})
 
 
 def _plain(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +96,9 @@ def _comparison(table: ComparisonTable) -> dict[str, Any]:
     }
 
 
-def write_tables(store: Store, reference: str | None = None, metric: Metric = ACCURACY) -> list[Path]:
+def write_tables(
+    store: Store, reference: str | None = None, metric: Metric = ACCURACY, price: float | None = None
+) -> list[Path]:
     """table.md, table.tex, summary.csv and comparison.json from the newest record of each configuration.
 
     Commands that share the results folder take turns, so that the last one has read all records.
@@ -97,7 +107,7 @@ def write_tables(store: Store, reference: str | None = None, metric: Metric = AC
         records, suites = store.all(), suites_in(store.results)
         newest = newest_of_each(records)
         published = [suite for suite in suites if suite.is_published]
-        tables = comparison_tables(groups(newest, suites), store, reference, metric=metric)
+        tables = comparison_tables(groups(newest, suites), store, reference, metric=metric, price=price)
         data = comparison(tables) + overviews_as_data(tables)
         data += [published_comparison(suite, records) for suite in published]
         texts = [matrices_markdown(overviews(tables)), formats.markdown(tables), scaling_markdown(newest)]

@@ -91,11 +91,12 @@ def print_results(
     suites: Sequence[SavedSuite],
     view: View = FULL_VIEW,
     quiet: bool = False,
+    price: float | None = None,
 ) -> None:
     """Write the tables' files, and print the tables of `records` with what belongs below them."""
-    written, everything = write_tables(store, reference, metric), store.all()
+    written, everything = write_tables(store, reference, metric, price), store.all()
     if records:
-        tables = comparison_tables(groups(newest_of_each(records), suites), store, reference, view, metric)
+        tables = comparison_tables(groups(newest_of_each(records), suites), store, reference, view, metric, price)
         _print_tables(console, tables, view)
         print_scaling(console, newest_of_each(everything), records)
     for suite in suites:

@@ -101,17 +101,19 @@ def write_report(
     cache: Path,
     reference: str | None = None,
     metric: Metric = ACCURACY,
+    price: float | None = None,
 ) -> list[Path]:
     """The tables, RESULTS/report.html and RESULTS/plots.
 
     records: all that could be read; left_out: a message for each of the others. Returns the files written.
     """
-    tables, suites = write_tables(store, reference, metric), suites_in(store.results)
+    tables, suites = write_tables(store, reference, metric, price), suites_in(store.results)
     newest = newest_of_each(records)
     plot_files = PlotFiles(store.results / "plots")
     with style():
         compared = [
-            (group, comparison_tables([group], store, reference, metric=metric)[0]) for group in groups(newest, suites)
+            (group, comparison_tables([group], store, reference, metric=metric, price=price)[0])
+            for group in groups(newest, suites)
         ]
         sections = [
             *_across([table for _, table in compared], plot_files),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -11,39 +11,47 @@ from rich.table import Table
 
 from harness.config.schema import EngineConfig
 from harness.prediction.predict import Prediction
+from harness.report.table.columns import cost_text
 
 PHASES = ("prepare", "features", "train", "evaluate")
 # Some of these come from several runs: those that differ in their seed only are one row.
 Rows = dict[str, list[Prediction]]
+Cost = Callable[[Prediction], float]
 
 
 def print_predictions(
-    console: Console, title: str, predictions: Sequence[Prediction], advice: dict[str, str], baselines: int
+    console: Console,
+    title: str,
+    predictions: Sequence[Prediction],
+    advice: dict[str, str],
+    baselines: int,
+    cost: Cost | None,
 ) -> None:
-    """title: of the device. advice: by title of the run. baselines: how many, which are not predicted."""
+    """title: of the device. advice: by title of the run. baselines: how many, which are not predicted. cost: None where
+    no price was given."""
     rows: Rows = {}
     for prediction in predictions:
         rows.setdefault(prediction.planned.title, []).append(prediction)
     console.print(f"   device  [bold]{escape(title)}[/]", highlight=False)
-    console.print(_table(rows))
+    console.print(_table(rows, cost))
     _print_notes(console, rows, baselines)
     for name, text in advice.items():
         console.print(f"  {escape(name)}: {escape(text)}", highlight=False, soft_wrap=True)
 
 
-def _table(rows: Rows) -> Table:
+def _table(rows: Rows, cost: Cost | None) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     several = any(len(runs) > 1 for runs in rows.values())
     titles = ["strategy", *(["runs"] if several else []), "engine", "trained", "memory", "of it state", "fits"]
-    titles += ["steps", "a step", *PHASES, "in all"]
+    titles += ["steps", "a step", *PHASES, "in all", *(["cost"] if cost else [])]
     for number, name in enumerate(titles):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for name, runs in rows.items():
-        table.add_row(escape(name), *([str(len(runs))] if several else []), *_cells(runs))
+        table.add_row(escape(name), *([str(len(runs))] if several else []), *_cells(runs, cost))
     return table
 
 
-def _cells(runs: list[Prediction]) -> list[str]:
+def _cells(runs: list[Prediction], cost: Cost | None) -> list[str]:
     one = runs[0]
     largest = max(runs, key=lambda run: run.bytes.peak)
     return [
@@ -56,6 +64,7 @@ def _cells(runs: list[Prediction]) -> list[str]:
         f"{1000 * one.step_seconds:.1f} ms",
         *(seconds_text(sum(run.seconds[phase] for run in runs)) for phase in PHASES),
         seconds_text(sum(run.total_seconds for run in runs)),
+        *([cost_text(sum(map(cost, runs)))] if cost else []),
     ]
 
 

@@ -158,6 +158,22 @@ class Memory(Part):
         return max(peak - rank.at_start for rank in self.by_rank for peak in rank.phases.values())
 
 
+class Energy(Part):
+    """What the hardware's own counters say, of all ranks, over the phases of `seconds` (`harness/measure/energy.py`).
+
+    watt_hours: in all; null where nothing was measured. phases, parts: of each phase, of each part of the
+    hardware. per_thousand_predictions: of the evaluation and the features of its texts; null where these were read from
+    a store, or others were computed too.
+    """
+
+    watt_hours: float | None = None
+    phases: dict[str, float] = Field(default={}, description="watt-hours")
+    parts: dict[str, float] = Field(default={}, description="watt-hours: GPU, CPU package, DRAM")
+    per_thousand_predictions: float | None = Field(default=None, description="watt-hours")
+    measured_by: str | None = Field(default=None, description="the library and its version")
+    not_measured: list[str] = Field(default=[], description="what was not, and why")
+
+
 class StrategySource(Part):
     """origin: `built in`, `baseline`, or where else the strategy's code came from."""
 
@@ -217,6 +233,7 @@ class Record(Part):
     communication: Communication | None = Field(default=None, description="null for a single rank")
     seconds: Seconds
     memory: Memory | None = None
+    energy: Energy | None = Field(default=None, description="null in records of older versions, and of lost runs")
     environment: dict[str, Any]
     config: dict[str, Any] = Field(description="of a baseline only what it depends on")
     finished_at: str

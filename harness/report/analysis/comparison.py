@@ -19,13 +19,22 @@ from harness.results.store import Store
 DEFAULT_REFERENCE = "last_block"
 
 
-def compare(group: Group, store: Store, reference: str | None = None, metric: Metric = ACCURACY) -> list[Entry]:
+def compare(
+    group: Group,
+    store: Store,
+    reference: str | None = None,
+    metric: Metric = ACCURACY,
+    price: float | None = None,
+) -> list[Entry]:
     """The entries of one table, each with its interval and, but for the reference, its evidence.
 
     reference: the name of a strategy or row; where it is None or not among the rows, last_block or else the first.
-    metric: what the entries are compared by. Raises UserError for predictions that can't be read.
+    metric: what the entries are compared by. price: of an hour of a device, which they keep. Raises UserError for
+    predictions that can't be read.
     """
     entries = [_entry(name, records, store, metric) for name, records in _rows(group, metric).items()]
+    for entry in entries:
+        entry.price = price
     base = reference_of(entries, reference)
     compared = [entry for entry in entries if entry is not base and _comparable(entry, base)]
     differences = [_difference(entry, base) for entry in compared]

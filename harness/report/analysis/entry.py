@@ -49,7 +49,8 @@ class Entry:
     interval: 95%, of the mean test accuracy: over seeds and messages where two seeds or more are ok, else over messages
     only. unpaired: the reason why its seeds' predictions can't be taken together; incomparable: the reason why not with
     the reference's. predictions: by seed, the columns label and predicted, indices of classes, by index of the test
-    message. metric: what the table compares entries by. scores: of metrics other than accuracy.
+    message. metric: what the table compares entries by. price: of an
+    hour of a device; None: no costs are shown. scores: of metrics other than accuracy.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Entry:
     incomparable: str | None = None
     predictions: dict[int, pd.DataFrame] = field(default_factory=dict, repr=False)
     metric: Metric = ACCURACY
+    price: float | None = None
     scores: dict[MetricName, Score] = field(default_factory=dict)
 
     @property
@@ -72,6 +74,12 @@ class Entry:
     def timed(self) -> list[Record]:
         """The records of `shown` that were trained by themselves; where none was, all, whose times are shares."""
         return [record for record in self.shown if not record.joint_runs] or self.shown
+
+    @property
+    def costs(self) -> list[float]:
+        """Of the runs of `timed`, in the currency of the price."""
+        assert self.price is not None, "costs are asked for where there is a price"
+        return [device_hours(record) * self.price for record in self.timed]
 
     @property
     def jobs(self) -> set[int]:
@@ -124,6 +132,16 @@ class Entry:
     @property
     def failures(self) -> list[Record]:
         return [record for record in self.records if record.status != "ok"]
+
+
+def device_hours(record: Record) -> float:
+    """What a run pays for: its GPUs, or without GPUs its machines, of which it has a part where runs are done side by
+    side. A baseline has one of either."""
+    hours = record.seconds.total / 3600
+    if record.environment["device"] != "cpu":
+        return hours * record.engine.world_size
+    machines = 1 if record.strategy_source.is_baseline else record.config["engine"]["nodes"]
+    return hours * machines / record.jobs
 
 
 def are_costs_comparable(entries: Iterable[Entry]) -> bool:

@@ -1,85 +1,20 @@
-"""The comparison table's columns: what is compared, how it is written, which value is best."""
+"""The comparison table's columns, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from harness.metrics import ACCURACY, METRICS, Metric
 from harness.report.analysis.comparison import is_unbalanced
 from harness.report.analysis.entry import Entry, Evidence
+from harness.report.table.column import Column, Measure, known, measured_column, over_seeds
 from harness.results.record import Record
 
-Measure = Callable[[Record], float | None]
 FILES_ONLY = 99  # the rank of a column that a terminal shows only on request
 UNMEASURED = "-"
 VERDICTS = ("better", "reference", "no evidence", "worse")
-
-
-@dataclass(frozen=True)
-class Column:
-    """value: what is compared, None where it was not measured; show: how it is written; best: max, min or None.
-
-    rank: columns with the highest are left out first where a terminal is too narrow. is_complete: whether nothing is
-    missing from the value; otherwise it can't win. interval: 95%, of the value. sort_key: sorts rows, the smallest
-    first, None last; by default the best value comes first. is_cost: whether runs beside it change the value.
-    """
-
-    title: str
-    value: Callable[[Entry], float | str | None]
-    show: Callable[[Entry], str]
-    best: Callable[[Sequence[float]], float] | None
-    rank: int
-    is_complete: Callable[[Entry], bool] = lambda entry: True
-    interval: Callable[[Entry], tuple[float, float] | None] | None = None
-    sort_key: Callable[[Entry], float | None] | None = None
-    is_cost: bool = False
-
-    @property
-    def name(self) -> str:
-        """The title without its unit and brackets: `test` of "test % [95%]"."""
-        return self.title.partition(" [")[0].removesuffix(" %")
-
-    def number(self, entry: Entry) -> float | None:
-        """The value; None where it is a word."""
-        value = self.value(entry)
-        return None if isinstance(value, str) else value
-
-    def position(self, entry: Entry) -> float | None:
-        """Of the entry among others, when rows are sorted by this column."""
-        if self.sort_key:
-            return self.sort_key(entry)
-        number = self.number(entry)
-        return -number if self.best is max and number is not None else number
-
-
-def _over_seeds(measure: Measure, summary: Callable[[list[float]], float]) -> Callable[[Entry], float | None]:
-    def value(entry: Entry) -> float | None:
-        measured = [one for one in map(measure, entry.shown) if one is not None]
-        if len(measured) < 2:
-            return measured[0] if measured else None
-        return float(summary(measured))
-
-    return value
-
-
-def _column(
-    title: str,
-    measure: Measure,
-    show: Callable[[float], str],
-    best: Callable[[Sequence[float]], float],
-    rank: int,
-    summary: Callable[[list[float]], float] = np.mean,
-) -> Column:
-    value = _over_seeds(measure, summary)
-    return Column(title, value, lambda entry: show(_known(value(entry))), best, rank)
-
-
-def _known(value: float | None) -> float:
-    assert value is not None, "a value is written only where it was measured"
-    return value
 
 
 def _metric(split: str, key: str) -> Measure:
@@ -91,14 +26,14 @@ def _metric(split: str, key: str) -> Measure:
 
 
 def _accuracy(title: str, split: str, rank: int) -> Column:
-    return _column(title, _metric(split, "accuracy"), lambda accuracy: f"{100 * accuracy:.2f}", max, rank)
+    return measured_column(title, _metric(split, "accuracy"), lambda accuracy: f"{100 * accuracy:.2f}", max, rank)
 
 
 def _rate(title: str, key: str, rank: int) -> Column:
     def measure(record: Record) -> float | None:
         return getattr(record.throughput, key) if record.throughput else None
 
-    return replace(_column(title, measure, lambda rate: f"{rate:,.0f}", max, rank, np.median), is_cost=True)
+    return replace(measured_column(title, measure, lambda rate: f"{rate:,.0f}", max, rank, np.median), is_cost=True)
 
 
 def reused(entry: Entry) -> bool:
@@ -116,7 +51,7 @@ def _f1(record: Record) -> float | None:
 
 
 def _test_with_interval(entry: Entry) -> str:
-    accuracy = f"{100 * _known(_TEST(entry)):.2f}"
+    accuracy = f"{100 * known(_TEST(entry)):.2f}"
     return f"{accuracy} {_percent(entry.interval)}" if entry.interval else accuracy
 
 
@@ -130,7 +65,7 @@ def _scaled(title: str, key: str, rank: int) -> Column:
     def measure(record: Record) -> float | None:
         return getattr(record.calibration, key) if record.calibration else None
 
-    column = _column(title, measure, lambda value: f"{value:.3f}", min, rank)
+    column = measured_column(title, measure, lambda value: f"{value:.3f}", min, rank)
     return replace(column, is_complete=lambda entry: all(measure(record) is not None for record in entry.shown))
 
 
@@ -216,11 +151,51 @@ def _forgetting_columns(entries: list[Entry]) -> list[Column]:
     def rise(record: Record) -> float | None:
         return record.forgetting.rise if record.forgetting else None
 
-    column = _column("forgetting", rise, lambda nats: f"{nats:+.3f}", min, 9)
+    column = measured_column("forgetting", rise, lambda nats: f"{nats:+.3f}", min, 9)
     return [column] if any(column.value(entry) is not None for entry in entries) else []
 
 
-_TEST = _over_seeds(_metric("test", "accuracy"), np.mean)
+def _energy_columns(entries: list[Entry]) -> list[Column]:
+    """Watt-hours, only where they were measured."""
+    parts = {tuple(sorted(one.energy.parts)) for e in entries for one in e.ok if one.energy and one.energy.parts}
+
+    def comparable(entry: Entry) -> bool:
+        return len(parts) == 1 and not reused(entry)
+
+    def column(title: str, key: str, rank: int) -> Column:
+        def measure(record: Record) -> float | None:
+            return getattr(record.energy, key) if record.energy else None
+
+        measured = measured_column(title, measure, lambda value: f"{_digits(value)} Wh", min, rank, np.median)
+        return replace(measured, is_complete=comparable, is_cost=True)
+
+    found = [column("energy", "watt_hours", 6), column("per 1000 predictions", "per_thousand_predictions", 12)]
+    return [column for column in found if any(column.value(entry) is not None for entry in entries)]
+
+
+def _cost_columns(entries: list[Entry]) -> list[Column]:
+    if entries[0].price is None:
+        return []
+
+    def cost(entry: Entry) -> float:
+        return float(np.median(entry.costs))
+
+    def show(entry: Entry) -> str:
+        return cost_text(cost(entry)) + ("*" if reused(entry) else "")
+
+    return [Column("cost", cost, show, min, 4, is_complete=lambda entry: not reused(entry), is_cost=True)]
+
+
+def cost_text(cost: float) -> str:
+    return f"{cost:,.2f}" if cost >= 10 else _digits(cost)
+
+
+def _digits(value: float) -> str:
+    """With three that count."""
+    return np.format_float_positional(value, precision=3, fractional=False, trim="-")
+
+
+_TEST = over_seeds(_metric("test", "accuracy"), np.mean)
 
 
 def seconds_of(entry: Entry) -> float:
@@ -239,8 +214,10 @@ def columns(entries: list[Entry]) -> list[Column]:
     same = not several and len({entry.records[0].seed for entry in entries if not entry.is_baseline}) < 2
     found = [
         _seeds_column(several, same),
-        _column("trained", lambda record: record.model.trainable_parameters, lambda count: f"{count:,.0f}", min, 4),
-        _column("test loss", _metric("test", "loss"), lambda loss: f"{loss:.3f}", min, 7),
+        measured_column(
+            "trained", lambda record: record.model.trainable_parameters, lambda count: f"{count:,.0f}", min, 4
+        ),
+        measured_column("test loss", _metric("test", "loss"), lambda loss: f"{loss:.3f}", min, 7),
         _accuracy("train %", "train", 10),
         _accuracy("val. %", "validation", 9),
         Column("test % [95%]", _TEST, _test_with_interval, max, 0, interval=lambda entry: entry.interval),
@@ -248,30 +225,32 @@ def columns(entries: list[Entry]) -> list[Column]:
     if (metric := entries[0].metric) is not ACCURACY:
         found.append(_score_column(metric, 0))
     if several:
-        found.append(Column("sd", lambda e: e.deviation, lambda e: f"{100 * _known(e.deviation):.2f}", None, 8))
+        found.append(Column("sd", lambda e: e.deviation, lambda e: f"{100 * known(e.deviation):.2f}", None, 8))
     if compared:
         found += [_difference_column(compared[0]), _verdict_column(compared[0])]
     return [
         *found,
         _accuracy("unseen %", "test_clean", 11),
         *_score_columns(entries),
-        _column("F1", _f1, lambda score: f"{score:.3f}", max, 14),
-        _column("ROC AUC", _metric("test", "roc_auc"), lambda area: f"{area:.3f}", max, 15),
-        _column("ECE", _metric("test", "calibration_error"), lambda error: f"{error:.3f}", min, 16),
+        measured_column("F1", _f1, lambda score: f"{score:.3f}", max, 14),
+        measured_column("ROC AUC", _metric("test", "roc_auc"), lambda area: f"{area:.3f}", max, 15),
+        measured_column("ECE", _metric("test", "calibration_error"), lambda error: f"{error:.3f}", min, 16),
         *_scaled_columns(entries),
         *_forgetting_columns(entries),
         _rate("examples/s", "examples_per_second", 13),
         _rate("real tok./s", "real_tokens_per_second", 12),
-        replace(_column("memory", _grown, _bytes, min, 5, np.median), is_cost=True),
+        replace(measured_column("memory", _grown, _bytes, min, 5, np.median), is_cost=True),
         Column(
             "time",
             seconds_of,
-            lambda entry: f"{_known(seconds_of(entry)):.1f} s" + ("*" if reused(entry) else ""),
+            lambda entry: f"{known(seconds_of(entry)):.1f} s" + ("*" if reused(entry) else ""),
             min,
             3,
             is_complete=lambda entry: not reused(entry),
             is_cost=True,
         ),
+        *_energy_columns(entries),
+        *_cost_columns(entries),
     ]
 
 

@@ -66,12 +66,13 @@ def comparison_tables(
     reference: str | None = None,
     view: View = FULL_VIEW,
     metric: Metric = ACCURACY,
+    price: float | None = None,
 ) -> list[ComparisonTable]:
-    """One for each group of which a row is shown.
+    """One for each group of which a row is shown. price: of an hour of a device; None: without costs.
 
     Raises UserError where no table has a column of the view, or no row matches its filter.
     """
-    compared = [compare(group, store, reference, metric) for group in groups]
+    compared = [compare(group, store, reference, metric, price) for group in groups]
     names = [[column.name for column in columns(entries)] for entries in compared]
     for name in (*(view.columns or ()), *([view.sort] if view.sort else [])):
         _check(name, names)

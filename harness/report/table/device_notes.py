@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.analysis.entry import Entry
+from harness.report.analysis.entry import Entry, device_hours
 from harness.results.record import Record
 
 
@@ -45,6 +45,36 @@ def job_notes(entries: list[Entry]) -> list[str]:
         f"{'; '.join(parts)}. Speed, memory and time are only compared between runs that had as many beside them: no "
         "best is marked."
     ]
+
+
+def energy_notes(entries: list[Entry]) -> list[str]:
+    """What was measured, by what, and of which rows not. Nothing where no row has it."""
+    measured: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
+    for entry in entries:
+        for energy in (record.energy for record in entry.shown if record.energy):
+            if energy.parts:
+                how = f"{', '.join(energy.parts)}, by their counters, read by {energy.measured_by}"
+                measured.setdefault(how, []).append(entry.name)
+            for reason in energy.not_measured:
+                missing.setdefault(reason, []).append(entry.name)
+    if not measured:
+        return []
+    lines = [
+        f"energy of {how}{f': {_once(names)}' if len(measured) > 1 else ''}. What else runs on the machine counts too."
+        for how, names in measured.items()
+    ]
+    lines += [f"energy not measured of {_once(names)}: {reason}." for reason, names in missing.items()]
+    return [*lines, "per 1000 predictions: energy of the evaluation and of the features of its texts."]
+
+
+def cost_notes(entries: list[Entry]) -> list[str]:
+    price = entries[0].price
+    if price is None:
+        return []
+    device = "machine" if all(entry.records[0].environment["device"] == "cpu" for entry in entries) else "GPU"
+    total = sum(device_hours(record) * price for entry in entries for record in entry.records)
+    return [f"cost: time at {price:g} for an hour of a {device}, start-up not included; all runs together {total:.4g}."]
 
 
 def settings_of(record: Record) -> list[str]:

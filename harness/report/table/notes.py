@@ -10,7 +10,7 @@ from harness.report.analysis.baselines import LENGTH_RULE, no_better_than_length
 from harness.report.analysis.entry import Entry
 from harness.report.analysis.grouping import Group, recipe
 from harness.report.table.columns import reused, several_seeds
-from harness.report.table.device_notes import device_notes, job_notes, settings_of
+from harness.report.table.device_notes import cost_notes, device_notes, energy_notes, job_notes, settings_of
 from harness.report.table.evidence_notes import evidence_notes
 from harness.report.table.rows import MARK
 from harness.results.names import engine_name, rate_of, row_name
@@ -69,7 +69,7 @@ def notes(entries: list[Entry]) -> list[str]:
     chosen = [(what, why) for record in records for what, why in record.choices.items() if why.startswith("auto")]
     lines = [f"{what} chosen by {why}." for what, why in chosen]
     lines += evidence_notes(entries)
-    lines += [*device_notes(entries), *job_notes(entries)]
+    lines += [*device_notes(entries), *job_notes(entries), *energy_notes(entries), *cost_notes(entries)]
     lines += _data_notes([record.data for record in records if record.data])
     lines += [*_calibration_notes(entries), *_forgetting_notes(entries)]
     if several_seeds(entries):
