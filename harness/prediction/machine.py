@@ -95,7 +95,7 @@ class Machine:
         count, key = max(1, cores() // engine.processes), self._key(one, engine)
         sample = self._operations(one.sample, count)
         longer = self._operations(one.walk, count) / sample if sample else 1.0
-        return one.times * self.known[key] * longer + min(one.shapes, one.times) * self.known[f"{key} first"]
+        return one.times * self.known[key] * longer + min(1.0, one.times) * self.known[f"{key} first"]
 
     def start_seconds(self, engine: EngineConfig) -> float:
         """Until a group of ranks has its first engine of a kind, what it imports included."""

@@ -12,9 +12,9 @@ Kind = Literal["features", "step", "evaluate"]
 
 @dataclass(frozen=True)
 class Pass:
-    """walk: of one. times: how often it is done, in parts where passes differ in size. shapes: of how many shapes they
-    are. largest: how many times the tokens of a typical one the largest has. sample: the walk of a part. blocks: of the
-    sample. done: how many stages of the prefix an earlier run has computed."""
+    """walk: of one. times: how often it is done, in parts where passes differ in size. largest: how many times the
+    tokens of a typical one the largest has. sample: the walk of a part. blocks: of the sample. done: how many stages of
+    the prefix an earlier run has computed."""
 
     kind: Kind
     walk: Walk
@@ -22,7 +22,6 @@ class Pass:
     sample: Walk
     blocks: int
     done: int = 0
-    shapes: int = 1
     largest: float = 1.0
 
     @property

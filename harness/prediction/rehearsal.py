@@ -45,7 +45,7 @@ class Rehearsal(Protocol[T_co]):
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds. first: how much longer the first time takes, when libraries choose their kernels for its shapes.
+    """Seconds. first: how much longer the first time takes, when memory is touched and kernels are chosen.
     engine: until the engine is prepared."""
 
     seconds: float

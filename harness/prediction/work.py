@@ -22,7 +22,6 @@ from harness.features.store import dtype_of
 from harness.kernels.occurring_tokens import train_occurring_tokens
 from harness.kernels.shared_beginnings import SharedBeginnings
 from harness.model.backbone import Block
-from harness.model.packing import TOKENS_MULTIPLE
 from harness.model.precision import parameter_dtype, store_frozen
 from harness.model.split import Part, Prefix, Suffix
 from harness.planning.plan import PlannedRun
@@ -73,7 +72,7 @@ class RunWalker:
         return RunWork(
             parameters=parameters,
             features=features,
-            step=replace(step, times=epochs * self._steps_of_epoch(), shapes=self._shapes, largest=self._largest_step),
+            step=replace(step, times=epochs * self._steps_of_epoch(), largest=self._largest_step),
             evaluate=replace(evaluate, times=self._evaluations, largest=self._largest_evaluation),
             trained_here=self._trained_here,
             stored_bytes=stored_bytes,
@@ -123,7 +122,6 @@ class RunWalker:
         every = batches.of_epoch(0)
         sizes = [int(features.lengths[one[:: self.world_size]].sum()) for one in every]
         indices = _typical(every, sizes)
-        self._shapes = len({-(-size // TOKENS_MULTIPLE) for size in sizes})
         self._largest_step = max(sizes) / int(features.lengths[indices[:: self.world_size]].sum())
         begun = time.perf_counter()
         local = batches.local(indices)
