@@ -71,6 +71,7 @@ perf: setup
 	@FTBENCH_PERF_FULL=$(FULL) $(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-quiet \
 		--benchmark-json=$(or $(RESULTS),results)/perf.json
 	@$(BIN)/python -m benchmarks.report $(or $(RESULTS),results)/perf.json
+	@$(BIN)/python -m benchmarks.prediction --results $(or $(RESULTS),results) $(if $(FULL),,--only mini)
 
 # On a GPU: with the Python that PYTHON= names, as it is installed there, else with the virtual environment's.
 GPU_SETUP := $(if $(filter file,$(origin PYTHON)),setup)

@@ -23,10 +23,11 @@ import yaml
 from harness.config.schema import DataConfig
 from harness.config.suite import load_suite
 from harness.data.dataset import load_dataset
+from harness.files import write_atomically
 from harness.planning.plan import resolve
 from harness.planning.workspace import Workspace
 from harness.prediction.machine import Machine
-from harness.prediction.predict import Prediction, Predictor
+from harness.prediction.predict import PHASES, Prediction, Predictor
 from harness.results.record import Record
 from harness.results.store import Store
 
@@ -136,12 +137,29 @@ def _program_bytes() -> float:
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
+def line(one: Compared) -> str:
+    times = f"{one.seconds[0]:.1f} | {one.seconds[1]:.1f} | {one.time_error:+.0%}"
+    memory = f"{one.bytes[0] / 1e6:.0f} | {one.bytes[1] / 1e6:.0f} | {one.memory_error:+.0%}"
+    steps = " | ".join(f"{predicted:.1f} / {measured:.1f}" for predicted, measured in one.phases.values())
+    return f"| {one.name} | {times} | {memory} | {steps} |"
+
+
+def summary(every: list[Compared]) -> str:
+    times, memory = (np.abs([getattr(one, name) for one in every]) for name in ("time_error", "memory_error"))
+    return (
+        f"{len(every)} arrangements: time within 25% for {(times <= 0.25).mean():.0%}, within 50% for "
+        f"{(times <= 0.5).mean():.0%}; memory within 15% for {(memory <= 0.15).mean():.0%}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--only", choices=("mini", "gpt2"))
     given = parser.parse_args()
     every: list[Compared] = []
+    lines = ["| run | s | was | | MB | was | | " + " | ".join(PHASES) + " |", "| --- " * (7 + len(PHASES)) + "|"]
+    print("\n".join(lines))
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
         texts = load_dataset(DataConfig(name="sms_spam"), base / "data").split["train"].iloc[:MESSAGES]
@@ -151,18 +169,11 @@ def main() -> None:
             folder.mkdir()
             for one in compared(rows, folder, base / "calibrated"):
                 every.append(one)
-                phases = "  ".join(f"{name} {a:.2f}/{b:.2f}" for name, (a, b) in one.phases.items())
-                print(
-                    f"{one.name:40} {one.seconds[0]:7.2f} / {one.seconds[1]:7.2f} s {one.time_error:+5.0%}   "
-                    f"{one.bytes[0] / 1e6:6.0f} / {one.bytes[1] / 1e6:6.0f} MB {one.memory_error:+5.0%}   {phases}",
-                    flush=True,
-                )
-    times = np.abs([one.time_error for one in every])
-    memory = np.abs([one.memory_error for one in every])
-    print(
-        f"{len(every)} arrangements: time within 25% for {(times <= 0.25).mean():.0%}, within 50% for "
-        f"{(times <= 0.5).mean():.0%}; memory within 15% for {(memory <= 0.15).mean():.0%}"
-    )
+                lines.append(line(one))
+                print(lines[-1], flush=True)
+    lines += ["", summary(every), ""]
+    print(lines[-2])
+    write_atomically(given.results / "prediction.md", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -151,9 +151,9 @@ class Machine:
             path.unlink(missing_ok=True)
 
     def program_bytes_in(self, engine: EngineConfig) -> float:
-        """What a rank holds before a run, and what its libraries take at work."""
-        alone = engine.processes == 1
-        return WORKSPACE + (self.program_bytes if alone else self.known[f"{PROGRAM} {_named(engine)}"])
+        """What a rank holds before a run, and what its libraries take at work: in a group as much as in this process
+        until one with this engine was rehearsed."""
+        return WORKSPACE + self.known.get(f"{PROGRAM} {_named(engine)}", self.program_bytes)
 
     def group(self, size: int) -> GroupRates:
         """Of `size` ranks on this machine, which starts them where they were not measured before."""

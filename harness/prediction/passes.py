@@ -45,7 +45,7 @@ class RunWork:
     pass, or an earlier run has computed them. step, evaluate: of one rank. trained_here: parameters that are trained,
     of a token embedding only the rows of tokens that occur. stored_bytes: of features that are written. frozen_bytes,
     prefix_bytes: of the frozen parameters of suffix and prefix, which is not loaded where an earlier run has computed
-    its features. layout_seconds, building_seconds: of the host, for the batch of a step and for the modules.
+    its features. building_seconds: of the host, for the modules.
     """
 
     parameters: Parameters
@@ -56,7 +56,6 @@ class RunWork:
     stored_bytes: int
     frozen_bytes: int
     prefix_bytes: int
-    layout_seconds: float
     building_seconds: float
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.config.schema import EngineConfig
 from harness.measure.environment import cores
@@ -21,12 +21,13 @@ from harness.prediction.work import ComputedFeatures, RunWalker
 Device = Machine | NamedDevice
 # Of the parameters that one collective takes: DDP's bucket.
 BUCKET_BYTES = 25_000_000
+PHASES = ("prepare", "features", "train", "evaluate")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """seconds: by phase. bytes: of one rank. available: bytes that a rank may take. step_seconds: of one step, exchange
-    included. steps: of all epochs."""
+    """seconds: by phase, 0 where the run does not fit. bytes: of one rank. available: bytes that a rank may take.
+    steps: of all epochs."""
 
     planned: PlannedRun
     engine: EngineConfig
@@ -34,9 +35,12 @@ class Prediction:
     seconds: dict[str, float]
     bytes: RankBytes
     available: float
-    step_seconds: float
-    exchange_seconds: float
     steps: int
+
+    @property
+    def step_seconds(self) -> float:
+        """Of one step, exchange included."""
+        return self.seconds["train"] / self.steps if self.steps else 0.0
 
     @property
     def total_seconds(self) -> float:
@@ -87,9 +91,13 @@ class Predictor:
 
     def _predicted(self, runs: Sequence[PlannedRun]) -> list[Prediction]:
         walked = [(planned, *self._walked(planned)) for planned in runs]
-        if isinstance(self.device, Machine):
-            self.device.rehearse(walked)
-        return [self._prediction(planned, work) for planned, _, work in walked]
+        of_memory = [self._without_time(planned, work) for planned, _, work in walked]
+        if isinstance(self.device, Machine):  # what does not fit can't be rehearsed either
+            self.device.rehearse([run for run, one in zip(walked, of_memory, strict=True) if one.fits])
+        return [
+            replace(one, seconds=self._by_phase(planned, work)) if one.fits else one
+            for (planned, _, work), one in zip(walked, of_memory, strict=True)
+        ]
 
     def _walked(self, planned: PlannedRun) -> tuple[RunWalker, RunWork]:
         strategy, engine = planned.strategy, planned.config.engine
@@ -99,28 +107,27 @@ class Predictor:
         walker = RunWalker(planned, strategy, examples, classes, self.workspace, ranks, self.device.kind)
         return walker, walker.work(self._computed)
 
-    def _prediction(self, planned: PlannedRun, work: RunWork) -> Prediction:
+    def _without_time(self, planned: PlannedRun, work: RunWork) -> Prediction:
         engine, device = planned.config.engine, self.device
-        element = parameter_dtype(planned.config.precision).itemsize
-        exchange = self._exchange(work, engine, element)
-        seconds = {
-            "prepare": self._prepare(work, planned),
-            "features": self._features(work, planned),
-            "train": self._seconds(work.step, planned) + (exchange + work.layout_seconds) * work.step.times,
-            "evaluate": self._seconds(work.evaluate, planned),
-        }
         program = device.program_bytes_in(engine) if isinstance(device, Machine) else device.program_bytes
         return Prediction(
             planned=planned,
             engine=engine,
             parameters=work.parameters,
-            seconds=seconds,
-            bytes=rank_bytes(work, engine, element, program),
+            seconds=dict.fromkeys(PHASES, 0.0),
+            bytes=rank_bytes(work, engine, _element(planned), program),
             available=device.memory_bytes / (engine.processes if device.kind == "cpu" else 1),
-            step_seconds=seconds["train"] / work.step.times if work.step.times else 0.0,
-            exchange_seconds=exchange,
             steps=round(work.step.times),
         )
+
+    def _by_phase(self, planned: PlannedRun, work: RunWork) -> dict[str, float]:
+        exchange = self._exchange(work, planned.config.engine, _element(planned))
+        return {
+            "prepare": self._prepare(work, planned),
+            "features": self._features(work, planned),
+            "train": self._seconds(work.step, planned) + exchange * work.step.times,
+            "evaluate": self._seconds(work.evaluate, planned),
+        }
 
     def _prepare(self, work: RunWork, planned: PlannedRun) -> float:
         filling = self._filling(work.parameters.trained + work.parameters.frozen, planned)
@@ -163,3 +170,8 @@ class Predictor:
             return 0.0
         each = self.device.copy_seconds if planned.model.weights_path else self.device.draw_seconds
         return parameters * each
+
+
+def _element(planned: PlannedRun) -> int:
+    """Bytes of a trained parameter."""
+    return parameter_dtype(planned.config.precision).itemsize

@@ -38,5 +38,5 @@ def expected(plan: Plan, workspace: Workspace) -> tuple[dict[str, float], list[P
     predictor = Predictor(workspace, device_for(None, workspace))
     predictions = predictor.of_plan(plan)
     predictor.keep()
-    seconds = {one.planned.run_id: one.total_seconds for one in predictions}
+    seconds = {one.planned.run_id: one.total_seconds for one in predictions if one.fits}
     return seconds, [one for one in predictions if not one.fits]

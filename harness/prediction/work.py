@@ -78,7 +78,6 @@ class RunWalker:
             stored_bytes=stored_bytes,
             frozen_bytes=_stored_bytes(suffix, self._config.precision),
             prefix_bytes=0 if self._is_stored(prefix) and features is None else prefix_bytes,
-            layout_seconds=self._layout_seconds,
             building_seconds=building_seconds,
         )
 
@@ -123,10 +122,7 @@ class RunWalker:
         sizes = [int(features.lengths[one[:: self.world_size]].sum()) for one in every]
         indices = _typical(every, sizes)
         self._largest_step = max(sizes) / int(features.lengths[indices[:: self.world_size]].sum())
-        begun = time.perf_counter()
-        local = batches.local(indices)
-        self._layout_seconds = time.perf_counter() - begun
-        return on.of(lambda: engine.step(local, len(indices)))
+        return on.of(lambda: engine.step(batches.local(indices), len(indices)))
 
     def _evaluate(self, blocks: int, on: Rehearsal[T]) -> T:
         prefix, suffix = self._parts()

@@ -10,10 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.config.schema import EngineConfig
-from harness.prediction.predict import Prediction
+from harness.prediction.predict import PHASES, Prediction
 from harness.report.table.columns import cost_text
 
-PHASES = ("prepare", "features", "train", "evaluate")
 # Some of these come from several runs: those that differ in their seed only are one row.
 Rows = dict[str, list[Prediction]]
 Cost = Callable[[Prediction], float]
@@ -61,7 +60,13 @@ def _cells(runs: list[Prediction], cost: Cost | None) -> list[str]:
         gigabytes(largest.bytes.state),
         "yes" if all(run.fits for run in runs) else "[bold red]no[/]",
         f"{one.steps:,}",
-        f"{1000 * one.step_seconds:.1f} ms",
+        *(_times(runs, cost) if all(run.fits for run in runs) else ["-"] * (len(PHASES) + 2 + bool(cost))),
+    ]
+
+
+def _times(runs: list[Prediction], cost: Cost | None) -> list[str]:
+    return [
+        f"{1000 * runs[0].step_seconds:.1f} ms",
         *(seconds_text(sum(run.seconds[phase] for run in runs)) for phase in PHASES),
         seconds_text(sum(run.total_seconds for run in runs)),
         *([cost_text(sum(map(cost, runs)))] if cost else []),

@@ -24,7 +24,6 @@ WORK = RunWork(
     stored_bytes=0,
     frozen_bytes=4 * FROZEN,
     prefix_bytes=0,
-    layout_seconds=0.0,
     building_seconds=0.0,
 )
 
