@@ -37,8 +37,8 @@ T = TypeVar("T")
 # Of each model on the same texts: the stages of prefixes whose features are there, and what they read.
 ComputedFeatures = dict[tuple, set[tuple[int, str | None]]]
 CPU = torch.device("cpu")
-# A part with more blocks is walked with so many and with one more, which says what each more adds.
-SAMPLED_BLOCKS = 2
+# A part with more blocks is walked with so many and with one more, which says what each more adds; unless it is small.
+SAMPLED_BLOCKS, SMALL_PARAMETERS = 2, 5_000_000
 
 
 @dataclass
@@ -66,7 +66,8 @@ class RunWalker:
         frozen = sum(p.numel() for p in suffix.parameters()) - trained
         parameters = Parameters(trained, frozen, sum(p.numel() for p in prefix.parameters()))
         blocks, epochs = _blocks(suffix), self.planned.training.epochs
-        step, evaluate = self._pass("step", blocks), self._pass("evaluate", blocks)
+        is_small = trained + frozen < SMALL_PARAMETERS
+        step, evaluate = self._pass("step", blocks, is_small), self._pass("evaluate", blocks, is_small)
         prefix_bytes = _stored_bytes(prefix, self._config.precision)
         features, stored_bytes = self._features(prefix, computed) if self._is_stored(prefix) else (None, 0)
         return RunWork(
@@ -103,8 +104,8 @@ class RunWalker:
             case "features":
                 return self._chunk(blocks, done, on)
 
-    def _pass(self, kind: Kind, blocks: int, done: int = 0) -> Pass:
-        sampled = min(blocks, SAMPLED_BLOCKS)
+    def _pass(self, kind: Kind, blocks: int, is_small: bool, done: int = 0) -> Pass:
+        sampled = blocks if is_small else min(blocks, SAMPLED_BLOCKS)
         walk = sample = self.rehearse(kind, sampled, Shapes(), done)
         if blocks > sampled:
             walk = sample.extended(self.rehearse(kind, sampled + 1, Shapes(), done), by=blocks - sampled)
@@ -191,7 +192,8 @@ class RunWalker:
         done = max((stages for stages, reads in earlier if reads is None and stages <= longest), default=0)
         earlier.add(this)
         _drop_below(prefix, done)
-        one = self._pass("features", _blocks(prefix), done)
+        is_small = sum(p.numel() for p in prefix.parameters()) < SMALL_PARAMETERS
+        one = self._pass("features", _blocks(prefix), is_small, done)
         _, times = self._typical_chunk(rows)
         element = dtype_of(self._config.precision).itemsize
         return replace(one, times=times), int(rows.feature_lengths.sum()) * self._parts()[1].width * element
