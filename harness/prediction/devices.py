@@ -37,7 +37,6 @@ class Link(Part):
             all_reduce=2 * part,
             all_gather=part,
             reduce_scatter=part,
-            slowdown=1.0,
         )
 
 

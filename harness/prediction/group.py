@@ -19,8 +19,7 @@ from harness.planning.plan import PlannedRun
 from harness.planning.workspace import Workspace
 from harness.prediction.passes import Kind
 from harness.prediction.rehearsal import Stopwatch, Timing
-from harness.prediction.texts import Texts
-from harness.prediction.work import RunWalker
+from harness.prediction.work import RunWalker, Texts
 
 TIMEOUT_SECONDS = 600.0
 

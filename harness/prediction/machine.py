@@ -18,7 +18,6 @@ from harness.files import write_atomically
 from harness.measure.environment import cores, processor_name
 from harness.measure.memory import keep_freed_memory, memory_limit
 from harness.planning.plan import PlannedRun
-from harness.prediction.exchange import GroupRates, measured_group
 from harness.prediction.group import PROGRAM, START, Task, Tasks, kept, rehearsed
 from harness.prediction.operations import OPTIMIZER, Operation, Shaped
 from harness.prediction.passes import Pass, RunWork
@@ -154,14 +153,6 @@ class Machine:
         """What a rank holds before a run, and what its libraries take at work: in a group as much as in this process
         until one with this engine was rehearsed."""
         return WORKSPACE + self.known.get(f"{PROGRAM} {_named(engine)}", self.program_bytes)
-
-    def group(self, size: int) -> GroupRates:
-        """Of `size` ranks on this machine, which starts them where they were not measured before."""
-        names = GroupRates.model_fields
-        if f"group {size} slowdown" not in self.known:
-            rates = measured_group(size, max(1, cores() // size))
-            self.known |= {f"group {size} {name}": getattr(rates, name) for name in names}
-        return GroupRates(**{name: self.known[f"group {size} {name}"] for name in names})
 
     def _once(self, key: str, measure: Callable[[], float]) -> float:
         if key not in self.known:

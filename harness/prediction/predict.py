@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,8 +16,7 @@ from harness.prediction.exchange import exchange_seconds
 from harness.prediction.machine import Machine
 from harness.prediction.memory import RankBytes, rank_bytes
 from harness.prediction.passes import Parameters, Pass, RunWork
-from harness.prediction.texts import Texts
-from harness.prediction.work import ComputedFeatures, RunWalker
+from harness.prediction.work import ComputedFeatures, RunWalker, Texts
 
 Device = Machine | NamedDevice
 # Of the parameters that one collective takes: DDP's bucket.
@@ -74,6 +74,7 @@ class Predictor:
         # Of features that runs before have computed: how many stages, for prefixes of one model on the same texts.
         self._computed: ComputedFeatures = {}
         self._started: set[EngineConfig] = set()
+        self._known: dict[str, tuple[RunWalker, RunWork]] = {}
 
     def of_plan(self, plan: Plan) -> list[Prediction]:
         """In the order in which runs are done: a run reads the features that those before it have computed. Baselines,
@@ -100,12 +101,20 @@ class Predictor:
         ]
 
     def _walked(self, planned: PlannedRun) -> tuple[RunWalker, RunWork]:
+        """Runs that differ in their seed only compute the same, but for the features, which the first stores."""
         strategy, engine = planned.strategy, planned.config.engine
         assert strategy is not None, "baselines are not predicted"
+        rest = {key: value for key, value in planned.used.items() if key != "seed"}
+        key = json.dumps([rest, planned.source.sha256], sort_keys=True)
+        if key in self._known:
+            walker, work = self._known[key]
+            stored = replace(work, features=None, stored_bytes=0, prefix_bytes=0) if work.features else work
+            return walker, stored
         classes = len(planned.dataset(self.workspace).source.classes)
         examples, ranks = self._texts.of(planned, strategy), engine.processes * engine.nodes
         walker = RunWalker(planned, strategy, examples, classes, self.workspace, ranks, self.device.kind)
-        return walker, walker.work(self._computed)
+        self._known[key] = walker, walker.work(self._computed)
+        return self._known[key]
 
     def _without_time(self, planned: PlannedRun, work: RunWork) -> Prediction:
         engine, device = planned.config.engine, self.device

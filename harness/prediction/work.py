@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import nn
 from harness import kernels
 from harness.config.schema import Precision
 from harness.data.batching import batches_by_length, batches_in_order, tokens_at_once
-from harness.data.encoding import Examples, longest_row
+from harness.data.encoding import Examples, RowRule, encode_split, longest_row
 from harness.distributed.process_group import World
 from harness.features.distinct import DistinctRows
 from harness.features.features import Features, features_of
@@ -39,6 +39,23 @@ ComputedFeatures = dict[tuple, set[tuple[int, str | None]]]
 CPU = torch.device("cpu")
 # A part with more blocks is walked with so many and with one more, which says what each more adds; unless it is small.
 SAMPLED_BLOCKS, SMALL_PARAMETERS = 2, 5_000_000
+
+
+@dataclass
+class Texts:
+    """The rows of runs, encoded once for those that make them alike."""
+
+    workspace: Workspace
+    _known: dict[tuple, dict[str, Examples]] = field(default_factory=dict)
+
+    def of(self, planned: PlannedRun, strategy: ResolvedStrategy) -> dict[str, Examples]:
+        model, config = self.workspace.model(planned.model.name), planned.config
+        rule = RowRule.of(config.data, model.context - strategy.strategy().positions_before, strategy.pad_to)
+        key = planned.model.name, planned.config.data, rule
+        if key not in self._known:
+            dataset, tokenizer = planned.dataset(self.workspace), self.workspace.tokenizer(planned.model.name)
+            self._known[key] = encode_split(dataset.split, tokenizer, dataset.source.classes, rule)
+        return self._known[key]
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.results.store import Store
 from tests.support.runs import ROOT, command
 
 SMALL = ("--model", "mini", "--data", "synthetic", "--set", "data.size=100")
@@ -61,14 +62,20 @@ def test_wrong_input(plan: Callable, arguments: list[str], parts: list[str]) -> 
 
 
 @pytest.mark.long
-def test_what_does_not_fit_is_foretold_and_does_not_run(tmp_path: Path) -> None:
-    """Under a limit of the system on the process's memory."""
-    limits = {300_000_000: 1, 2_000_000_000: 0}
-    for limit, expected in limits.items():
-        for what in ("plan", "run"):
-            folder = tmp_path / f"{what}{limit}"
-            options = ["--strategy", "full", "--model", "mini", "--data", "synthetic", "--epochs", "1"]
-            options += ["--set", "data.size=400 training.batch_size=256 optimizer.schedule=constant"]
-            line = ["prlimit", f"--data={limit}", *command(folder, what, *options)]
-            done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-            assert done.returncode == expected, done.stdout + done.stderr
+@pytest.mark.parametrize("limit", [900_000_000, 6_000_000_000])
+@pytest.mark.parametrize(
+    ("strategy", "batch"), [("full", 8), ("full", 32), ("layer_decay", 8), ("lora", 32), ("dora", 32), ("ia3", 32)]
+)
+def test_what_does_not_fit_is_foretold(assets: Path, tmp_path: Path, strategy: str, batch: int, limit: int) -> None:
+    """Under the system's limit on the memory of a process: the prediction's verdict is what becomes of the run."""
+    options = ["--strategy", strategy, "--model", "gpt2", "--weights", "random", "--data", "synthetic", "--epochs", "1"]
+    options += ["--precision", "fp32", "--set", f"data.size=100 training.batch_size={batch}"]
+    ended = []
+    for what in ("plan", "run"):
+        line = ["prlimit", f"--data={limit}", *command(tmp_path, what, *options)]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr, done.stderr
+        ended.append(done.returncode)
+    (record,) = Store(tmp_path / "results").all()
+    expected = ("ok", [0, 0]) if limit > 1e9 else ("oom", [1, 1])
+    assert (record.status, ended) == expected

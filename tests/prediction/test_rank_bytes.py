@@ -56,7 +56,7 @@ def test_a_prefix_that_runs_in_every_step_stays() -> None:
 
 
 def test_a_ring_exchanges_what_the_engine_calls() -> None:
-    rates = GroupRates(latency_seconds=1e-3, all_reduce=2e-9, all_gather=1e-9, reduce_scatter=1e-9, slowdown=1.0)
+    rates = GroupRates(latency_seconds=1e-3, all_reduce=2e-9, all_gather=1e-9, reduce_scatter=1e-9)
     ddp = exchange_seconds(rates, EngineConfig(processes=4), trained_bytes=4e6, tensors=2)
     assert ddp == pytest.approx(2 * 1e-3 + 8e-3)
     stage = EngineConfig(name="deepspeed", zero_stage=3, processes=4)

@@ -12,9 +12,8 @@ from harness.config.suite import load_suite
 from harness.planning.plan import resolve
 from harness.planning.workspace import Workspace
 from harness.prediction.passes import Pass
-from harness.prediction.texts import Texts
 from harness.prediction.walk import Shapes
-from harness.prediction.work import RunWalker
+from harness.prediction.work import RunWalker, Texts
 
 DEFAULTS = {"model.name": "mini", "data.name": "synthetic", "data.size": 200}
 
