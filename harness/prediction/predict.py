@@ -95,6 +95,8 @@ class Predictor:
         of_memory = [self._without_time(planned, work) for planned, _, work in walked]
         if isinstance(self.device, Machine):  # what does not fit can't be rehearsed either
             self.device.rehearse([run for run, one in zip(walked, of_memory, strict=True) if one.fits])
+            # A rehearsal in a group shows what an engine's imports hold.
+            of_memory = [self._without_time(planned, work) for planned, _, work in walked]
         return [
             replace(one, seconds=self._by_phase(planned, work)) if one.fits else one
             for (planned, _, work), one in zip(walked, of_memory, strict=True)
