@@ -20,6 +20,7 @@ from harness.report.analysis.grouping import Group, groups
 from harness.report.analysis.misclassified import Misclassified, misclassified
 from harness.report.analysis.published import judge
 from harness.report.analysis.scaling import scaling
+from harness.report.analysis.simulation import simulations
 from harness.report.files import write_tables
 from harness.report.plots.comparison import comparison_plots, looks_of
 from harness.report.plots.critical_difference import critical_difference_plot
@@ -28,11 +29,18 @@ from harness.report.plots.history import history, history_plot
 from harness.report.plots.label_curves import label_curve_plot
 from harness.report.plots.layers import layer_plot
 from harness.report.plots.learning_curves import learning_curve_plots
-from harness.report.plots.scaling import scaling_plot
+from harness.report.plots.scaling import scaling_plot, simulation_plot
 from harness.report.plots.sweep import sweep_plot
 from harness.report.table.comparison_table import ComparisonTable, comparison_tables
 from harness.report.table.published import PUBLISHED_TITLES, published_cells, published_notes, published_title
-from harness.report.table.scaling import SCALING_NOTE, SCALING_TITLES, scaling_cells
+from harness.report.table.scaling import (
+    SCALING_NOTE,
+    SCALING_TITLES,
+    SIMULATED_TITLES,
+    scaling_cells,
+    simulated_cells,
+    simulation_notes,
+)
 from harness.report.table.sweep import sweep_rows
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
@@ -250,8 +258,13 @@ def _highlights(table: ComparisonTable) -> list[tuple[str, str, str]]:
 
 def _scaled(records: list[Record], plot_files: PlotFiles) -> Iterable[Section]:
     for number, (title, found) in enumerate(scaling(records), start=1):
-        pictures = plot_files.pictures(f"scaling{number}", [scaling_plot(title, found)])
-        yield Section(title, [_plain_grid(title, SCALING_TITLES, map(scaling_cells, found))], [SCALING_NOTE], pictures)
+        simulated, plots = simulations(found), [scaling_plot(title, found)]
+        grids = [_plain_grid(title, SCALING_TITLES, map(scaling_cells, found))]
+        if simulated:
+            grids.append(_plain_grid(f"{title}, simulated", SIMULATED_TITLES, map(simulated_cells, simulated)))
+            plots.append(simulation_plot(title, found, simulated))
+        pictures = plot_files.pictures(f"scaling{number}", plots)
+        yield Section(title, grids, [SCALING_NOTE, *simulation_notes(simulated)], pictures)
 
 
 def _published(suite: SavedSuite, records: list[Record]) -> Section:

@@ -13,15 +13,32 @@ from harness.results.record import Record
 
 @dataclass(frozen=True)
 class ScalingRow:
-    """cores: of all ranks together (threads on CPUs, devices on GPUs). efficiency: None where no single rank ran."""
+    """cores: of all ranks together (threads on CPUs, devices on GPUs). efficiency: None where no single rank ran.
+
+    bytes_by_collective: that a rank hands to each kind of collective in a step; empty for a single rank.
+    step_spread: 95th percentile of the time of a step over the median. trained: parameters. batch: texts of a step, all
+    ranks together.
+    """
 
     engine: str
     ranks: int
     cores: int
     examples_per_second: float
     efficiency: float | None
-    bytes_per_step: float | None
+    bytes_by_collective: dict[str, float]
     milliseconds_per_step: float | None
+    step_spread: float
+    trained: int
+    batch: int
+    on_cpu: bool
+
+    @property
+    def bytes_per_step(self) -> float | None:
+        return sum(self.bytes_by_collective.values()) if self.bytes_by_collective else None
+
+    @property
+    def step_seconds(self) -> float:
+        return self.batch / self.examples_per_second
 
 
 def scaling(records: Sequence[Record]) -> list[tuple[str, list[ScalingRow]]]:
@@ -56,7 +73,7 @@ def _rows(setups: dict[tuple[int, str], list[Record]]) -> list[ScalingRow]:
     for (ranks, name), records in sorted(setups.items()):
         exchanged = [record.communication for record in records if record.communication]
         one = single.get(name, single.get("ddp"))
-        cores = _cores(records[0])
+        first, cores = records[0], _cores(records[0])
         rows.append(
             ScalingRow(
                 engine=name,
@@ -64,8 +81,12 @@ def _rows(setups: dict[tuple[int, str], list[Record]]) -> list[ScalingRow]:
                 cores=cores,
                 examples_per_second=rates[ranks, name],
                 efficiency=rates[ranks, name] / cores / one if one else None,
-                bytes_per_step=median(sum(c.bytes_by_collective.values()) for c in exchanged) if exchanged else None,
+                bytes_by_collective=exchanged[0].bytes_by_collective if exchanged else {},
                 milliseconds_per_step=median(c.milliseconds_per_step for c in exchanged) if exchanged else None,
+                step_spread=median(map(_step_spread, records)),
+                trained=first.model.trainable_parameters or 0,
+                batch=first.config["training"]["batch_size"],
+                on_cpu=first.environment["device"] == "cpu",
             )
         )
     return rows
@@ -75,6 +96,11 @@ def _examples_per_second(record: Record) -> float:
     assert record.throughput is not None, f"{record.run_id} has no throughput measured"
     assert record.throughput.examples_per_second is not None, f"{record.run_id} has fewer steps than the warm-up"
     return record.throughput.examples_per_second
+
+
+def _step_spread(record: Record) -> float:
+    times = record.step_milliseconds
+    return times.p95 / times.p50 if times and times.p50 and times.p95 else 1.0
 
 
 def _cores(record: Record) -> int:

@@ -1,4 +1,4 @@
-"""The scaling table, in the terminal and as Markdown."""
+"""The scaling table and what is simulated from it, in the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.report.analysis.scaling import ScalingRow, configuration_but_engine, scaling
+from harness.report.analysis.simulation import SimulatedPoint, Simulation, simulations, worth
 from harness.report.table.markdown import cell, markdown_table
 from harness.results.record import Record
 
@@ -37,19 +38,66 @@ def scaling_cells(row: ScalingRow) -> list[str]:
     ]
 
 
+SIMULATED_RANKS = (1, 8, 64, 1024)
+SIMULATED_TITLES = ("simulated", *(f"{ranks:,} rank{'s' if ranks > 1 else ''}" for ranks in SIMULATED_RANKS))
+
+
+def simulated_cells(simulation: Simulation) -> list[str]:
+    """In the order of SIMULATED_TITLES."""
+    points = {point.ranks: point for point in simulation.weak}
+    rates = [f"{points[n].examples_per_second:,.0f} ({points[n].efficiency:.0%})" for n in SIMULATED_RANKS]
+    return [simulation.engine, *rates]
+
+
+def simulation_notes(found: Sequence[Simulation]) -> list[str]:
+    """How to read the table, and how many ranks each engine is worth."""
+    if not found:
+        return []
+    how = (
+        "simulated, not measured: examples per second and efficiency if each rank has a batch, cores and a link like "
+        "those measured, with checkpoints and failures. An example costs the inverse of the efficiency, relative to "
+        "one rank. A rank is worth it that does at least half of what one alone does."
+    )
+    return [
+        how,
+        *(
+            f"{one.engine}, simulated: {_worth(one.weak)} if the batch grows with the ranks, {_worth(one.strong)} if "
+            f"it stays at {one.costs.batch}."
+            for one in found
+        ),
+    ]
+
+
+def _worth(points: Sequence[SimulatedPoint]) -> str:
+    most = worth(points)
+    if most == 1:
+        return "not worth more than one rank"
+    cost = next(point.cost for point in points if point.ranks == most)
+    return f"worth up to {most:,} ranks, where an example costs {cost:.2g} times as much,"
+
+
 def print_scaling(console: Console, records: Sequence[Record], about: Sequence[Record]) -> None:
     """The tables of those `records` that differ from one of `about` in the engine only."""
     wanted = {configuration_but_engine(record) for record in about}
     tables = scaling([record for record in records if configuration_but_engine(record) in wanted])
     for title, rows in tables:
-        table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
-        for number, name in enumerate(SCALING_TITLES):
-            table.add_column(name, justify="right" if number else "left", no_wrap=True)
-        for row in rows:
-            table.add_row(*scaling_cells(row))
-        console.print(table)
+        _print(console, title, SCALING_TITLES, [scaling_cells(row) for row in rows])
+        if simulated := simulations(rows):
+            _print(console, None, SIMULATED_TITLES, [simulated_cells(one) for one in simulated])
+            for note in simulation_notes(simulated):
+                console.print(f"  [dim]{escape(note)}[/]", highlight=False)
     if tables:
         console.print(f"  [dim]{SCALING_NOTE}[/]", highlight=False)
+
+
+def _print(console: Console, title: str | None, titles: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    shown = escape(title) if title else None
+    table = Table(title=shown, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+    for number, name in enumerate(titles):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
 
 
 def scaling_markdown(records: Sequence[Record]) -> str:
@@ -57,4 +105,7 @@ def scaling_markdown(records: Sequence[Record]) -> str:
     for title, rows in scaling(records):
         table = markdown_table(SCALING_TITLES, [scaling_cells(row) for row in rows])
         lines += [f"### {cell(title)}", "", *table, "", f"- {SCALING_NOTE}", ""]
+        if simulated := simulations(rows):
+            lines += [*markdown_table(SIMULATED_TITLES, [simulated_cells(one) for one in simulated]), ""]
+            lines += [*(f"- {note}" for note in simulation_notes(simulated)), ""]
     return "\n".join(lines)
