@@ -36,10 +36,11 @@ from harness.report.table.published import PUBLISHED_TITLES, published_cells, pu
 from harness.report.table.scaling import (
     SCALING_NOTE,
     SCALING_TITLES,
+    SIMULATED_NOTE,
     SIMULATED_TITLES,
     scaling_cells,
     simulated_cells,
-    simulation_notes,
+    worth_notes,
 )
 from harness.report.table.sweep import sweep_rows
 from harness.results.record import Record
@@ -264,7 +265,8 @@ def _scaled(records: list[Record], plot_files: PlotFiles) -> Iterable[Section]:
             grids.append(_plain_grid(f"{title}, simulated", SIMULATED_TITLES, map(simulated_cells, simulated)))
             plots.append(simulation_plot(title, found, simulated))
         pictures = plot_files.pictures(f"scaling{number}", plots)
-        yield Section(title, grids, [SCALING_NOTE, *simulation_notes(simulated)], pictures)
+        notes = [*worth_notes(simulated), SCALING_NOTE, *([SIMULATED_NOTE] if simulated else [])]
+        yield Section(title, grids, notes, pictures)
 
 
 def _published(suite: SavedSuite, records: list[Record]) -> Section:

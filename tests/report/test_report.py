@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from harness.report.table.comparison_table import comparison_tables
 from harness.report.table.formats import markdown
 from harness.report.table.rows import table_rows
 from harness.report.table.scaling import scaling_markdown
-from harness.results.record import Record
+from harness.results.record import Communication, Record
 from harness.results.store import Store, newest_of_each
 from tests.support.runs import run_command
 from tests.support.tables import cells_of, printed
@@ -142,6 +143,17 @@ def test_scaling_is_efficiency_per_core(run_here) -> None:
     assert "75%" in scaling_markdown([one, two])
     assert not scaling([one]), "one arrangement alone shows no scaling"
     assert [row.efficiency for row in scaling([two, sixteen])[0][1]] == [None, None]
+
+
+def test_what_more_ranks_would_do_stands_below_what_a_few_did(run_here) -> None:
+    (alone,) = run_here(strategy=["head_only"], training__epochs=2)
+    one, two = _arranged(alone, ranks=1, threads=1, rate=100.0), _arranged(alone, ranks=2, threads=1, rate=150.0)
+    assert "simulated" not in scaling_markdown([one, two]), "nothing is known of the exchange"
+    two.communication = Communication(bytes_by_collective={"all_reduce": 1e6}, milliseconds_per_step=10.0)
+    text = scaling_markdown([one, two])
+    assert "| ddp | 100 (100%) |" in text, "one rank, as measured"
+    assert "1,024 ranks" in text
+    assert re.search(r"ddp, simulated: worth up to [\d,]+ ranks, .* if it stays at 8", text)
 
 
 def test_commands_that_end_at_once_leave_tables_with_all_records(run_here, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -23,6 +24,9 @@ from harness.report.analysis.simulation import (
     useful_fraction,
     worth,
 )
+from harness.report.plots.drawing import draw, style
+from harness.report.plots.scaling import simulation_plot
+from harness.report.table.scaling import worth_notes
 
 DAY = 86_400.0
 DDP = Costs(
@@ -63,6 +67,7 @@ def _row(costs: Costs, engine: str, ranks: int, cores: int) -> ScalingRow:
         efficiency=None,
         bytes_by_collective=bytes_by_collective if ranks > 1 else {},
         milliseconds_per_step=milliseconds if ranks > 1 else None,
+        has_own_cores=cores >= ranks,
         step_spread=1 + costs.deviation * 1.6448536269514722,
         trained=costs.trained,
         batch=costs.batch,
@@ -116,7 +121,7 @@ def test_efficiency_falls_with_ranks(
     costs = replace(costs, overlap=overlap)
     for growing in (True, False):
         rates = [costs.examples_per_second(n, costs.batch / (1 if growing else n)) / n for n in (1, 2, 4, 8, 16, 32)]
-        assert all(more <= fewer * (1 + 1e-12) for fewer, more in zip(rates, rates[1:], strict=False))
+        assert all(more <= fewer * (1 + 1e-12) for fewer, more in pairwise(rates))
 
 
 def test_simulations_are_of_engines_that_ran_on_one_and_on_several_ranks() -> None:
@@ -167,3 +172,23 @@ def test_useful_time_is_that_of_runs_with_random_failures() -> None:
         else:
             taken, needed = taken + fails, restart + interval + write
     assert useful_fraction(interval, write, restart, between) == pytest.approx(segments * interval / taken, rel=0.02)
+
+
+def test_the_plot_marks_what_was_measured_and_dashes_what_was_not() -> None:
+    rows = [replace(row, efficiency=1.0) for row in _rows(DDP, "ddp")]
+    with style():
+        plot = simulation_plot("Scaling", rows, simulations(rows))
+        assert "stroke-dasharray" in draw(plot).inline
+    weak, strong = plot.figure.axes
+    styles = [
+        [line.get_linestyle() for line in axes.get_lines() if len(line.get_xdata()) > 2] for axes in (weak, strong)
+    ]
+    assert styles == [["--"], ["--", "None"]]
+    assert "simulated" in plot.title
+
+
+def test_words_say_how_many_ranks_are_worth_it() -> None:
+    (slow,) = worth_notes(simulations(_rows(replace(DDP, per_byte=1e-7), "ddp")))
+    assert slow.count("not worth more than one rank") == 2
+    (quick,) = worth_notes(simulations(_rows(replace(DDP, latency=0.0, per_byte=1e-10), "ddp")))
+    assert "worth up to 1,024 ranks" in quick

@@ -16,8 +16,8 @@ class ScalingRow:
     """cores: of all ranks together (threads on CPUs, devices on GPUs). efficiency: None where no single rank ran.
 
     bytes_by_collective: that a rank hands to each kind of collective in a step; empty for a single rank.
-    step_spread: 95th percentile of the time of a step over the median. trained: parameters. batch: texts of a step, all
-    ranks together.
+    has_own_cores: each rank, for all its threads. step_spread: 95th percentile of the time of a step over the median.
+    trained: parameters. batch: texts of a step, all ranks together.
     """
 
     engine: str
@@ -27,6 +27,7 @@ class ScalingRow:
     efficiency: float | None
     bytes_by_collective: dict[str, float]
     milliseconds_per_step: float | None
+    has_own_cores: bool
     step_spread: float
     trained: int
     batch: int
@@ -83,8 +84,9 @@ def _rows(setups: dict[tuple[int, str], list[Record]]) -> list[ScalingRow]:
                 efficiency=rates[ranks, name] / cores / one if one else None,
                 bytes_by_collective=exchanged[0].bytes_by_collective if exchanged else {},
                 milliseconds_per_step=median(c.milliseconds_per_step for c in exchanged) if exchanged else None,
+                has_own_cores=first.environment["device"] != "cpu" or cores >= ranks * first.environment["threads"],
                 step_spread=median(map(_step_spread, records)),
-                trained=first.model.trainable_parameters or 0,
+                trained=_trained(first),
                 batch=first.config["training"]["batch_size"],
                 on_cpu=first.environment["device"] == "cpu",
             )
@@ -96,6 +98,11 @@ def _examples_per_second(record: Record) -> float:
     assert record.throughput is not None, f"{record.run_id} has no throughput measured"
     assert record.throughput.examples_per_second is not None, f"{record.run_id} has fewer steps than the warm-up"
     return record.throughput.examples_per_second
+
+
+def _trained(record: Record) -> int:
+    assert record.model.trainable_parameters is not None, f"{record.run_id} has trained nothing"
+    return record.model.trainable_parameters
 
 
 def _step_spread(record: Record) -> float:

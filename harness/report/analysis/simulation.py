@@ -2,10 +2,10 @@
 
 A step of a rank that computes r texts takes
 
-    a + b r  +  g  +  the wait for the slowest rank  +  exchange
+    (a + b r  +  g  +  the wait for the slowest rank) / cores  +  exchange
 
-core-seconds, on GPUs seconds: a and b for the model and the optimizer, g for what an engine adds that joins ranks. A
-rank divides them by its cores, half a core where two share one. docs/engines.md says where this errs.
+seconds: a and b for the model and the optimizer, g for what an engine adds that joins ranks. cores: of the rank, half a
+core where two ranks share one; 1 on GPUs. docs/engines.md says where this errs.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ MOST_RANKS = 1024
 WORTH_EFFICIENCY = 0.5
 # Of a forward and a backward pass: the backward pass computes two products for each one of the forward pass.
 BACKWARD = 2 / 3
-# Which part of the backward pass exchanges can run beside. gloo copies and sums on the cores that compute, so nothing is
-# gained. On GPUs engines exchange gradients while others are computed (Li et al., 2020, VLDB 13, arXiv:2006.15704).
+# Which part of the backward pass exchanges can run beside. gloo copies and sums on the cores that compute, so nothing
+# is gained. On GPUs engines exchange gradients while others are computed (Li et al., 2020, VLDB 13, arXiv:2006.15704).
 OVERLAP = {"cpu": 0.0, "gpu": 1.0}
 # Llama 3 (arXiv:2407.21783, section 3.3.4): 419 unexpected interruptions in 54 days on 16,384 GPUs.
 DEVICE_SECONDS_BETWEEN_FAILURES = 54 * 86_400 * 16_384 / 419
@@ -45,7 +45,7 @@ def expected_maximum(count: int) -> float:
 
 def checkpoint_interval(write: float, between_failures: float) -> float:
     """Seconds of computing between checkpoints with the least expected time in all, to a higher order than Young's
-    sqrt(2 write between_failures) (Daly, 2006, Future Gener. Comput. Syst. 22, equation 37). All in seconds."""
+    sqrt(2 write between_failures) (Daly, 2006, Future Gener. Comput. Syst. 22). All in seconds."""
     if write >= 2 * between_failures:
         return between_failures
     root = math.sqrt(write / (2 * between_failures))
@@ -53,21 +53,21 @@ def checkpoint_interval(write: float, between_failures: float) -> float:
 
 
 def useful_fraction(interval: float, write: float, restart: float, between_failures: float) -> float:
-    """Of all seconds, those in steps that count: not in checkpoints, restarts and steps done again (Daly, 2006, equation
-    20: failures are exponential, and may strike while a checkpoint is written or read)."""
+    """Of all seconds, those in steps that count: not in checkpoints, restarts and steps done again (Daly, 2006: times
+    between failures are exponential, and one may strike while a checkpoint is written or read). All in seconds."""
     lost = between_failures * math.exp(restart / between_failures) * math.expm1((interval + write) / between_failures)
     return interval / lost
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Of a step of one strategy on one engine, in core-seconds; on GPUs in seconds.
+    """Of a step of one strategy on one engine.
 
-    fixed, each: a, and b of one text. joined: g. deviation: of the times of ranks, relative to what a rank computes.
-    latency: of a message to the next rank in the ring, of all calls of a collective together; per_byte: of a byte sent
-    to it. passes: over the ring, of all collectives; passed_bytes: of the tensors that they take, each counted once a
-    pass. overlap: part of the backward pass beside which ranks exchange. trained: parameters. batch, cores:
-    texts of a step and cores that one rank had alone.
+    fixed, each, joined: a, b of one text, and g, in core-seconds. deviation: of the times of ranks, relative to what
+    one computes. latency: seconds of a message to the next rank in the ring, of all calls of a collective together;
+    per_byte: of a byte sent to it. passes: over the ring, of all collectives; passed_bytes: of the tensors that they
+    take, each counted once a pass. overlap: part of the backward pass beside which ranks exchange. trained: parameters.
+    batch, cores: texts of a step and cores that one rank had alone.
     """
 
     fixed: float
@@ -89,7 +89,7 @@ class Costs:
         messages = self.passes * (ranks - 1)
         exchanged = self.latency * messages + self.per_byte * self.passed_bytes * (ranks - 1) / ranks
         waited = self.deviation * computed * expected_maximum(ranks)
-        return (computed + max(0.0, waited + exchanged - self.overlap * BACKWARD * computed)) / cores
+        return computed / cores + max(0.0, waited / cores + exchanged - self.overlap * BACKWARD * computed / cores)
 
     def examples_per_second(self, ranks: int, texts: float) -> float:
         """Of all ranks, with checkpoints at the best interval, and with failures."""
@@ -152,9 +152,10 @@ def _points(costs: Costs, counts: Sequence[int], texts: Callable[[int], float]) 
 def calibrate(rows: Sequence[ScalingRow], engine: str) -> Costs | None:
     """From the rows of a scaling table; None where no single rank ran, or no exchange of several was measured.
 
-    a and b are least squares over the numbers of ranks. b is DDP's, which adds nothing to what the model computes, if it
-    ran on one and on several ranks; what another engine takes more is in its a and g. Else g is 0. The part of a step
-    outside collectives is computation; that inside is exchange and wait.
+    a and b are least squares over the numbers of ranks. b is DDP's, which adds nothing to what the model computes, if
+    it ran on one and on several ranks; what another engine takes more is in its a and g. Else g is 0. The part of a
+    step outside collectives is computation; that inside is exchange and wait. Where ranks share cores a collective
+    waits for ranks that wait for a core, too: there the exchange is what the computation leaves of the step.
     """
     alone = next((row for name in (engine, "ddp") for row in rows if (row.engine, row.ranks) == (name, 1)), None)
     joined = [row for row in rows if row.engine == engine and row.ranks > 1 and row.milliseconds_per_step is not None]
@@ -164,14 +165,14 @@ def calibrate(rows: Sequence[ScalingRow], engine: str) -> Costs | None:
     fixed, each, more = _computation(alone, joined, rows, overlap)
     deviation = _deviation(alone, joined, overlap)
     passes, passed_bytes = _passes(joined[0])
-    pure = {
-        row.ranks: _in_collectives(row) - deviation * _computed(row, overlap) * expected_maximum(row.ranks)
-        for row in joined
-    }
-    hops = [passes * (ranks - 1) for ranks in pure]
-    crossing = [passed_bytes * (ranks - 1) / ranks for ranks in pure]
-    columns = [hops, crossing] if len(pure) > 1 else [[0.0], crossing]
-    latency, per_byte = _least_squares(columns, list(pure.values()), [_core_seconds(row) for row in joined])
+    exchanged = []
+    for row in joined:
+        computed = (fixed + each * row.batch / row.ranks + more) * row.ranks / row.cores
+        inside = _in_collectives(row) if row.has_own_cores else row.step_seconds - computed
+        exchanged.append(inside - deviation * computed * expected_maximum(row.ranks))
+    messages = [passes * (row.ranks - 1) for row in joined] if len(joined) > 1 else [0]
+    sent = [passed_bytes * (row.ranks - 1) / row.ranks for row in joined]
+    latency, per_byte = _least_squares([messages, sent], exchanged, [row.step_seconds for row in joined])
     return Costs(
         fixed=fixed,
         each=each,
@@ -194,41 +195,43 @@ def _computation(
     """a, b and g."""
     ddp = [row for row in rows if row.engine == "ddp" and (row.ranks == 1 or row.milliseconds_per_step is not None)]
     by_ddp = joined[0].engine != "ddp" and ddp[:1] and ddp[0].ranks == 1 < ddp[-1].ranks
-    fitted = ddp if by_ddp else [alone, *joined]
+    fitted = _unshared(ddp if by_ddp else [alone, *joined])
     texts, computed = [row.batch / row.ranks for row in fitted], [_computed(row, overlap) for row in fitted]
-    fixed, each = _least_squares([[1.0] * len(fitted), texts], computed, [_core_seconds(row) for row in fitted])
+    scale = [row.step_seconds * row.cores / row.ranks for row in fitted]
+    fixed, each = _least_squares([[1.0] * len(fitted), texts], computed, scale)
     if not by_ddp:
         return fixed, each, 0.0
     fixed = max(0.0, _computed(alone, overlap) - each * alone.batch)
-    more = mean(_computed(row, overlap) - fixed - each * row.batch / row.ranks for row in joined)
+    more = mean(_computed(row, overlap) - fixed - each * row.batch / row.ranks for row in _unshared(joined))
     return fixed, each, max(0.0, more)
+
+
+def _unshared(rows: Sequence[ScalingRow]) -> Sequence[ScalingRow]:
+    """Those whose ranks had cores of their own; all, if no several ranks had."""
+    found = [row for row in rows if row.has_own_cores]
+    return found if any(row.ranks > 1 for row in found) else rows
 
 
 def _deviation(alone: ScalingRow, joined: Sequence[ScalingRow], overlap: float) -> float:
     """Of the times of one rank's steps, if normal; at most what the time in collectives leaves for waiting: some steps
     have longer texts than others for all ranks alike."""
     waits = [
-        _in_collectives(row) / (computed * expected_maximum(row.ranks))
-        for row in joined
+        _in_collectives(row) * row.cores / row.ranks / (computed * expected_maximum(row.ranks))
+        for row in _unshared(joined)
         if (computed := _computed(row, overlap)) > 0
     ]
     return min([(alone.step_spread - 1) / float(norm.ppf(0.95)), *waits])
 
 
-def _core_seconds(row: ScalingRow) -> float:
-    """Of a step of one rank."""
-    return row.step_seconds * row.cores / row.ranks
+def _computed(row: ScalingRow, overlap: float) -> float:
+    """Core-seconds of a step of one rank, without the part in collectives that nothing hides."""
+    seconds = min(row.step_seconds, (row.step_seconds - _in_collectives(row)) / (1 - overlap * BACKWARD))
+    return seconds * row.cores / row.ranks
 
 
 def _in_collectives(row: ScalingRow) -> float:
-    """Core-seconds of a step of one rank; no more than the step has, as collectives beside each other count each."""
-    return min((row.milliseconds_per_step or 0.0) / 1000, row.step_seconds) * row.cores / row.ranks
-
-
-def _computed(row: ScalingRow, overlap: float) -> float:
-    """Core-seconds of a step of one rank, without the part in collectives that nothing hides."""
-    complete = _core_seconds(row)
-    return min(complete, (complete - _in_collectives(row)) / (1 - overlap * BACKWARD))
+    """Seconds of a step; at most all of it, as collectives that run beside each other count each."""
+    return min((row.milliseconds_per_step or 0.0) / 1000, row.step_seconds)
 
 
 def _passes(row: ScalingRow) -> tuple[int, float]:

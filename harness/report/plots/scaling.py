@@ -71,6 +71,7 @@ def simulation_plot(title: str, rows: Sequence[ScalingRow], found: Sequence[Simu
         "simulated",
         "Efficiency over ranks, simulated",
         f"{title}: simulated efficiency by number of ranks. If the batch grows: {last}.",
-        "Dashed: simulated; marked: measured. Below the dotted line a rank does less than half of what one alone does.",
+        "Dashed: simulated; marked: measured. Below the dotted line a rank does less than half of what one alone does, "
+        "and an example costs more than twice as much: its cost is the inverse of the efficiency.",
         figure,
     )

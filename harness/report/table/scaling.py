@@ -38,6 +38,11 @@ def scaling_cells(row: ScalingRow) -> list[str]:
     ]
 
 
+SIMULATED_NOTE = (
+    "simulated, not measured: examples per second and efficiency if each rank has a batch, cores and a link like those "
+    "measured, with checkpoints and failures. An example costs the inverse of the efficiency, relative to one rank. A "
+    "rank is worth it that does at least half of what one alone does."
+)
 SIMULATED_RANKS = (1, 8, 64, 1024)
 SIMULATED_TITLES = ("simulated", *(f"{ranks:,} rank{'s' if ranks > 1 else ''}" for ranks in SIMULATED_RANKS))
 
@@ -49,22 +54,12 @@ def simulated_cells(simulation: Simulation) -> list[str]:
     return [simulation.engine, *rates]
 
 
-def simulation_notes(found: Sequence[Simulation]) -> list[str]:
-    """How to read the table, and how many ranks each engine is worth."""
-    if not found:
-        return []
-    how = (
-        "simulated, not measured: examples per second and efficiency if each rank has a batch, cores and a link like "
-        "those measured, with checkpoints and failures. An example costs the inverse of the efficiency, relative to "
-        "one rank. A rank is worth it that does at least half of what one alone does."
-    )
+def worth_notes(found: Sequence[Simulation]) -> list[str]:
+    """How many ranks each engine is worth, in words."""
     return [
-        how,
-        *(
-            f"{one.engine}, simulated: {_worth(one.weak)} if the batch grows with the ranks, {_worth(one.strong)} if "
-            f"it stays at {one.costs.batch}."
-            for one in found
-        ),
+        f"{one.engine}, simulated: {_worth(one.weak)} if the batch grows with the ranks, {_worth(one.strong)} if it "
+        f"stays at {one.costs.batch}."
+        for one in found
     ]
 
 
@@ -80,14 +75,15 @@ def print_scaling(console: Console, records: Sequence[Record], about: Sequence[R
     """The tables of those `records` that differ from one of `about` in the engine only."""
     wanted = {configuration_but_engine(record) for record in about}
     tables = scaling([record for record in records if configuration_but_engine(record) in wanted])
+    notes = [SCALING_NOTE] if tables else []
     for title, rows in tables:
         _print(console, title, SCALING_TITLES, [scaling_cells(row) for row in rows])
         if simulated := simulations(rows):
             _print(console, None, SIMULATED_TITLES, [simulated_cells(one) for one in simulated])
-            for note in simulation_notes(simulated):
-                console.print(f"  [dim]{escape(note)}[/]", highlight=False)
-    if tables:
-        console.print(f"  [dim]{SCALING_NOTE}[/]", highlight=False)
+            console.print("".join(f"  {note}\n" for note in worth_notes(simulated)), highlight=False, markup=False)
+            notes = [SCALING_NOTE, SIMULATED_NOTE]
+    for note in notes:
+        console.print(f"  [dim]{note}[/]", highlight=False)
 
 
 def _print(console: Console, title: str | None, titles: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
@@ -107,5 +103,5 @@ def scaling_markdown(records: Sequence[Record]) -> str:
         lines += [f"### {cell(title)}", "", *table, "", f"- {SCALING_NOTE}", ""]
         if simulated := simulations(rows):
             lines += [*markdown_table(SIMULATED_TITLES, [simulated_cells(one) for one in simulated]), ""]
-            lines += [*(f"- {note}" for note in simulation_notes(simulated)), ""]
+            lines += [*(f"- {note}" for note in (*worth_notes(simulated), SIMULATED_NOTE)), ""]
     return "\n".join(lines)
