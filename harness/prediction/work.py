@@ -79,7 +79,7 @@ class RunWalker:
         begun = time.perf_counter()
         prefix, suffix = self._parts()
         building_seconds = time.perf_counter() - begun
-        trained = sum(p.numel() for p in suffix.parameters() if p.requires_grad)
+        trained = _trained(suffix)
         frozen = sum(p.numel() for p in suffix.parameters()) - trained
         parameters = Parameters(trained, frozen, sum(p.numel() for p in prefix.parameters()))
         blocks, epochs = _blocks(suffix), self.planned.training.epochs
@@ -92,7 +92,7 @@ class RunWalker:
             features=features,
             step=replace(step, times=epochs * self._steps_of_epoch(), largest=self._largest_step),
             evaluate=replace(evaluate, times=self._evaluations, largest=self._largest_evaluation),
-            trained_here=self._trained_here,
+            trained_here=trained - self._rows_left_out,
             stored_bytes=stored_bytes,
             frozen_bytes=_stored_bytes(suffix, self._config.precision),
             prefix_bytes=0 if self._is_stored(prefix) and features is None else prefix_bytes,
@@ -160,13 +160,14 @@ class RunWalker:
 
     def _engine(self, suffix: Suffix, blocks: int, on: Rehearsal) -> Engine:
         """Of the suffix with so many of its blocks."""
+        _keep(suffix, blocks)
         suffix.to_empty(device=CPU)  # memory that nobody touches takes none
         suffix.recomputes_blocks = self._config.training.gradient_checkpointing
         self._optimize(suffix)
+        before = _trained(suffix)
         if not (self._config.plain or self.strategy.builds):
             train_occurring_tokens(suffix, self.examples)
-        self._trained_here = sum(p.numel() for p in suffix.parameters() if p.requires_grad)
-        _keep(suffix, blocks)
+        self._rows_left_out = before - _trained(suffix)
         return on.engine(suffix, self._config)
 
     def _optimize(self, part: Part) -> None:
@@ -226,8 +227,8 @@ class RunWalker:
         rows = DistinctRows.of(self.examples, prefix.facts, self._tokens)
         chunk, _ = self._typical_chunk(rows)
         _drop_below(prefix, done)
-        self._placed(prefix, on)
         _keep(prefix, blocks)
+        self._placed(prefix, on)
         batch = SharedBeginnings.of(rows.token_lengths[chunk], rows.shared[chunk])
         count = int(rows.token_lengths[chunk].sum())
         if done:  # the features of a shorter prefix
@@ -249,6 +250,11 @@ def _keep(part: Part, blocks: int) -> None:
 def _drop_below(prefix: Prefix, stages: int) -> None:
     prefix.names = prefix.names[stages:]
     prefix.stages = nn.ModuleList(list(prefix.stages)[stages:])
+
+
+def _trained(suffix: Suffix) -> int:
+    """How many parameters."""
+    return sum(parameter.numel() for parameter in suffix.parameters() if parameter.requires_grad)
 
 
 def _blocks(part: Part) -> int:
