@@ -87,6 +87,13 @@ def test_known_costs_are_recovered_also_where_ranks_share_cores() -> None:
         assert vars(found) == pytest.approx(vars(costs), rel=1e-6)
 
 
+def test_time_that_a_collective_waits_for_a_core_is_not_its_own() -> None:
+    one, two, four = _rows(DDP, "ddp")
+    assert four.milliseconds_per_step is not None
+    waiting = replace(four, milliseconds_per_step=1.5 * four.milliseconds_per_step)
+    assert calibrate([one, two, waiting], "ddp") == calibrate([one, two, four], "ddp")
+
+
 @pytest.mark.parametrize("overlap", [0.0, 1.0], ids=["on CPUs", "on GPUs, hidden behind the backward pass"])
 def test_measured_throughput_is_simulated_exactly_where_the_fit_is(overlap: float) -> None:
     costs = replace(DDP, overlap=overlap, per_byte=2e-8)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.report.analysis.scaling import ScalingRow
 from harness.report.analysis.simulation import MOST_RANKS, WORTH_EFFICIENCY, Simulation
-from harness.report.plots.drawing import INK, Look, Plot, key, name_axes, new_figure, panels, plain_numbers
+from harness.report.plots.drawing import INK, Look, Plot, key, new_figure, panels, plain_numbers
 
 
 def scaling_plot(title: str, rows: Sequence[ScalingRow]) -> Plot:
@@ -47,8 +47,7 @@ def simulation_plot(title: str, rows: Sequence[ScalingRow], found: Sequence[Simu
         look = Look.of(number, is_hollow=False)
         for axes, points in ((weak, one.weak), (strong, one.strong)):
             ranks, values = [point.ranks for point in points], [100 * point.efficiency for point in points]
-            (line,) = axes.plot(ranks, values, color=look.colour, linestyle="--")
-        handles.append(line)
+            axes.plot(ranks, values, color=look.colour, linestyle="--")
         measured = [row for row in rows if row.engine == one.engine and row.efficiency is not None]
         values = [100 * (row.efficiency or 0.0) for row in measured]
         handles += strong.plot([row.ranks for row in measured], values, linestyle="none", **look.marks)
@@ -57,15 +56,15 @@ def simulation_plot(title: str, rows: Sequence[ScalingRow], found: Sequence[Simu
         (strong, f"the batch stays at {found[0].costs.batch}"),
     ):
         axes.axhline(100 * WORTH_EFFICIENCY, color=INK, linewidth=0.8, linestyle=(0, (2, 3)), zorder=0)
-        axes.set_title(name)
+        axes.set(title=name, xlabel="ranks")
         axes.set_xscale("log", base=2)
         axes.set_xlim(0.9, 1.1 * MOST_RANKS)
         ticks = [4**power for power in range(6)]
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
-    name_axes(figure, (weak, strong), "ranks", "efficiency, %")
-    key(figure, handles, [f"{one.engine}, {what}" for one in found for what in ("simulated", "measured")])
+    weak.set_ylabel("efficiency, %")
+    key(figure, handles, [one.engine for one in found])
     last = "; ".join(f"{one.engine} on {MOST_RANKS:,} ranks: {one.weak[-1].efficiency:.0%}" for one in found)
     return Plot(
         "simulated",
