@@ -147,7 +147,11 @@ class _Bench:
             return plan
         from harness.prediction.suite import expected  # brings PyTorch's compiler, which takes seconds
 
-        seconds, too_large = expected(plan.model_copy(update={"runs": pending}), self.workspace)
+        try:
+            seconds, too_large = expected(plan.model_copy(update={"runs": pending}), self.workspace)
+        except UserError as problem:  # the runs themselves may fit
+            messages.print_not_predicted(self.console, problem)
+            return plan
         messages.print_too_large(self.console, too_large)
         runs = [run.model_copy(update={"expected_seconds": seconds.get(run.run_id)}) for run in plan.runs]
         return plan.model_copy(update={"runs": runs})

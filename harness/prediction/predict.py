@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.config.schema import EngineConfig
+from harness.errors import UserError
 from harness.measure.environment import cores
+from harness.measure.memory import is_out_of_memory
 from harness.model.precision import parameter_dtype
 from harness.planning.plan import Plan, PlannedRun
 from harness.planning.workspace import Workspace
@@ -78,7 +80,10 @@ class Predictor:
 
     def of_plan(self, plan: Plan) -> list[Prediction]:
         """In the order in which runs are done: a run reads the features that those before it have computed. Baselines,
-        which take seconds, are left out."""
+        which take seconds, are left out.
+
+        Raises UserError where memory does not suffice to predict.
+        """
         return self._predicted([planned for planned in plan.in_order() if planned.strategy is not None])
 
     def of_run(self, planned: PlannedRun) -> Prediction:
@@ -91,6 +96,17 @@ class Predictor:
             self.device.keep()
 
     def _predicted(self, runs: Sequence[PlannedRun]) -> list[Prediction]:
+        try:
+            return self._tried(runs)
+        except (RuntimeError, MemoryError) as problem:
+            if not is_out_of_memory(problem):
+                raise
+            raise UserError(
+                "memory ran out while parts of the runs were tried, so nothing can be predicted: free some memory, or "
+                "plan for another device (DEVICE)."
+            ) from problem
+
+    def _tried(self, runs: Sequence[PlannedRun]) -> list[Prediction]:
         walked = [(planned, *self._walked(planned)) for planned in runs]
         of_memory = [self._without_time(planned, work) for planned, _, work in walked]
         if isinstance(self.device, Machine):  # what does not fit can't be rehearsed either

@@ -32,7 +32,10 @@ def device_for(asked: str | None, workspace: Workspace) -> Device:
 
 def expected(plan: Plan, workspace: Workspace) -> tuple[dict[str, float], list[Prediction]]:
     """Seconds that its runs are expected to take, by their ids, and the predictions of those that do not fit. Nothing
-    where the figures of the GPU at hand are not kept."""
+    where the figures of the GPU at hand are not kept.
+
+    Raises UserError where memory does not suffice for a prediction.
+    """
     if torch.cuda.is_available() and device_of_title(torch.cuda.get_device_name()) is None:
         return {}, []
     predictor = Predictor(workspace, device_for(None, workspace))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.config.schema import RunConfig
+from harness.errors import UserError
 from harness.metrics import Metric
 from harness.planning.plan import Plan
 from harness.report.across.matrix import print_matrix
@@ -64,6 +65,10 @@ def print_warnings(console: Console, plan: Plan) -> None:
     outside = [f"strategy {run.name} {run.source.warning}" for run in plan.runs if run.source.is_outside]
     for warning in (*plan.left_out, *dict.fromkeys(outside)):
         console.print(f"[yellow]{escape(warning)}[/]", highlight=False)
+
+
+def print_not_predicted(console: Console, problem: UserError) -> None:
+    console.print(f"[yellow]{escape(str(problem))}[/]", highlight=False, soft_wrap=True)
 
 
 def print_too_large(console: Console, predictions: Sequence[Prediction]) -> None:

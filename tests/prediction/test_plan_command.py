@@ -64,7 +64,8 @@ def test_wrong_input(plan: Callable, arguments: list[str], parts: list[str]) -> 
 @pytest.mark.long
 @pytest.mark.parametrize("limit", [1_200_000_000, 6_000_000_000])
 @pytest.mark.parametrize(
-    ("strategy", "batch"), [("full", 8), ("full", 32), ("layer_decay", 8), ("lora", 32), ("dora", 32), ("ia3", 32)]
+    ("strategy", "batch"),
+    [("full", 8), ("full", 32), ("layer_decay", 8), ("lora", 64), ("dora", 32), ("layer_decay", 32)],
 )
 def test_what_does_not_fit_is_foretold(assets: Path, tmp_path: Path, strategy: str, batch: int, limit: int) -> None:
     """Under the system's limit on the memory of a process: the prediction's verdict is what becomes of the run."""
