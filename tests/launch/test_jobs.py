@@ -27,7 +27,7 @@ from tests.support.runs import ROOT, command
 
 SUITE = {"model.name": "mini", "data.name": "synthetic", "data.size": 60, "training.epochs": 1, "seed": [0, 1, 2]}
 # What differs between two runs of the same, whatever runs beside them.
-MEASURED = {"seconds", "memory", "throughput", "step_milliseconds", "finished_at", "environment"}
+MEASURED = {"seconds", "memory", "energy", "throughput", "step_milliseconds", "finished_at", "environment"}
 
 
 def _run(folder: Path, jobs: str, save: bool = False, **changes: Any) -> dict[str, Record]:
