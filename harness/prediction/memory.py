@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 from harness.config.schema import EngineConfig
 from harness.prediction.passes import RunWork
-
-MOMENTS = 2  # of AdamW
-# DeepSpeed's own copy of gradients on their way to the other ranks, at most of so many elements.
-BUCKET_ELEMENTS = 50_000_000
+from harness.training.engines.deepspeed import LARGEST_BUCKET
+from harness.training.engines.optimizer import MOMENTS
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,11 @@ def rank_bytes(work: RunWork, engine: EngineConfig, element: int, program: float
     shards = _sharded(engine)
     weights = work.frozen_bytes + trained / (ranks if "parameters" in shards else 1)
     gradients = trained / (ranks if "gradients" in shards else 1)
-    optimizer = MOMENTS * trained / (ranks if "optimizer" in shards else 1)
+    optimizer = len(MOMENTS) * trained / (ranks if "optimizer" in shards else 1)
     buffers = 0.0
     if engine.name == "deepspeed" and engine.zero_stage:
         # The flat copy of the part whose state this rank holds, and a bucket of gradients.
-        buffers = trained / ranks + min(work.trained_here, BUCKET_ELEMENTS) * element
+        buffers = trained / ranks + min(work.trained_here, LARGEST_BUCKET) * element
     # The walk counts gradients, which it makes, among what it holds.
     activations = work.step.largest * max(0.0, work.step.walk.peak_bytes - trained)
     return RankBytes(

@@ -38,7 +38,7 @@ class Operation:
     name: without overload. signature: equal for calls that take equally long: operator, shapes, other arguments. bytes:
     of all tensors that it reads and writes. flops: two for each multiplication and addition of a product or of
     attention; 0 for what memory bounds. precision: the type of its numbers. arguments: positional and by keyword, with
-    `Shaped` for tensors without content. elements: of the parameters that an optimizer's step updates.
+    `Shaped` for tensors without content.
     """
 
     name: str

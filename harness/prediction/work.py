@@ -31,6 +31,7 @@ from harness.prediction.passes import Kind, Parameters, Pass, RunWork
 from harness.prediction.rehearsal import Rehearsal
 from harness.prediction.walk import Shapes
 from harness.training.batches import TrainingBatches
+from harness.training.engines.optimizer import trained_parameters
 from harness.training.engines.protocol import Engine
 
 T = TypeVar("T")
@@ -254,7 +255,7 @@ def _drop_below(prefix: Prefix, stages: int) -> None:
 
 def _trained(suffix: Suffix) -> int:
     """How many parameters."""
-    return sum(parameter.numel() for parameter in suffix.parameters() if parameter.requires_grad)
+    return sum(parameter.numel() for parameter in trained_parameters(suffix).values())
 
 
 def _blocks(part: Part) -> int:
