@@ -74,6 +74,13 @@ def resolve(rendezvous: str) -> tuple[str, int]:
     return _address(host, f"RDZV={rendezvous!r}"), int(port)
 
 
+def free_port() -> int:
+    """Of this machine; another process may take it before it is used."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
 def local_address(rendezvous: str) -> tuple[str, str]:
     """The address of this machine on the way to the rendezvous, and the network interface that has it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from harness.config.schema import EngineConfig
-from harness.distributed.hosts import SSH_OPTIONS, local_address
+from harness.distributed.hosts import SSH_OPTIONS, free_port, local_address
 from harness.distributed.preflight import run_preflight
 from harness.distributed.process_group import device_of
 from harness.distributed.signals import StopSignals
@@ -164,17 +163,11 @@ def _launcher(plan: Plan, engine: EngineConfig) -> list[str]:
 def _deepspeed_launcher(engine: EngineConfig, hostfile: Path) -> list[str]:
     runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(hostfile), "--force_multi"]
     sizes = ["--num_nodes", str(engine.nodes), "--num_gpus", str(engine.processes)]
-    port = ["--master_port", str(_free_port())]
+    # Probably free on the hostfile's first machine, too, where ranks connect.
+    port = ["--master_port", str(free_port())]
     # It forwards few environment variables to other machines: what a rank needs is written into its command.
     variables = [f"{name}={value}" for name, value in _environment_of_ranks(engine).items()]
     return [*runner, *sizes, *port, "--no_python", "--no_local_rank", "env", *variables, sys.executable, "-u"]
-
-
-def _free_port() -> int:
-    """Free on this machine, and so probably on the hostfile's first, where ranks connect; each run has its own."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
 
 
 def _environment(engine: EngineConfig) -> dict[str, str]:

@@ -12,6 +12,11 @@ _SHOWS_ONLY = ("report", "progress", "prediction", "gate", "serving", "cli.py", 
 _FEATURES = ("data", "model", "kernels", "features")
 
 
+def code_sha256(package: Path = PACKAGE) -> str:
+    """Of all code."""
+    return _sha256(package, list(package.iterdir()))
+
+
 def results_code_sha256(package: Path = PACKAGE) -> str:
     """Of all code that can change the result of a run."""
     return _sha256(package, [path for path in package.iterdir() if path.name not in _SHOWS_ONLY])

@@ -23,6 +23,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cores_each(processes: int) -> int:
+    """Of so many that compute side by side on this machine."""
+    return max(1, cores() // processes)
+
+
 def describe(device: torch.device, code_sha256: str, jobs: int) -> dict[str, Any]:
     """code_sha256: of the code that determines results. jobs: runs that are done side by side."""
     return {

@@ -15,8 +15,8 @@ from pydantic import Field
 from harness.config.schema import Part
 from harness.errors import UserError
 from harness.prediction.exchange import GroupRates
-from harness.prediction.operations import Operation
-from harness.prediction.walk import Walk
+from harness.prediction.work.operations import Operation
+from harness.prediction.work.walk import Walk
 
 FILE = Path(__file__).with_name("devices.yaml")
 _PRECISION = {torch.bfloat16: "bf16", torch.float64: "fp64"}

@@ -15,15 +15,15 @@ from torch.utils._pytree import tree_map_only
 from harness.config.schema import EngineConfig
 from harness.distributed.process_group import single_process
 from harness.files import write_atomically
-from harness.measure.environment import cores, processor_name
+from harness.measure.environment import cores, cores_each, processor_name
 from harness.measure.memory import keep_freed_memory, memory_limit
 from harness.planning.plan import PlannedRun
-from harness.prediction.group import PROGRAM, START, Task, Tasks, kept, rehearsed
-from harness.prediction.operations import OPTIMIZER, Operation, Shaped
-from harness.prediction.passes import Pass, RunWork
-from harness.prediction.rehearsal import SMALL, Stopwatch, seconds_of, threads
-from harness.prediction.walk import Walk
-from harness.prediction.work import RunWalker
+from harness.prediction.work.group import PROGRAM, START, Task, Tasks, rehearsed, timings
+from harness.prediction.work.operations import OPTIMIZER, Operation, Shaped
+from harness.prediction.work.passes import Pass, RunWork
+from harness.prediction.work.rehearsal import SMALL, Stopwatch, seconds_of, threads
+from harness.prediction.work.walk import Walk
+from harness.prediction.work.walker import RunWalker
 
 # Seconds that are spent on one operation, unless a few calls take longer.
 LONGEST_SECONDS = 0.02
@@ -31,6 +31,8 @@ LONGEST_SECONDS = 0.02
 TIMED_NUMBERS = 8_000_000
 # Bytes that PyTorch's libraries take on a CPU for kernels that they compile and for scratch, once they are at work.
 WORKSPACE = 35e6
+
+Runs = Sequence[tuple[PlannedRun, RunWork]]
 
 
 @dataclass
@@ -64,14 +66,21 @@ class Machine:
     def keep(self) -> None:
         write_atomically(self.file, json.dumps(self.known, indent=0).encode())
 
-    def rehearse(self, runs: Sequence[tuple[PlannedRun, RunWalker, RunWork]]) -> None:
+    def has_timed(self, work: RunWork, engine: EngineConfig) -> bool:
+        """Whether nothing of it is left to time or to rehearse."""
+        threads = cores_each(engine.processes)
+        walks = [walk for one in work.passes for walk in (one.walk, one.sample)]
+        timed = {_signature(operation, threads) for walk in walks for operation in walk.operations}
+        return all(self._key(one, engine) in self.known for one in work.passes) and timed <= self.known.keys()
+
+    def rehearse(self, runs: Runs, walker_of: Callable[[PlannedRun], RunWalker]) -> None:
         """Do a part of each pass of these runs for real, where that was not done before.
 
         Operations take longer one after the other than alone; the interpreter takes its time between them, and an
         engine its own. How much longer all that takes is measured on this part.
         """
         by_size: dict[int, list[Task]] = {}
-        for planned, walker, work in runs:
+        for planned, work in runs:
             ranks = planned.config.engine.processes
             for one in work.passes:
                 key = self._key(one, planned.config.engine)
@@ -79,7 +88,7 @@ class Machine:
                     continue
                 if ranks == 1:
                     watch = Stopwatch(cores(), single_process())
-                    self.known |= kept(key, walker.rehearse(one.kind, one.blocks, watch, one.done))
+                    self.known |= timings(key, walker_of(planned).rehearse(one.kind, one.blocks, watch, one.done))
                 else:
                     task = Task(key=key, planned=planned, kind=one.kind, blocks=one.blocks, done=one.done)
                     by_size.setdefault(ranks, []).append(task)
@@ -91,7 +100,7 @@ class Machine:
 
     def seconds(self, one: Pass, engine: EngineConfig) -> float:
         """Of all times that a pass is done, which was rehearsed. engine: of the run."""
-        count, key = max(1, cores() // engine.processes), self._key(one, engine)
+        count, key = cores_each(engine.processes), self._key(one, engine)
         sample = self._operations(one.sample, count)
         longer = self._operations(one.walk, count) / sample if sample else 1.0
         return one.times * self.known[key] * longer + min(1.0, one.times) * self.known[f"{key} first"]
@@ -112,9 +121,8 @@ class Machine:
 
     def _of(self, operation: Operation, threads: int) -> float:
         if operation.name == OPTIMIZER:
-            parameters = sum(one.bytes // one.dtype.itemsize for one in operation.parameters)
-            return parameters * self._once(f"optimizer {threads}", _optimizer_seconds)
-        return self._once(f"{threads} {operation.signature}", lambda: timed(operation))
+            return operation.updated * self._once(_signature(operation, threads), _optimizer_seconds)
+        return self._once(_signature(operation, threads), lambda: timed(operation))
 
     @property
     def draw_seconds(self) -> float:
@@ -165,11 +173,18 @@ def _named(engine: EngineConfig) -> str:
     return json.dumps(engine.model_dump(exclude={"restarts", "timeout_seconds"}))
 
 
+def _signature(operation: Operation, threads: int) -> str:
+    """Equal for operations that are timed as one."""
+    return f"optimizer {threads}" if operation.name == OPTIMIZER else f"{threads} {operation.signature}"
+
+
 def timed(operation: Operation) -> float:
     """Seconds of one call."""
+    call = operation.call
+    assert call, f"{operation.signature} was read from a file: has_timed() tells whether its time is known"
     with torch.no_grad():
-        args, kwargs = tree_map_only(Shaped, _content, operation.arguments)
-        return seconds_of(lambda: operation.overload(*args, **kwargs), LONGEST_SECONDS)
+        args, kwargs = tree_map_only(Shaped, _content, call.arguments)
+        return seconds_of(lambda: call.overload(*args, **kwargs), LONGEST_SECONDS)
 
 
 def _content(shaped: Shaped) -> Tensor:

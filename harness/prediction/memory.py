@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.config.schema import EngineConfig
-from harness.prediction.passes import RunWork
+from harness.prediction.work.passes import RunWork
 from harness.training.engines.deepspeed import LARGEST_BUCKET
 from harness.training.engines.optimizer import MOMENTS
 

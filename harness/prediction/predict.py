@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from harness.config.schema import EngineConfig
 from harness.errors import UserError
-from harness.measure.environment import cores
+from harness.measure.code import code_sha256
+from harness.measure.environment import cores_each
 from harness.measure.memory import is_out_of_memory
 from harness.model.precision import parameter_dtype
 from harness.planning.plan import Plan, PlannedRun
@@ -17,8 +21,9 @@ from harness.prediction.devices import NamedDevice
 from harness.prediction.exchange import exchange_seconds
 from harness.prediction.machine import Machine
 from harness.prediction.memory import RankBytes, rank_bytes
-from harness.prediction.passes import Parameters, Pass, RunWork
-from harness.prediction.work import ComputedFeatures, RunWalker, Texts
+from harness.prediction.work.kept import KeptWork
+from harness.prediction.work.passes import Parameters, Pass, RunWork
+from harness.prediction.work.walker import ComputedFeatures, RunWalker, Texts
 
 Device = Machine | NamedDevice
 # Of the parameters that one collective takes: DDP's bucket.
@@ -76,7 +81,10 @@ class Predictor:
         # Of features that runs before have computed: how many stages, for prefixes of one model on the same texts.
         self._computed: ComputedFeatures = {}
         self._started: set[EngineConfig] = set()
-        self._known: dict[str, tuple[RunWalker, RunWork]] = {}
+        self._walkers: dict[str, RunWalker] = {}
+        self._walked: dict[str, RunWork] = {}
+        # Tells one list of runs, after those before it, from another.
+        self._asked = f"{code_sha256()} {torch.__version__} {self.device.kind}"
 
     def of_plan(self, plan: Plan) -> list[Prediction]:
         """In the order in which runs are done: a run reads the features that those before it have computed. Baselines,
@@ -107,32 +115,57 @@ class Predictor:
             ) from problem
 
     def _tried(self, runs: Sequence[PlannedRun]) -> list[Prediction]:
-        walked = [(planned, *self._walked(planned)) for planned in runs]
-        of_memory = [self._without_time(planned, work) for planned, _, work in walked]
+        walked = list(zip(runs, self._works(runs), strict=True))
+        of_memory = [self._without_time(*run) for run in walked]
         if isinstance(self.device, Machine):  # what does not fit can't be rehearsed either
-            self.device.rehearse([run for run, one in zip(walked, of_memory, strict=True) if one.fits])
+            fitting = [run for run, one in zip(walked, of_memory, strict=True) if one.fits]
+            self.device.rehearse(fitting, self._walker)
             # A rehearsal in a group shows what an engine's imports hold.
-            of_memory = [self._without_time(planned, work) for planned, _, work in walked]
+            of_memory = [self._without_time(*run) for run in walked]
         return [
-            replace(one, seconds=self._by_phase(planned, work)) if one.fits else one
-            for (planned, _, work), one in zip(walked, of_memory, strict=True)
+            replace(one, seconds=self._by_phase(*run)) if one.fits else one
+            for run, one in zip(walked, of_memory, strict=True)
         ]
 
-    def _walked(self, planned: PlannedRun) -> tuple[RunWalker, RunWork]:
+    def _works(self, runs: Sequence[PlannedRun]) -> list[RunWork]:
+        """As an earlier command has kept them, unless something of them has still to be timed."""
+        self._asked = hashlib.sha256(json.dumps([self._asked, [*map(_key, runs)]]).encode()).hexdigest()
+        path = self.workspace.cache / "calibration" / "work" / f"{self._asked[:16]}.json"
+        kept = KeptWork.read(path)
+        if kept and self._is_timed(runs, kept.works):
+            self._computed = kept.computed
+            return kept.works
+        works = [self._work(planned) for planned in runs]
+        KeptWork(works, self._computed).write(path)
+        return works
+
+    def _is_timed(self, runs: Sequence[PlannedRun], works: Sequence[RunWork]) -> bool:
+        device = self.device
+        return not isinstance(device, Machine) or all(
+            device.has_timed(work, planned.config.engine)
+            for planned, work in zip(runs, works, strict=True)
+            if self._without_time(planned, work).fits
+        )
+
+    def _work(self, planned: PlannedRun) -> RunWork:
         """Runs that differ in their seed only compute the same, but for the features, which the first stores."""
-        strategy, engine = planned.strategy, planned.config.engine
+        key = _key(planned)
+        if key in self._walked:
+            work = self._walked[key]
+            return replace(work, features=None, stored_bytes=0, prefix_bytes=0) if work.features else work
+        self._walked[key] = self._walker(planned).work(self._computed)
+        return self._walked[key]
+
+    def _walker(self, planned: PlannedRun) -> RunWalker:
+        strategy, engine, key = planned.strategy, planned.config.engine, _key(planned)
         assert strategy is not None, "baselines are not predicted"
-        rest = {key: value for key, value in planned.used.items() if key != "seed"}
-        key = json.dumps([rest, planned.source.sha256], sort_keys=True)
-        if key in self._known:
-            walker, work = self._known[key]
-            stored = replace(work, features=None, stored_bytes=0, prefix_bytes=0) if work.features else work
-            return walker, stored
-        classes = len(planned.dataset(self.workspace).source.classes)
-        examples, ranks = self._texts.of(planned, strategy), engine.processes * engine.nodes
-        walker = RunWalker(planned, strategy, examples, classes, self.workspace, ranks, self.device.kind)
-        self._known[key] = walker, walker.work(self._computed)
-        return self._known[key]
+        if key not in self._walkers:
+            classes = len(planned.dataset(self.workspace).source.classes)
+            examples, ranks = self._texts.of(planned, strategy), engine.processes * engine.nodes
+            self._walkers[key] = RunWalker(
+                planned, strategy, examples, classes, self.workspace, ranks, self.device.kind
+            )  # fmt: skip
+        return self._walkers[key]
 
     def _without_time(self, planned: PlannedRun, work: RunWork) -> Prediction:
         engine, device = planned.config.engine, self.device
@@ -188,7 +221,7 @@ class Predictor:
         if not isinstance(device, Machine):
             return passes
         # Tensors are hashed before and after.
-        hashing = 2 * work.prefix_bytes * device.hash_seconds / max(1, cores() // engine.processes)
+        hashing = 2 * work.prefix_bytes * device.hash_seconds / cores_each(engine.processes)
         written = work.stored_bytes * device.write_seconds
         return passes + hashing + written + self._filling(work.parameters.prefix, planned)
 
@@ -197,6 +230,14 @@ class Predictor:
             return 0.0
         each = self.device.copy_seconds if planned.model.weights_path else self.device.draw_seconds
         return parameters * each
+
+
+def _key(planned: PlannedRun) -> str:
+    """Equal for runs that differ in their seed only."""
+    assert planned.strategy is not None, "baselines are not predicted"
+    config = planned.config.model_dump(mode="json", exclude={"seed"})
+    hashes = [planned.source.sha256, planned.model.weights_sha256, planned.strategy.source.sha256]
+    return json.dumps([config, *hashes], sort_keys=True)
 
 
 def _element(planned: PlannedRun) -> int:

@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.config.suite import load_suite
+from harness.planning.plan import resolve
+from harness.planning.workspace import Workspace
+from harness.prediction.devices import device_named
+from harness.prediction.predict import Predictor
+from harness.prediction.work.walker import RunWalker
 from harness.results.store import Store
 from tests.support.runs import ROOT, command
 
@@ -35,6 +41,41 @@ def test_what_was_timed_is_kept(plan: Callable, tmp_path: Path) -> None:
     before = json.loads(kept.read_text())
     plan("--strategy", "head_only")
     assert json.loads(kept.read_text()) == before
+
+
+def _rows(out: str) -> list[str]:
+    rows = [line for line in out.splitlines() if line.strip().startswith(("last_block", "head_only"))]
+    assert len(rows) >= 2
+    return rows
+
+
+@pytest.mark.parametrize("arguments", [(), ("--device", "h100")])
+def test_the_second_answer_is_the_first_and_walks_through_nothing(
+    plan: Callable, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    options = ("--strategy", "last_block,head_only", "--seeds", "0,1", *arguments)
+    first = _rows(plan(*options)[1])
+    monkeypatch.setattr(RunWalker, "work", lambda *_: pytest.fail("walked again"))
+    assert _rows(plan(*options)[1]) == first
+
+
+def test_kept_work_whose_times_are_gone_is_walked_again(plan: Callable, tmp_path: Path) -> None:
+    plan("--strategy", "head_only")
+    (times,) = (tmp_path / "cache" / "calibration").glob("*.json")
+    times.unlink()
+    code, _, _ = plan("--strategy", "head_only")
+    assert code == 0
+    assert times.exists()
+
+
+def test_arrangements_of_one_run_are_told_apart(tmp_path: Path) -> None:
+    config = {"strategy": "full", "model.name": "mini", "data.name": "synthetic", "data.size": 100}
+    workspace = Workspace(tmp_path / "cache")
+    (asked,) = resolve(load_suite(None, config, []), tmp_path, workspace).runs
+    training = asked.config.training.model_copy(update={"gradient_checkpointing": True})
+    saving = asked.model_copy(update={"config": asked.config.model_copy(update={"training": training})})
+    predictor = Predictor(workspace, device_named("h100"))
+    assert predictor.of_run(saving).bytes.activations < predictor.of_run(asked).bytes.activations
 
 
 def test_a_device_that_is_not_at_hand(plan: Callable) -> None:

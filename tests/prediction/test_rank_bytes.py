@@ -9,8 +9,8 @@ import pytest
 from harness.config.schema import EngineConfig
 from harness.prediction.exchange import GroupRates, exchange_seconds
 from harness.prediction.memory import rank_bytes
-from harness.prediction.passes import Parameters, Pass, RunWork
-from harness.prediction.walk import Walk
+from harness.prediction.work.passes import Parameters, Pass, RunWork
+from harness.prediction.work.walk import Walk
 
 TRAINED, FROZEN = 1_000_000, 500_000
 # Gradients of all trained parameters, and 8 MB of activations.

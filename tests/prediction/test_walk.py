@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.config.suite import load_suite
 from harness.planning.plan import resolve
 from harness.planning.workspace import Workspace
-from harness.prediction.passes import Pass
-from harness.prediction.walk import Shapes
-from harness.prediction.work import RunWalker, Texts
+from harness.prediction.work.passes import Pass
+from harness.prediction.work.walk import Shapes
+from harness.prediction.work.walker import RunWalker, Texts
 
 DEFAULTS = {"model.name": "mini", "data.name": "synthetic", "data.size": 200}
 
@@ -48,7 +48,7 @@ def test_products_are_those_that_a_run_computes(strategy: str, tmp_path: Path, r
 
 @pytest.mark.parametrize("strategy", ["full", "lora", "mean_pool", "prompt_tuning"])
 def test_two_and_three_blocks_say_what_four_do(strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.prediction.work.SMALL_PARAMETERS", 0)
+    monkeypatch.setattr("harness.prediction.work.walker.SMALL_PARAMETERS", 0)
     walker = walker_of(tmp_path, strategy=strategy)
     work = walker.work({})
     for one in work.passes:

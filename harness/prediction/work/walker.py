@@ -27,9 +27,9 @@ from harness.model.split import Part, Prefix, Suffix
 from harness.planning.plan import PlannedRun
 from harness.planning.strategy import ResolvedStrategy, split_without_tensors
 from harness.planning.workspace import Workspace
-from harness.prediction.passes import Kind, Parameters, Pass, RunWork
-from harness.prediction.rehearsal import Rehearsal
-from harness.prediction.walk import Shapes
+from harness.prediction.work.passes import Kind, Parameters, Pass, RunWork
+from harness.prediction.work.rehearsal import Rehearsal
+from harness.prediction.work.walk import Shapes
 from harness.training.batches import TrainingBatches
 from harness.training.engines.optimizer import trained_parameters
 from harness.training.engines.protocol import Engine

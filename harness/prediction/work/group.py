@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import tempfile
 from pathlib import Path
 
@@ -12,14 +11,15 @@ import torch
 from pydantic import BaseModel
 from torch.multiprocessing.spawn import spawn
 
+from harness.distributed.hosts import free_port
 from harness.distributed.process_group import connect, disconnect
-from harness.measure.environment import cores
+from harness.measure.environment import cores_each
 from harness.measure.memory import anonymous_bytes, settle_memory
 from harness.planning.plan import PlannedRun
 from harness.planning.workspace import Workspace
-from harness.prediction.passes import Kind
-from harness.prediction.rehearsal import Stopwatch, Timing
-from harness.prediction.work import RunWalker, Texts
+from harness.prediction.work.passes import Kind
+from harness.prediction.work.rehearsal import Stopwatch, Timing
+from harness.prediction.work.walker import RunWalker, Texts
 
 TIMEOUT_SECONDS = 600.0
 
@@ -45,7 +45,7 @@ def rehearsed(size: int, given: Tasks) -> dict[str, float]:
     """What the tasks took, by their keys, and PROGRAM and START. Starts `size` processes."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "seconds.json"
-        spawn(_rank, (size, _free_port(), given.model_dump_json(), result), size)
+        spawn(_rank, (size, free_port(), given.model_dump_json(), result), size)
         return json.loads(result.read_text(encoding="utf-8"))
 
 
@@ -53,7 +53,7 @@ def rehearsed(size: int, given: Tasks) -> dict[str, float]:
 PROGRAM, START = "program bytes", "engine start"
 
 
-def kept(key: str, timing: Timing) -> dict[str, float]:
+def timings(key: str, timing: Timing) -> dict[str, float]:
     """As it is kept between commands."""
     return {key: timing.seconds, f"{key} first": timing.first}
 
@@ -62,7 +62,7 @@ def _rank(rank: int, size: int, port: int, given: str, result: Path) -> None:
     sizes = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     where = {"RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in (sizes | where).items()}
-    threads = max(1, cores() // size)
+    threads = cores_each(size)
     torch.set_num_threads(threads)
     settle_memory()
     world, tasks = connect(TIMEOUT_SECONDS), Tasks.model_validate_json(given)
@@ -75,15 +75,9 @@ def _rank(rank: int, size: int, port: int, given: str, result: Path) -> None:
         classes = len(planned.dataset(workspace).source.classes)
         walker = RunWalker(planned, strategy, texts.of(planned, strategy), classes, workspace, size, "cpu")
         timing = walker.rehearse(task.kind, task.blocks, Stopwatch(threads, world), task.done)
-        seconds |= kept(task.key, timing)
+        seconds |= timings(task.key, timing)
         if PROGRAM not in seconds:
             seconds |= {PROGRAM: float(anonymous_bytes()), START: timing.engine}
     if rank == 0:
         result.write_text(json.dumps(seconds), encoding="utf-8")
     disconnect()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -1,11 +1,11 @@
-"""What a run has to compute, phase by phase, as `work.RunWalker` finds it."""
+"""What a run has to compute, phase by phase, as `walker.RunWalker` finds it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.prediction.walk import Walk
+from harness.prediction.work.walk import Walk
 
 Kind = Literal["features", "step", "evaluate"]
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from harness.config.schema import OptimizerConfig, RunConfig
 from harness.distributed.process_group import World
 from harness.model.split import Suffix
-from harness.prediction.operations import Operation, operation_of
+from harness.prediction.work.operations import Operation, operation_of
 from harness.training.engines.ddp import DDPEngine
 from harness.training.engines.optimizer import MOMENTS, adamw, trained_parameters
 from harness.training.engines.protocol import Engine

@@ -32,13 +32,21 @@ class Shaped:
 
 
 @dataclass(frozen=True)
+class Call:
+    """Arguments are positional and by keyword, with `Shaped` for tensors without content."""
+
+    overload: Any
+    arguments: tuple[tuple, dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Operation:
     """A call of a PyTorch operator.
 
     name: without overload. signature: equal for calls that take equally long: operator, shapes, other arguments. bytes:
     of all tensors that it reads and writes. flops: two for each multiplication and addition of a product or of
-    attention; 0 for what memory bounds. precision: the type of its numbers. arguments: positional and by keyword, with
-    `Shaped` for tensors without content.
+    attention; 0 for what memory bounds. precision: the type of its numbers. updated: parameters that an optimizer's
+    step changes, else 0. call: None for an operation that was read from a file.
     """
 
     name: str
@@ -46,13 +54,8 @@ class Operation:
     bytes: int
     flops: int
     precision: torch.dtype
-    overload: Any = field(compare=False, repr=False)
-    arguments: tuple[tuple, dict[str, Any]] = field(compare=False, repr=False)
-
-    @property
-    def parameters(self) -> list[Shaped]:
-        """What an optimizer's step updates."""
-        return list(self.arguments[0][0])
+    updated: int = 0
+    call: Call | None = field(default=None, compare=False, repr=False)
 
 
 def operation_of(overload: Any, args: tuple, kwargs: dict[str, Any], result: Any, is_fake: Any) -> Operation | None:
@@ -73,8 +76,8 @@ def operation_of(overload: Any, args: tuple, kwargs: dict[str, Any], result: Any
         bytes=sum(tensor.nbytes for tensor in tensors),
         flops=_flops(name, args, result),
         precision=floating,
-        overload=overload,
-        arguments=arguments,
+        updated=sum(parameter.numel() for parameter in args[0]) if name == OPTIMIZER else 0,
+        call=Call(overload, arguments),
     )
 
 
