@@ -14,16 +14,20 @@ from strategies import ALL
 def changes_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """By key of the configuration, for `load_suite`; None where an option leaves it as it is.
 
-    given: by `Option.parameter`, all or some. Raises UserError for seeds that are none.
+    given: by `Option.parameter`, all or some. Raises UserError for a text that names no seeds.
     """
     changes = {option.key: given.get(option.parameter) for option in OPTIONS if option.key}
-    changes["strategy"] = _strategy_names(given.get("strategy"))
-    seeds = given.get("seeds")
-    changes["seed"] = parse_seeds(seeds) if isinstance(seeds, str) and seeds else seeds or None
+    strategies, seeds = given.get("strategy"), given.get("seeds")
+    changes["strategy"] = _strategy_names(strategies) if isinstance(strategies, str) else strategies
+    changes["seed"] = _seeds(seeds) if isinstance(seeds, str) else seeds
     return changes
 
 
-def _strategy_names(given: str | list[str] | None) -> list[str] | None:
+def _strategy_names(given: str) -> list[str] | None:
     if given == "all":
         return [*ALL, *baselines.NAMES]
-    return given.split(",") if isinstance(given, str) and given else given or None
+    return given.split(",") if given else None
+
+
+def _seeds(given: str) -> list[int] | None:
+    return parse_seeds(given) if given else None
