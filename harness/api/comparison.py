@@ -57,7 +57,7 @@ class Comparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each strategy, as `ftbench table --format csv` writes it: plain numbers,: accuracies from 0 to 1, seconds, bytes.
+        """A row for each strategy, as `ftbench table --format csv` has it: accuracies from 0 to 1, seconds, bytes.
 
         The 95% interval of a column `test` stands in `test low` and `test high`. `failure` says what went wrong.
         """

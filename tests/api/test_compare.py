@@ -220,17 +220,17 @@ def test_the_best_of_another_comparison_is_not_taken_for_this_ones(tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epoch": 3}, "compare(...) has no option 'epoch': did you mean 'nproc'?"),
+        ({"epoch": 3}, "compare(...) has no option 'epoch': did you mean 'epochs'?"),
         ({"matric": "mcc"}, "compare(...) has no option 'matric': did you mean 'metric'?"),
         ({"node_rank": 1}, "compare(...) has no option 'node_rank'"),
-        ({"strategies": "last_blok"}, "did you mean last_block?"),
+        ({"strategies": "last_blok"}, "did you mean 'last_block'?"),
         ({"strategies": [harness.Strategy()]}, "expected a name of `ftbench list`, or a path to a `.py` file."),
         ({"strategies": []}, "configuration key 'strategy' is an empty list"),
         ({"settings": {"training.epoch": 1}}, "unknown configuration key 'training.epoch'"),
         ({"data": {"text": ["a"]}}, "data is a dict: expected a DataFrame, a pair of texts and labels"),
         ({"data": (["a", "b"], [0, 1]), "text": "review"}, "text and label name columns"),
         ({"data": (["a", None], [0, 1])}, "1 of 2 texts are missing"),
-        ({"data": pd.DataFrame({"a": ["x"], "b": [1]})}, "the DataFrame has no column 'text'; its columns are 'a', 'b'"),
+        ({"data": pd.DataFrame({"a": ["x"], "b": [1]})}, "the DataFrame has no column 'text'"),
         ({"data": "nothing_of_this_name"}, "DATA='nothing_of_this_name': expected auto, sms_spam"),
     ],
 )  # fmt: skip

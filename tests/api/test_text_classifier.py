@@ -151,7 +151,7 @@ def test_validation_texts_are_not_trained_on_and_calibrate(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"strategy": "last_blok"}, "did you mean last_block?"),
+        ({"strategy": "last_blok"}, "did you mean 'last_block'?"),
         ({"strategy": "majority"}, "SAVE=1: baselines train nothing"),
         ({"validation_fraction": 1.0}, "validation_fraction=1.0: expected a fraction such as 0.1."),
         ({"epochs": "many"}, "configuration key 'training.epochs' is 'many'"),

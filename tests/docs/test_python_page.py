@@ -29,4 +29,4 @@ def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert isinstance(names["comparison"], Comparison)
     assert (tmp_path / "accuracy.png").stat().st_size > 1000
     assert names["again"].predict(["text number 7"]) == names["best"].predict(["text number 7"])
-    assert "best_params_" not in capsys.readouterr().err
+    assert "{'strategy':" in capsys.readouterr().out
