@@ -110,7 +110,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Iterable[str]) -> np.ndarray:
         """X: [texts] -> [texts], of `classes_`."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        likeliest = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[likeliest]
 
     def predict_proba(self, X: Iterable[str]) -> np.ndarray:
         """X: [texts] -> [texts, classes], in the order of `classes_`, calibrated on the validation texts."""
