@@ -163,7 +163,7 @@ class Comparison:
     def __repr__(self) -> str:
         """The tables as the command line prints them, without colours."""
         written = io.StringIO()
-        messages.print_tables(Console(file=written, width=_WIDTH, color_system=None), self._tables)
+        messages.print_tables(Console(file=written, width=_WIDTH, color_system=None, force_jupyter=False), self._tables)
         return written.getvalue().rstrip()
 
     def _repr_html_(self) -> str:

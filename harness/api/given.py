@@ -129,9 +129,7 @@ def _check_labels(labels: Sequence[Any]) -> None:
     for label in labels:
         other = by_name.setdefault(str(label).strip(), label)
         if other != label:
-            raise InvalidInput(
-                f"the labels {other!r} and {label!r} differ in blanks only: make them one, or rename one."
-            )
+            raise InvalidInput(f"the labels {other!r} and {label!r} differ in blanks only: rename one.")
     if len(by_name) < 2:
         raise InvalidInput(
             f"the labels have one class only, {labels[0]!r}: a classifier needs two or more different labels."
