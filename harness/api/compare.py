@@ -72,7 +72,7 @@ def compare(
     suite = load_suite(config, changes_of(given) | columns | dict(settings or {}), [])
     price = None if given["price"] is None else parse_price(str(given["price"]))
     quiet = bool(given["quiet"])
-    bench = Bench(Console(quiet=quiet), store, Workspace(cache), given["force"], quiet=quiet, jobs=str(given["jobs"]))
+    bench = Bench(Console(), store, Workspace(cache), given["force"], quiet=quiet, jobs=str(given["jobs"]))
     with handlers_kept():
         finished = bench.run(suite, save=_has_a_best(suite))
     write_tables(store, suite.reference, METRICS[suite.metric], price)

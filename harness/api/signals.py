@@ -17,5 +17,6 @@ def handlers_kept() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) is not handler:
+            # None is a handler that Python did not install, and can't; in other threads nothing was changed.
+            if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)

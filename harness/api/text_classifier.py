@@ -46,7 +46,7 @@ _KEYS = {
     "seed": "seed",
 }
 # What a fit decides by itself: its data, and that it is done in this process.
-_OWN = ("data.name", "data.split", "data.text_column", "data.label_column", "data.header", "data.encoding", "engine.")
+_OWN = ("data.name", "data.split", "data.text_column", "data.label_column", "data.pair", "engine.")
 
 
 class TextClassifier(ClassifierMixin, BaseEstimator):
@@ -190,7 +190,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """The files stand for the classifier that they hold."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_classifier"}
+        state: dict[str, Any] = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_classifier"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
