@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -190,7 +190,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """The files stand for the classifier that they hold."""
-        state: dict[str, Any] = super().__getstate__()
+        state = cast(dict[str, Any], super().__getstate__())
         return {name: value for name, value in state.items() if name != "_classifier"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -16,8 +16,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils import Tags
-from sklearn.utils.estimator_checks import check_classifiers_train, parametrize_with_checks
+from sklearn.utils import Tags, estimator_checks
 from sklearn.utils.validation import validate_data
 
 from harness import TextClassifier, UserError
@@ -75,7 +74,25 @@ FAILING = {
 }
 
 
-@parametrize_with_checks([OfNumbers(model="mini", epochs=1)], expected_failed_checks=lambda _: FAILING)
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_dict_unchanged,
+        estimator_checks.check_dont_overwrite_parameters,
+        estimator_checks.check_estimators_pickle,
+        estimator_checks.check_estimators_unfitted,
+        estimator_checks.check_fit_idempotent,
+        estimator_checks.check_get_params_invariance,
+        estimator_checks.check_no_attributes_set_in_init,
+        estimator_checks.check_set_params,
+    ],
+)
+def test_scikit_learns_quickest_checks_pass(check: Callable, cache: Path) -> None:
+    check("OfNumbers", OfNumbers(model="mini", epochs=1, cache=cache))
+
+
+@pytest.mark.long
+@estimator_checks.parametrize_with_checks([OfNumbers(model="mini", epochs=1)], expected_failed_checks=lambda _: FAILING)
 def test_scikit_learns_checks_pass(estimator: OfNumbers, check: Callable, cache: Path) -> None:
     check(estimator.set_params(cache=cache))
 
@@ -84,7 +101,7 @@ def test_scikit_learns_checks_pass(estimator: OfNumbers, check: Callable, cache:
 @pytest.mark.parametrize("options", [{}, {"readonly_memmap": True}, {"readonly_memmap": True, "X_dtype": "float32"}])
 def test_scikit_learns_check_of_training_passes_after_five_epochs(options: dict[str, Any], cache: Path) -> None:
     estimator = OfNumbers(model="mini", epochs=5, learning_rate=1e-3, cache=cache)
-    check_classifiers_train("OfNumbers", estimator, **options)
+    estimator_checks.check_classifiers_train("OfNumbers", estimator, **options)
 
 
 def test_it_says_of_itself_that_it_takes_texts() -> None:
