@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from harness.config.options import OPTIONS, Option, option_named, options_of
+from harness.config.options import Option, option_named, options_of
 from harness.errors import UserError
 from harness.launch.libraries import set_variables
 
@@ -134,21 +134,9 @@ def manifest(
 
 def _changes(given: dict[str, Any]) -> dict[str, Any]:
     """What options change in the configuration, by its keys."""
-    from harness.config.command_line import parse_seeds
+    from harness.api.asked import changes_of
 
-    changes = {option.key: given[option.parameter] for option in OPTIONS if option.key}
-    changes["strategy"] = _strategy_names(given["strategy"])
-    changes["seed"] = parse_seeds(given["seeds"]) if given["seeds"] else None
-    return changes
-
-
-def _strategy_names(given: str | None) -> list[str] | None:
-    from harness import baselines
-    from strategies import ALL
-
-    if given == "all":
-        return [*ALL, *baselines.NAMES]
-    return given.split(",") if given else None
+    return changes_of(given)
 
 
 @app.command()

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
+from harness.api.bench import Bench, with_sizes
 from harness.config.schema import ONE_MACHINE, Hosts
 from harness.config.suite import SuiteConfig
 from harness.errors import UserError
 from harness.experiment.oom_records import settle
-from harness.experiment.runner import prepare_store
 from harness.launch.given_group import GivenGroup, Leader, follow
 from harness.launch.launcher import launch
 from harness.metrics import ACCURACY, METRICS, metric_named
-from harness.planning.data import resolve_data
-from harness.planning.jobs import with_jobs
-from harness.planning.plan import Plan, resolve, saving
-from harness.planning.sizes import at_sizes
-from harness.planning.sweep import tuned
+from harness.planning.plan import Plan, resolve
 from harness.planning.workspace import Workspace
 from harness.report import messages
 from harness.report.analysis.comparison import check_reference
 from harness.report.analysis.grouping import groups
-from harness.report.analysis.sweep import best_rates
 from harness.report.table.comparison_table import FULL_VIEW, View, comparison_tables
 from harness.report.table.formats import format_named
-from harness.results import saved_classifier
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
 from harness.results.suites import SavedSuite, left_out, suites_in
-
-# Parameters of a model whose runs take long enough to be predicted before the first.
-WORTH_A_PREDICTION = 50_000_000
 
 
 def run_suite(
@@ -58,30 +48,14 @@ def run_suite(
     device. launch: does every run of a plan.
     Raises UserError for wrong input, before anything runs.
     """
-    store = Store(results)
-    store.check_writable()
-    messages.print_oom(console, settle(store))
-    bench = _Bench(console, store, Workspace(cache), force, hosts, quiet, jobs, launch)
-    plan = bench.resolve(suite)
-    interrupted = False
-    try:
-        if suite.tune:
-            plan = tuned(suite, plan, bench.resolve, bench.sweep, partial(best_rates, metric=suite.metric))
-        plan = bench.prepare(saving(plan) if save else plan)
-        launch(plan, bench.workspace)
-    except KeyboardInterrupt:
-        interrupted = True
-    records = bench.records_of(plan)
-    suites = [SavedSuite(name=suite.name, source=suite.source, rows=plan.rows)] if plan.rows else []
-    for rows in suites:
-        rows.save(results)
-    metric, shown = METRICS[suite.metric], [*records, *bench.swept]
-    messages.print_results(console, store, shown, suite.reference, metric, suites, quiet=quiet, price=price)
-    if save and not interrupted and hosts.node_rank == 0:
-        messages.print_saved(console, saved_classifier.install(store, records, metric.name), metric)
-    missing = len(plan.runs) - len(records)
-    messages.print_missing(console, missing, interrupted)
-    return int(interrupted or missing > 0 or any(record.status != "ok" for record in records))
+    bench = Bench(console, Store(results), Workspace(cache), force, hosts, quiet, jobs, launch)
+    done, metric = bench.run(suite, save), METRICS[suite.metric]
+    messages.print_results(
+        console, bench.store, done.shown, suite.reference, metric, done.suites, quiet=quiet, price=price
+    )
+    messages.print_saved(console, done.saved, metric)
+    messages.print_missing(console, done.missing, done.interrupted)
+    return int(not done.is_good)
 
 
 def run_in_group(
@@ -114,59 +88,6 @@ def run_in_group(
     return exit_code
 
 
-@dataclass
-class _Bench:
-    """How all plans of one suite, its learning-rate sweeps included, are resolved and run. swept: records of sweeps."""
-
-    console: Console
-    store: Store
-    workspace: Workspace
-    force: bool
-    hosts: Hosts
-    quiet: bool
-    jobs: str
-    launch: Callable[[Plan, Workspace], None]
-    swept: list[Record] = field(default_factory=list)
-
-    def resolve(self, suite: SuiteConfig) -> Plan:
-        plan = resolve(with_sizes(suite, self.workspace), self.store.results, self.workspace, self.hosts)
-        return with_jobs(plan, self.jobs, self.workspace).model_copy(update={"quiet": self.quiet})
-
-    def prepare(self, plan: Plan) -> Plan:
-        """The plan as `prepare_store` returns it, with a message of what will run."""
-        plan, finished = prepare_store(plan, self.store, self.force)
-        messages.print_warnings(self.console, plan)
-        if not self.quiet:
-            messages.print_plan(self.console, plan, finished)
-        return self._expected(plan, finished)
-
-    def _expected(self, plan: Plan, finished: Sequence[str]) -> Plan:
-        """With how long each run that is to be done is expected to take, and a warning for each that does not fit."""
-        pending = [run for run in plan.runs if run.run_id not in finished]
-        if not any(self.workspace.parameters(run.model.name) >= WORTH_A_PREDICTION for run in pending if run.strategy):
-            return plan
-        from harness.prediction.suite import expected  # brings PyTorch's compiler, which takes seconds
-
-        try:
-            seconds, too_large = expected(plan.model_copy(update={"runs": pending}), self.workspace)
-        except UserError as problem:  # the runs themselves may fit
-            messages.print_not_predicted(self.console, problem)
-            return plan
-        messages.print_too_large(self.console, too_large)
-        runs = [run.model_copy(update={"expected_seconds": seconds.get(run.run_id)}) for run in plan.runs]
-        return plan.model_copy(update={"runs": runs})
-
-    def sweep(self, plan: Plan) -> list[Record]:
-        """Run it; returns the records of all sweeps until here."""
-        plan = self.prepare(plan)
-        self.launch(plan, self.workspace)
-        self.swept.extend(self.records_of(plan))
-        return self.swept
-
-    def records_of(self, plan: Plan) -> list[Record]:
-        return [record for planned in plan.runs if (record := self.store.read(planned.run_id))]
-
-
 def plan_suite(
     console: Console, suite: SuiteConfig, results: Path, cache: Path, device: str | None, price: float | None = None
 ) -> int:
@@ -193,13 +114,6 @@ def plan_suite(
     baselines = len(plan.runs) - len(predictions)
     print_predictions(console, chosen.title, predictions, advice, baselines, cost)
     return int(not all(one.fits for one in predictions))
-
-
-def with_sizes(suite: SuiteConfig, workspace: Workspace) -> SuiteConfig:
-    """Its runs at each of its numbers of training texts, where it names some."""
-    if not suite.sizes:
-        return suite
-    return at_sizes(suite, lambda run: resolve_data(run.data, workspace.dataset)[0])
 
 
 def show_results(

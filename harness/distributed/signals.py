@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,9 +19,10 @@ class StopSignals:
         self._requested = False
 
     def listen(self) -> None:
-        """Handle the signals of this process. Must be called from its main thread."""
-        for number in HANDLED:
-            signal.signal(number, self._receive)
+        """Handle the signals of this process. They reach its main thread only: in another there is nothing to do."""
+        if threading.current_thread() is threading.main_thread():
+            for number in HANDLED:
+                signal.signal(number, self._receive)
 
     @contextmanager
     def postponed(self) -> Iterator[Callable[[], bool]]:

@@ -11,6 +11,7 @@ from harness.distributed.process_group import World, device_of
 from harness.planning.plan import Plan
 from harness.progress.event_log import LOG, EventLog
 from harness.progress.live import Live
+from harness.progress.notebook import NotebookView, Redrawing
 from harness.progress.observer import Observer, Observers
 from harness.progress.plain import PlainLines, Warnings
 from harness.results.store import Store
@@ -18,7 +19,8 @@ from harness.results.store import Store
 
 @contextmanager
 def observer_for(plan: Plan, world: World) -> Iterator[Observer]:
-    """On the first rank the log, with the live view in a terminal and plain lines elsewhere; on other ranks nothing."""
+    """On the first rank the log, with the live view in a terminal or a notebook and plain lines elsewhere; on other
+    ranks nothing."""
     if world.rank:
         yield Observer()
         return
@@ -39,11 +41,15 @@ def _observers(plan: Plan, jobs: Sequence[int | None]) -> Iterator[list[Observer
     runs = [run for run in plan.in_order() if not store.has(run.run_id)]
     with ExitStack() as entered:
         shown: Sequence[Observer]
+        redrawing: list[Observer] = []
         if plan.quiet:
             shown = [Warnings(console) for _ in jobs]
-        elif console.is_terminal:
-            view = Live(console, runs, len(plan.runs), device_of(0), jobs=sum(job is not None for job in jobs))
+        elif console.is_terminal or console.is_jupyter:
+            kind, side_by_side = (NotebookView if console.is_jupyter else Live), sum(job is not None for job in jobs)
+            view = kind(console, runs, len(plan.runs), device_of(0), jobs=side_by_side)
             shown = entered.enter_context(view).observers
+            redrawing = [Redrawing(view)] if isinstance(view, NotebookView) else []
         else:
             shown = [PlainLines(console, runs, job=job) for job in jobs]
-        yield [entered.enter_context(Observers([EventLog(plan.results / LOG, runs), one])) for one in shown]
+        log = plan.results / LOG
+        yield [entered.enter_context(Observers([EventLog(log, runs), one, *redrawing])) for one in shown]

@@ -17,10 +17,10 @@ from harness.report.across.matrix import print_matrix
 from harness.report.across.overview import alone, overviews
 from harness.report.analysis.grouping import groups
 from harness.report.files import write_tables
+from harness.report.table import terminal
 from harness.report.table.comparison_table import FULL_VIEW, ComparisonTable, View, comparison_tables
 from harness.report.table.published import print_published
 from harness.report.table.scaling import print_scaling
-from harness.report.table.terminal import print_tables
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
 from harness.results.suites import SavedSuite, left_out
@@ -102,7 +102,7 @@ def print_results(
     written, everything = write_tables(store, reference, metric, price), store.all()
     if records:
         tables = comparison_tables(groups(newest_of_each(records), suites), store, reference, view, metric, price)
-        _print_tables(console, tables, view)
+        print_tables(console, tables, view)
         print_scaling(console, newest_of_each(everything), records)
     for suite in suites:
         if suite.is_published:
@@ -118,12 +118,12 @@ def print_results(
         console.print(files, highlight=False)
 
 
-def _print_tables(console: Console, tables: list[ComparisonTable], view: View) -> None:
+def print_tables(console: Console, tables: list[ComparisonTable], view: View = FULL_VIEW) -> None:
     """Where an overview takes tables in, it stands for them; a view is of each table."""
     if view != FULL_VIEW:
-        print_tables(console, tables, view)
+        terminal.print_tables(console, tables, view)
         return
-    print_tables(console, alone(tables))
+    terminal.print_tables(console, alone(tables))
     for matrix in overviews(tables):
         print_matrix(console, matrix)
 

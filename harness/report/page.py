@@ -15,22 +15,17 @@ from harness.metrics import ACCURACY, Metric
 from harness.report.across.data_sets import data_sets, data_sets_matrix
 from harness.report.across.label_curves import label_curves, label_matrix
 from harness.report.across.matrix import Matrix
-from harness.report.analysis.comparison import reference_of
 from harness.report.analysis.grouping import Group, groups
 from harness.report.analysis.misclassified import Misclassified, misclassified
 from harness.report.analysis.published import judge
 from harness.report.analysis.scaling import scaling
 from harness.report.analysis.simulation import simulations
 from harness.report.files import write_tables
-from harness.report.plots.comparison import comparison_plots, looks_of
 from harness.report.plots.critical_difference import critical_difference_plot
 from harness.report.plots.drawing import Plot, draw, short, style
-from harness.report.plots.history import history, history_plot
 from harness.report.plots.label_curves import label_curve_plot
-from harness.report.plots.layers import layer_plot
-from harness.report.plots.learning_curves import learning_curve_plots
+from harness.report.plots.of_table import plots_of
 from harness.report.plots.scaling import scaling_plot, simulation_plot
-from harness.report.plots.sweep import sweep_plot
 from harness.report.table.comparison_table import ComparisonTable, comparison_tables
 from harness.report.table.published import PUBLISHED_TITLES, published_cells, published_notes, published_title
 from harness.report.table.scaling import (
@@ -188,27 +183,16 @@ def _compared(
     cache: Path,
     plot_files: PlotFiles,
 ) -> Section:
-    entries, swept, looks = table.entries, table.swept, looks_of(table.entries)
+    entries, swept = table.entries, table.swept
     grids = [_grid(table)]
     if swept:
         grids.append(_plain_grid(f"Validation {table.metric.title} over the learning rate", *sweep_rows(swept)))
-
-    def plots() -> Iterable[Plot]:
-        yield from comparison_plots(entries, looks)
-        yield from learning_curve_plots(entries, looks, reference_of(entries, reference).name, store)
-        if swept:
-            yield sweep_plot(swept)
-        if table.layers:
-            yield layer_plot(table.layers)
-        revisions, rows = history(group, records)
-        if rows:
-            yield history_plot(revisions, rows)
 
     return Section(
         heading=table.heading,
         grids=grids,
         notes=table.notes,
-        pictures=plot_files.pictures(f"table{number}", plots()),
+        pictures=plot_files.pictures(f"table{number}", plots_of(table, group, records, store, reference)),
         in_words=table.in_words,
         highlights=_highlights(table),
         misclassified=misclassified(entries, cache),

@@ -27,6 +27,7 @@ from harness.results.store import Store
 
 FOLDER, MANIFEST, TENSORS = "classifier", "classifier.json", "model.safetensors"
 TRAIN_ONE = "`make bench SAVE=1` trains and saves one"
+Label = str | bool | int | float
 
 
 class SavedClassifier(BaseModel):
@@ -35,7 +36,8 @@ class SavedClassifier(BaseModel):
     strategy: its name. resolved: the strategy with nothing left open (planning.strategy.ResolvedStrategy).
     weights_sha256: of the weights below and around what was trained; None for random ones of a GPT-2. pad_to: the
     tokens that every row is padded to, where the strategy pads. temperature: what logits are divided by; 1 where none
-    was fitted. sha256: of the file of tensors.
+    was fitted. labels: of the classes, where they are Python's own and not texts of a file. sha256: of the file of
+    tensors.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -53,6 +55,7 @@ class SavedClassifier(BaseModel):
     validation_accuracy: float
     validation_loss: float
     test_accuracy: float
+    labels: list[Label] | None = None
     sha256: str
 
 

@@ -129,9 +129,19 @@ def style() -> Iterator[None]:
         yield
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        image = io.BytesIO()
+        with style():
+            self.savefig(image, format="png", dpi=96, facecolor="white")
+        return image.getvalue()
+
+
 def new_figure(height: float, width: float = NARROW) -> Figure:
     """Inches."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return ShownFigure(figsize=(width, height), layout="constrained")
 
 
 def panels(

@@ -63,13 +63,18 @@ def _after_row_end(text: object) -> str:
     return f"{{}}{text}" if str(text).startswith("[") else str(text)
 
 
-def csv(tables: Sequence[ComparisonTable]) -> str:
+def frame(tables: Sequence[ComparisonTable]) -> pd.DataFrame:
     """Plain numbers: accuracies from 0 to 1, seconds, bytes. With several tables the first column names the table."""
     frames = [pd.DataFrame(_values(table)).convert_dtypes() for table in tables]  # counts without .0
     if len(tables) > 1:
-        for frame, table in zip(frames, tables, strict=True):
-            frame.insert(0, "table", table.heading)
-    return pd.concat(frames).to_csv(index=False)
+        for one, table in zip(frames, tables, strict=True):
+            one.insert(0, "table", table.heading)
+    return pd.concat(frames, ignore_index=True)
+
+
+def csv(tables: Sequence[ComparisonTable]) -> str:
+    """The numbers of `frame`."""
+    return frame(tables).to_csv(index=False)
 
 
 def json_text(tables: Sequence[ComparisonTable]) -> str:

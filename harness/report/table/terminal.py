@@ -17,7 +17,7 @@ from harness.report.table.sweep import print_sweep
 def print_tables(console: Console, tables: Sequence[ComparisonTable], view: View = FULL_VIEW) -> None:
     """A rich table for each, the best of each column marked."""
     for table in tables:
-        wanted = [n for n in range(len(table.columns)) if view.columns or _is_worth_showing(table, n)]
+        wanted = [n for n in range(len(table.columns)) if view.columns or is_worth_showing(table, n)]
         shown = _that_fit(table, wanted, console.width)
         console.print(_table(table, shown))
         for row in table.rows:
@@ -46,7 +46,8 @@ def _table(table: ComparisonTable, shown: list[int]) -> Table:
     return drawn
 
 
-def _is_worth_showing(table: ComparisonTable, index: int) -> bool:
+def is_worth_showing(table: ComparisonTable, index: int) -> bool:
+    """Whether a screen shows the column: something was measured, and it is not for files only."""
     measured = any(row.cells[index] != UNMEASURED for row in table.rows)
     return measured and table.columns[index].rank < FILES_ONLY
 

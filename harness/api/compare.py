@@ -1,0 +1,135 @@
+"""`harness.compare`: what `ftbench run` does, for Python."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from harness import baselines
+from harness.api.asked import changes_of
+from harness.api.bench import Bench
+from harness.api.comparison import Comparison
+from harness.api.given import LABEL, TEXT, GivenTexts, from_frame
+from harness.api.signals import handlers_kept
+from harness.config.command_line import parse_price
+from harness.config.options import options_of
+from harness.config.suite import SuiteConfig, load_suite
+from harness.errors import UserError
+from harness.metrics import METRICS
+from harness.planning.workspace import Workspace
+from harness.report.files import write_tables
+from harness.results.store import Store
+
+# Of a machine among several, which give the same command; what has an argument of another name, or is always done.
+_NOT_IN_PYTHON = ("node_rank", "rdzv", "hostfile", "strategy", "data", "set", "save")
+
+Values = Sequence[Any] | np.ndarray | pd.Series
+Data = str | Path | Sequence[str] | pd.DataFrame | tuple[Values, Values]
+
+
+def compare(
+    data: Data = "auto",
+    strategies: str | Path | Sequence[str | Path] | None = None,
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    model: str | None = None,
+    seeds: int | str | Iterable[int] | None = None,
+    epochs: int | None = None,
+    results: str | Path = "results",
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Comparison:
+    """Fine-tune and measure, one run for each strategy and seed, and compare them.
+
+    data: a DataFrame; texts and their labels, as a pair of lists, arrays or Series; a path, or a name such as
+        `sms_spam`, as DATA of the command line; or a list of names.
+    strategies: names, paths to `.py` files, or `all` (with baselines). None: last_block, or those of `config`.
+    text, label: the columns; of a DataFrame "text" and "label" unless others are named, of a file found out.
+    settings: any keys of the configuration (`harness/config/schema.py`), such as {"optimizer.learning_rate": 1e-4}.
+    options: the others of `ftbench run`, as docs/variables.md describes them: engine="fsdp", nproc=4, jobs="auto",
+        metric="macro_f1", cache="folder", quiet=True, ...
+
+    Runs that are done are found in the results folder and not done again; KeyboardInterrupt leaves what is finished
+    there, and the same call goes on. Raises UserError for wrong input, before anything runs.
+    """
+    own = {"model": model, "seeds": _seeds(seeds), "epochs": epochs, "results": results}
+    given = {**_checked(options), **own, "strategy": _strategies(strategies)}
+    store, cache = Store(Path(results)), Path(given["cache"])
+    in_memory = _in_memory(data, text, label)
+    if in_memory:
+        store.check_writable()
+        data, text, label = in_memory.write(store.results), TEXT, LABEL
+    given["data"] = [str(one) for one in data] if isinstance(data, list | tuple) else str(data)
+    columns = {"data.text_column": text, "data.label_column": label}
+    config = Path(given["config"]) if given["config"] else None
+    suite = load_suite(config, changes_of(given) | columns | dict(settings or {}), [])
+    price = None if given["price"] is None else parse_price(str(given["price"]))
+    quiet = bool(given["quiet"])
+    bench = Bench(Console(), store, Workspace(cache), given["force"], quiet=quiet, jobs=str(given["jobs"]))
+    with handlers_kept():
+        finished = bench.run(suite, save=_has_a_best(suite))
+    write_tables(store, suite.reference, METRICS[suite.metric], price)
+    if finished.interrupted:
+        raise KeyboardInterrupt
+    return Comparison(store, cache, suite, finished, price, in_memory.label_of if in_memory else {})
+
+
+def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of the command by parameter, those that are not given with their defaults."""
+    known = {one.parameter: one.default for one in options_of("bench") if one.parameter not in _NOT_IN_PYTHON}
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? Known are" if near else "expected one of"
+            raise UserError(
+                f"compare(...) has no option {name!r}: {hint} {', '.join(known)}; other keys of the configuration go "
+                'into settings={"a.b": ...}.'
+            )
+    lists = {name: list(value) for name, value in options.items() if isinstance(value, tuple | range)}
+    return {**known, **options, **lists}
+
+
+def _seeds(given: int | str | Iterable[int] | None) -> str | list[int] | None:
+    if given is None or isinstance(given, str):
+        return given
+    return [given] if isinstance(given, int) else list(map(int, given))
+
+
+def _strategies(given: str | Path | Sequence[str | Path] | None) -> str | list[str] | None:
+    if given is None or isinstance(given, str | Path):
+        return given and str(given)
+    wrong = next((one for one in given if not isinstance(one, str | Path)), None)
+    if wrong is not None:
+        raise UserError(f"strategy {wrong!r}: expected a name of `ftbench list`, or a path to a `.py` file.")
+    return list(map(str, given))
+
+
+def _in_memory(data: Data, text: str | None, label: str | None) -> GivenTexts | None:
+    """The texts that are given; None where a name or a path is."""
+    if isinstance(data, str | Path):
+        return None
+    if isinstance(data, pd.DataFrame):
+        return from_frame(data, text or TEXT, label or LABEL)
+    if isinstance(data, list | tuple) and data and all(isinstance(one, str | Path) for one in data):
+        return None
+    if not isinstance(data, list | tuple) or len(data) != 2:
+        raise UserError(
+            f"data is a {type(data).__name__}: expected a DataFrame, a pair of texts and labels, a path, or a name."
+        )
+    if text or label:
+        raise UserError("text and label name columns, and a pair of texts and labels has none: leave them out.")
+    texts, labels = data
+    return GivenTexts.of(texts, labels)
+
+
+def _has_a_best(suite: SuiteConfig) -> bool:
+    """Whether one of its runs trains a classifier, and all are of one data set."""
+    trains = any(run.strategy not in baselines.NAMES for run in suite.runs())
+    return trains and not suite.has_several_data_sets

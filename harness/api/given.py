@@ -1,0 +1,157 @@
+"""Labelled texts that a person has in memory: checked, and written as a file that the reader of own data reads."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.data.reading.columns import SPLIT_NAME
+from harness.data.reading.table import is_text, shortened
+from harness.errors import UserError
+from harness.files import write_atomically
+from harness.results.saved_classifier import Label
+
+FOLDER = "data"
+TEXT, LABEL = "text", "label"  # columns of the file, and of a DataFrame unless others are named
+_LABEL_TYPES = (str, bool, int, float)
+_SHOWN = 10
+_SHORTEST_HASH = 10
+
+
+class InvalidInput(UserError, ValueError):
+    """A ValueError too, which scikit-learn expects of an estimator."""
+
+
+@dataclass(frozen=True)
+class GivenTexts:
+    """texts: none blank. labels: of one type, not all the same. parts: of an official split, as a `split` column names
+    them; None: without one."""
+
+    texts: list[str]
+    labels: list[Label]
+    parts: list[str] | None = None
+
+    @classmethod
+    def of(cls, texts: Iterable[Any], labels: Iterable[Any], parts: Iterable[Any] | None = None) -> GivenTexts:
+        """Raises UserError for what are no texts with one label each, with the rows."""
+        checked, given = checked_texts(texts), list(map(_plain, labels))
+        if len(checked) != len(given):
+            raise InvalidInput(f"{len(checked):,} texts and {len(given):,} labels: give one label for each text.")
+        _check_labels(given)
+        return cls(checked, given, None if parts is None else list(map(str, parts)))
+
+    @property
+    def label_of(self) -> dict[str, Label]:
+        """The label by its name in the file."""
+        return {str(label): label for label in self.labels}
+
+    def write(self, results: Path) -> Path:
+        """The file below a results folder that holds them, named by its content: the same texts are the same file."""
+        columns = {TEXT: self.texts, LABEL: list(map(str, self.labels))}
+        if self.parts is not None:
+            columns[SPLIT_NAME] = self.parts
+        rows = (json.dumps(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
+        content = "".join(f"{row}\n" for row in rows).encode()
+        name = f"texts-{hashlib.sha256(content).hexdigest()[:_SHORTEST_HASH]}.jsonl"
+        path = results / FOLDER / name
+        if not path.exists():
+            write_atomically(path, content)
+        return path
+
+
+def from_frame(frame: pd.DataFrame, text: str, label: str) -> GivenTexts:
+    """The columns `text` and `label`, and its official split where a column `split` names one.
+
+    Raises UserError where a column is missing, or holds what can't be used.
+    """
+    for argument, column in (("text", text), ("label", label)):
+        if column not in frame.columns:
+            raise _missing_column(frame, argument, column)
+    if text == label:
+        raise InvalidInput(f"{label!r} can't be both the text and the label: name another column.")
+    named = [column for column in frame.columns if str(column).lower() == SPLIT_NAME]
+    return GivenTexts.of(_column(frame, text), _column(frame, label), _column(frame, named[0]) if named else None)
+
+
+def _missing_column(frame: pd.DataFrame, argument: str, column: str) -> InvalidInput:
+    columns = {str(one).lower(): one for one in frame.columns}
+    near = difflib.get_close_matches(column.lower(), columns, n=1)
+    hint = f"; did you mean {columns[near[0]]!r}?" if near else "."
+    shown = ", ".join(map(repr, frame.columns)) or "none"
+    return InvalidInput(
+        f'the DataFrame has no column {column!r}; its columns are {shown}: name one with {argument}="..."{hint}'
+    )
+
+
+def _column(frame: pd.DataFrame, name: str) -> list[Any]:
+    found = frame[name]
+    if isinstance(found, pd.DataFrame):
+        raise InvalidInput(f"the DataFrame has {found.shape[1]} columns {name!r}: rename all but one.")
+    return found.tolist()
+
+
+def checked_texts(given: Iterable[Any]) -> list[str]:
+    """The texts as a list. Raises UserError, with the rows, for what is no text, is blank or can't be written."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise InvalidInput(f"expected a list of texts, not {type(given).__name__} ({shortened(given)}).")
+    if (dimensions := getattr(given, "ndim", 1)) != 1:
+        raise InvalidInput(
+            f"texts have {dimensions} dimensions: expected a list of texts, or one column, as in frame['text']."
+        )
+    texts = list(map(_plain, given))
+    if not texts:
+        raise InvalidInput("no text is given: expected at least one (0 sample(s) are no data).")
+    _refuse(texts, _is_missing, "texts are missing (None, NaN)", "fill them, or leave out their rows")
+    _refuse(texts, lambda text: not isinstance(text, str), "texts are no strings", "give text only")
+    _refuse(texts, lambda text: not is_text(text), "texts hold half of a character (a lone surrogate)", "remove it")
+    _refuse(texts, lambda text: not text.strip(), "texts are empty", "fill them, or leave out their rows")
+    return texts
+
+
+def _check_labels(labels: Sequence[Any]) -> None:
+    _refuse(labels, _is_missing, "labels are missing (None, NaN)", "fill them, or leave out their rows")
+    kinds = {type(label).__name__: label for label in labels}
+    if len(kinds) > 1:
+        shown = ", ".join(f"{name} ({shortened(label)})" for name, label in sorted(kinds.items()))
+        raise InvalidInput(f"labels of mixed types: {shown}; give them one type, such as frame['label'].astype(str).")
+    _refuse(labels, lambda label: not isinstance(label, _LABEL_TYPES), "labels are no classes", "give text or numbers")
+    _refuse(labels, lambda label: not is_text(str(label)), "labels hold half of a character", "remove it")
+    _refuse(labels, lambda label: not str(label).strip(), "labels are empty", "fill them, or leave out their rows")
+    by_name: dict[str, Any] = {}
+    for label in labels:
+        other = by_name.setdefault(str(label).strip(), label)
+        if other != label:
+            raise InvalidInput(f"the labels {other!r} and {label!r} differ in blanks only: rename one.")
+    if len(by_name) < 2:
+        raise InvalidInput(
+            f"the labels have one class only, {labels[0]!r}: a classifier needs two or more different labels."
+        )
+
+
+def _refuse(values: Sequence[Any], is_wrong: Callable[[Any], bool], problem: str, remedy: str) -> None:
+    """Raises UserError with the rows of the values that are wrong."""
+    rows = [row for row, value in enumerate(values) if is_wrong(value)]
+    if rows:
+        shown = ", ".join(map(str, rows[:_SHOWN])) + (", ..." if len(rows) > _SHOWN else "")
+        example = f"{type(values[rows[0]]).__name__} ({shortened(values[rows[0]])})"
+        raise InvalidInput(
+            f"{len(rows):,} of {len(values):,} {problem}, counted from 0 in row(s) {shown}; the first is {example}: "
+            f"{remedy}."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """A value of NumPy as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
