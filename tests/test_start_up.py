@@ -16,6 +16,7 @@ SLOW = {
     "pandas",
     "scipy",
     "scipy.stats",
+    "scipy.optimize",
     "sklearn",
     "matplotlib",
     "transformers",
@@ -55,5 +56,5 @@ def test_backbones_are_built_without_the_compiler() -> None:
 
 
 def test_a_table_needs_no_pytorch(run_here: Callable, store: Store) -> None:
-    run_here(strategy=["head_only", "majority"], training__epochs=0)
+    run_here(strategy=["head_only", "last_block", "majority"], seed=[0, 1], training__epochs=0)
     assert slow_imports_of("table", "--results", str(store.results)) == {"pandas", "scipy"}
