@@ -16,8 +16,8 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN pip install --no-cache-dir -c constraints.txt setuptools wheel torch
 COPY harness harness
 COPY strategies strategies
-RUN pip install --no-cache-dir -c constraints.txt --no-build-isolation ".[deepspeed,hf,datasets]"
 COPY configs configs
+RUN pip install --no-cache-dir -c constraints.txt --no-build-isolation ".[deepspeed,hf,data]"
 
 USER ${USER}
 ENTRYPOINT ["ftbench"]

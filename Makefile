@@ -31,7 +31,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel torch
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation \
-		--editable ".[dev,deepspeed,hf,datasets]"
+		--editable ".[dev,deepspeed,hf,data]"
 	@touch $@
 
 # VARIABLE=value becomes --option value; what is not given is not passed.

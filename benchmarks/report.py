@@ -19,7 +19,7 @@ PEERS = {
     "library": "single calls of transformers",
 }
 # Columns of words.
-TEXTS = ("strategy", "against", "phase", "value", "observer", "side", "note")
+TEXTS = ("strategy", "command", "against", "phase", "value", "observer", "side", "note")
 
 
 def main(path: Path) -> None:
@@ -29,6 +29,7 @@ def main(path: Path) -> None:
     tables = [_speed(infos, processor), _phases(infos), *(_growth(info) for info in infos if "rows" in info)]
     tables += [_observers(info) for info in infos if "observers" in info]
     tables += [_ablation(kernels)] if (kernels := [info for info in infos if "kernel" in info]) else []
+    tables += [_start_up(commands)] if (commands := [info for info in infos if "start_up_seconds" in info]) else []
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(*tables, *_ceilings(infos), sep="\n")
     console.print(f"Wrote {path} and {write_markdown(path.with_suffix('.md'), tables, _ceilings(infos))}.")
@@ -62,6 +63,15 @@ def _ablation(infos: list[dict[str, Any]]) -> Table:
         seconds, without = info["seconds"], info["without"]
         saved = f"{1 - seconds / without:.0%}"
         table.add_row(info["kernel"], info["row"], f"{without:.1f}", f"{seconds:.1f}", saved)
+    return table
+
+
+def _start_up(infos: list[dict[str, Any]]) -> Table:
+    table = table_of("Seconds until a command has answered", "command", "rounds", "median", "fastest", "slowest")
+    for info in infos:
+        seconds = info["start_up_seconds"]
+        figures = (f"{of(seconds):.2f}" for of in (statistics.median, min, max))
+        table.add_row(info["command"], str(len(seconds)), *figures)
     return table
 
 

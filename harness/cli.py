@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from harness.config.options import Option, option_named, options_of
+from harness.config.options import option_named
+from harness.config.signature import declared, with_options_of
 from harness.errors import UserError
 from harness.launch.libraries import set_variables
 
@@ -27,57 +26,32 @@ app = typer.Typer(
 console = Console(width=None if sys.stdout.isatty() else 160)
 
 
-def _declared(option: Option) -> Any:
-    """What Typer needs to know of an option beside its type and default."""
-    return typer.Option(f"--{option.name}", help=option.help.replace("`", ""), min=option.minimum)
-
-
-Results = Annotated[Path, _declared(option_named("results"))]
-Cache = Annotated[Path, _declared(option_named("cache"))]
-Model = Annotated[str, _declared(option_named("model"))]
-Weights = Annotated[str, _declared(option_named("weights"))]
-Reference = Annotated[str | None, _declared(option_named("reference"))]
-Metric = Annotated[str | None, _declared(option_named("metric"))]
-Price = Annotated[str | None, _declared(option_named("price"))]
+Results = Annotated[Path, declared(option_named("results"))]
+Cache = Annotated[Path, declared(option_named("cache"))]
+Model = Annotated[str, declared(option_named("model"))]
+Weights = Annotated[str, declared(option_named("weights"))]
+Reference = Annotated[str | None, declared(option_named("reference"))]
+Metric = Annotated[str | None, declared(option_named("metric"))]
+Price = Annotated[str | None, declared(option_named("price"))]
 Classifier = Annotated[Path, typer.Option(help="the folder of the saved classifier")]
 RESULTS: Path = option_named("results").default
 CACHE: Path = option_named("cache").default
 CLASSIFIER = RESULTS / "classifier"
 
 
-def _with_options_of(target: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Typer reads a command's options from its signature: give the function those of the table, beside its own."""
-
-    def with_options(function: Callable[..., None]) -> Callable[..., None]:
-        declared = inspect.signature(function, eval_str=True).parameters.values()
-        own = [parameter for parameter in declared if parameter.kind is not parameter.VAR_KEYWORD]
-        signature = inspect.Signature([*own, *map(_parameter, options_of(target))])
-        function.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]  # what inspect looks for
-        return function
-
-    return with_options
-
-
-def _parameter(option: Option) -> inspect.Parameter:
-    kind = option.type if option.default is not None else option.type | None
-    annotation = Annotated[kind, _declared(option)]
-    return inspect.Parameter(
-        option.parameter, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=annotation
-    )
-
-
 @app.command()
-@_with_options_of("bench")
+@with_options_of("bench")
 def run(**given: Any) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
     from harness import commands
+    from harness.api.asked import changes_of
     from harness.config.command_line import parse_price, split_assignments
     from harness.config.schema import ONE_MACHINE, Hosts
     from harness.config.suite import load_suite
     from harness.distributed.hosts import wait_for_name
     from harness.launch.given_group import asked_of_torchrun, given_group
 
-    changes = _changes(given)
+    changes = changes_of(given)
     hosts = Hosts(node_rank=given["node_rank"], rendezvous=given["rdzv"], hostfile=given["hostfile"])
     group, torchrun = given_group(os.environ), asked_of_torchrun(os.environ)
     if torchrun and not group and hosts == ONE_MACHINE and not (given["nproc"] or given["nnodes"]):
@@ -97,20 +71,29 @@ def run(**given: Any) -> None:
 
 
 @app.command()
-@_with_options_of("plan")
+def init(folder: Annotated[Path, typer.Argument(help="made where it is missing")] = Path()) -> None:
+    """Write a folder to start from: a suite, a strategy of one's own, some texts, a workflow that runs the gate."""
+    from harness.starter import write_starter
+
+    write_starter(console, folder)
+
+
+@app.command()
+@with_options_of("plan")
 def plan(**given: Any) -> None:
     """What runs will take in time and memory, by phase, and whether they fit; nothing is trained."""
     from harness import commands
+    from harness.api.asked import changes_of
     from harness.config.command_line import parse_price, split_assignments
     from harness.config.suite import load_suite
 
     price = parse_price(given["price"])
-    suite = load_suite(given["config"], _changes(given), split_assignments(given["set"] or []))
+    suite = load_suite(given["config"], changes_of(given), split_assignments(given["set"] or []))
     raise typer.Exit(commands.plan_suite(console, suite, given["results"], given["cache"], given["device"], price))
 
 
 @app.command()
-@_with_options_of("bench")
+@with_options_of("bench")
 def manifest(
     platform: Annotated[Literal["kubeflow", "skypilot"], typer.Argument(help="what starts the containers")],
     *,
@@ -121,22 +104,16 @@ def manifest(
     **given: Any,
 ) -> None:
     """The YAML with which Kubeflow's Trainer or SkyPilot starts `ftbench run` with the same options."""
+    from harness.api.asked import changes_of
     from harness.config.command_line import split_assignments
     from harness.config.suite import load_suite
     from harness.launch.manifests import local_files, manifest_of, write
 
-    suite = load_suite(given["config"], _changes(given), split_assignments(given["set"] or []))
+    suite = load_suite(given["config"], changes_of(given), split_assignments(given["set"] or []))
     write(manifest_of(platform, given, suite, image, gpus, volume), output)
     for name in local_files(suite, given["config"]):
         reminder = f"{name} is a file of this machine: the image or the volume must have it at the same path."
         Console(stderr=True).print(reminder, style="yellow", markup=False, highlight=False, soft_wrap=True)
-
-
-def _changes(given: dict[str, Any]) -> dict[str, Any]:
-    """What options change in the configuration, by its keys."""
-    from harness.api.asked import changes_of
-
-    return changes_of(given)
 
 
 @app.command()
@@ -153,12 +130,12 @@ def table(
     ] = None,
 ) -> None:
     """The comparison table of the records in a results folder, printed and written."""
-    from harness import commands
     from harness.config.command_line import parse_price
+    from harness.report.command import show_results
     from harness.report.table.comparison_table import View
 
     view = View(sort, tuple(columns.split(",")) if columns else None, contains)
-    commands.show_results(console, results, reference, metric, view, form, parse_price(price))
+    show_results(console, results, reference, metric, view, form, parse_price(price))
 
 
 @app.command()
@@ -170,10 +147,10 @@ def report(
     cache: Cache = CACHE,
 ) -> None:
     """Tables, plots and a page (report.html) of the records in a results folder, written."""
-    from harness import commands
     from harness.config.command_line import parse_price
+    from harness.report.command import make_report
 
-    commands.make_report(console, results, cache, reference, metric, parse_price(price))
+    make_report(console, results, cache, reference, metric, parse_price(price))
 
 
 @app.command()
@@ -199,8 +176,8 @@ def gate(
 @app.command()
 def data(
     data: Annotated[str, typer.Argument(help=option_named("data").help.replace("`", ""))] = "auto",
-    model: Annotated[str | None, _declared(option_named("model"))] = None,
-    set: Annotated[list[str] | None, _declared(option_named("set"))] = None,
+    model: Annotated[str | None, declared(option_named("model"))] = None,
+    set: Annotated[list[str] | None, declared(option_named("set"))] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
     cache: Cache = CACHE,
 ) -> None:
@@ -223,9 +200,9 @@ def list_strategies(
     cache: Cache = CACHE,
 ) -> None:
     """The strategies, with what they train, read and change, and the baselines."""
-    from harness.report import catalogue
+    from harness.report.catalogue import print_strategies
 
-    catalogue.print_strategies(console, model, classes, cache)
+    print_strategies(console, model, classes, cache)
 
 
 @app.command()
@@ -244,9 +221,9 @@ def explain(
 @app.command("check-weights")
 def check_weights(model: Model = "gpt2", weights: Weights = "pretrained", cache: Cache = CACHE) -> None:
     """Let the model continue a text (`Every effort moves you`), and say whether the pretrained one answers so."""
-    from harness.report import catalogue
+    from harness.report import weights_check
 
-    raise typer.Exit(0 if catalogue.check_weights(console, model, weights, cache) else 1)
+    raise typer.Exit(0 if weights_check.check_weights(console, model, weights, cache) else 1)
 
 
 @app.command()

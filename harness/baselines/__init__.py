@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import strategies
-from harness.config.schema import Precision
-from harness.data.encoding import Examples
-from harness.data.tokenizer import Tokenizer
 from harness.errors import UserError
 from harness.files import file_sha256
 
-if TYPE_CHECKING:  # a rule needs no PyTorch
+if TYPE_CHECKING:  # names need neither PyTorch nor pandas
     import torch
 
+    from harness.config.schema import Precision
+    from harness.data.encoding import Examples
+    from harness.data.tokenizer import Tokenizer
     from harness.model.models import Model
     from harness.model.weights import Weights
 

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.special import softmax
 
 from harness.baselines import Fitted, Part, Task
 from harness.errors import UserError
-from harness.features.language_model import LanguageModel
 
 USES = ("data", "model", "precision", "deterministic", "tf32")
 
@@ -52,6 +50,10 @@ class Prompt:
 
 def fit(task: Task) -> Fitted:
     prompt = Prompt.of(task)
+    from scipy.special import softmax
+
+    from harness.features.language_model import LanguageModel  # imports PyTorch, which `ftbench list` does without
+
     model = LanguageModel.of(task.model, task.weights, task.device, task.precision, task.warn)
 
     def probabilities(part: Part) -> np.ndarray:

@@ -129,7 +129,8 @@ OPTIONS = (
     ),
     Option(
         "config",
-        "a YAML file that says how a run, or each row of a suite, differs from the defaults",
+        "a YAML file that says how a run, or each row of a suite, differs from the defaults; or the name of one in "
+        "`configs/`",
         type=Path,
         default_text="none",
         see="[a suite from a file](#a-suite-from-a-file)",

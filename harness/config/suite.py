@@ -87,6 +87,7 @@ class SuiteConfig(Part):
 def load_suite(file: Path | None, options: dict[str, Any], assignments: list[str]) -> SuiteConfig:
     """The suite that a file, options and `a.b=c` assignments describe; each of them overrides those before it.
 
+    file: a path, or the name of a built-in suite, as `read_file` takes it.
     options: by dotted key; None leaves a key as it is. `strategy`, `seed` and `data` may be lists: a run for each
     combination.
     A file may list `rows`, each with its differences from the rest of the file. Options then apply to every row, except

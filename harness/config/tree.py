@@ -16,11 +16,19 @@ from pydantic_core import ErrorDetails
 
 from harness.errors import UserError
 
+# The suites that have a name: `configs/` of the repository, which an installed package has, too.
+BUILT_IN = Path(__file__).parents[1] / "configs"
+
 
 def read_file(file: Path) -> dict[str, Any]:
-    """Read a YAML file; an empty one is an empty tree. Raises UserError where it holds no keys and values."""
+    """Read a YAML file, or that of the built-in suite with this name, such as `textbook`.
+
+    An empty one is an empty tree. Raises UserError where it can't be read, or holds no keys and values.
+    """
+    built_in = BUILT_IN / f"{file}.yaml"
+    found = built_in if file.name == str(file) and not file.exists() and built_in.is_file() else file
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        tree = yaml.safe_load(found.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"configuration file {str(file)!r} can't be read: {error}.") from error
     except yaml.YAMLError as error:

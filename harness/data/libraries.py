@@ -46,7 +46,7 @@ def import_datasets() -> ModuleType:
         import datasets
     except ImportError as error:
         raise UserError(
-            "DATA=hf:...: the package datasets is not installed; `pip install 'ftbench[datasets]'` brings it, "
+            "DATA=hf:...: the package datasets is not installed; `pip install 'ftbench[data]'` brings it, "
             "`make setup` too."
         ) from error
     datasets.logging.set_verbosity_error()

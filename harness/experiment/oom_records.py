@@ -11,7 +11,7 @@ import psutil
 from pydantic import BaseModel, ValidationError
 
 from harness.files import write_atomically
-from harness.measure.memory import kernel_kills
+from harness.measure.kernel_kills import kernel_kills
 from harness.results.record import Record
 from harness.results.store import Store
 

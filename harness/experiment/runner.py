@@ -23,7 +23,8 @@ from harness.experiment.records import Ending, Measurements, record_of
 from harness.experiment.run import run
 from harness.measure import environment
 from harness.measure.energy import Counters
-from harness.measure.memory import is_out_of_memory, kernel_kills, return_freed_memory
+from harness.measure.kernel_kills import kernel_kills
+from harness.measure.memory import is_out_of_memory, return_freed_memory
 from harness.model.device_settings import apply_settings
 from harness.planning.joint import joint_groups
 from harness.planning.plan import Plan, PlannedRun

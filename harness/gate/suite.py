@@ -10,15 +10,15 @@ from pathlib import Path
 
 from harness.config.schema import RunConfig
 from harness.config.suite import SuiteConfig, SuiteRow, load_suite
+from harness.config.tree import BUILT_IN
 from harness.errors import UserError
 from harness.measure.clock import WARM_UP_STEPS
 from harness.planning.plan import Plan, PlannedRun, resolve
 from harness.planning.workspace import Workspace
 
-ROOT = Path(__file__).parents[2]
-SUITE = ROOT / "configs" / "gate.yaml"
-COST_SUITE = ROOT / "configs" / "gate_cost.yaml"
-REFERENCE = ROOT / "results" / "reference" / "gate"
+SUITE, COST_SUITE = BUILT_IN / "gate.yaml", BUILT_IN / "gate_cost.yaml"
+# Of a checkout; it is no part of the package.
+REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "gate"
 # All peaks of a process are a little higher or lower, depending on the layout of its heap (docs/gate.md): the pairs of
 # cost runs are distributed over several.
 COST_PROCESSES = 8
@@ -60,6 +60,11 @@ class GateSuite:
 def chosen(config: Path | None, reference: str | None) -> GateSuite:
     """The gate's own suite, or that of the user, who names both its file and the folder of its reference."""
     if config is None and reference is None:
+        if not REFERENCE.parent.is_dir():
+            raise UserError(
+                "`ftbench gate` without CONFIG is the gate of ftbench's own code, and needs a checkout of it: name the "
+                "file of your suite with CONFIG and the folder of its reference with REFERENCE."
+            )
         return GateSuite(SUITE, REFERENCE)
     if reference is None:
         raise UserError(

@@ -29,7 +29,7 @@ from harness.launch.cores import part_of_cores
 from harness.launch.libraries import variables
 from harness.launch.queue import Queue, Unit
 from harness.measure.environment import describe
-from harness.measure.memory import kernel_kills
+from harness.measure.kernel_kills import kernel_kills
 from harness.planning.plan import Plan, PlannedRun
 from harness.planning.workspace import Workspace
 from harness.progress.factory import observers_of_jobs

@@ -26,7 +26,7 @@ from harness.launch.jobs import launch_jobs
 from harness.launch.libraries import variables
 from harness.launch.worker import work
 from harness.measure.environment import describe
-from harness.measure.memory import kernel_kills
+from harness.measure.kernel_kills import kernel_kills
 from harness.planning.plan import Plan, PlannedRun
 from harness.planning.workspace import Workspace
 from harness.results.store import Store

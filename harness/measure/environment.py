@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import torch
 
+from harness import __version__
 from harness.measure.code import PACKAGE
 
 _RECORDED_VERSIONS = ("torch", "numpy", "pandas", "tiktoken", "safetensors", "deepspeed", "transformers")
@@ -47,7 +48,7 @@ def describe(device: torch.device, code_sha256: str, jobs: int) -> dict[str, Any
 
 
 def _versions() -> dict[str, str]:
-    versions = {}
+    versions = {"ftbench": __version__}
     for name in _RECORDED_VERSIONS:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
@@ -64,13 +65,15 @@ def processor_name() -> str:
 
 
 def _git_revision() -> dict[str, Any] | None:
-    """Revision of the checkout that the code runs from; None where it is installed without one."""
+    """Revision of the checkout that the code runs from; None where it is installed: what lies in a virtual environment
+    inside somebody's checkout is not of its revision."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(PACKAGE), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "--", "__init__.py")
         return {"revision": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "--", "."))}
     except (OSError, subprocess.CalledProcessError):
         return None

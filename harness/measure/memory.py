@@ -18,11 +18,12 @@ from pathlib import Path
 import psutil
 import torch
 
+from harness.measure.kernel_kills import kernel_kills
+
 SAMPLE_SECONDS = 0.01
 _LIBC = ctypes.CDLL(None)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 _STATM = Path("/proc/self/statm")
-_VMSTAT = Path("/proc/vmstat")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CPU_DEFINITION = f"anonymous resident memory, sampled every {SAMPLE_SECONDS * 1000:.0f} ms"
 CPU_FALLBACK_DEFINITION = f"resident set size (file mappings included), sampled every {SAMPLE_SECONDS * 1000:.0f} ms"
@@ -76,15 +77,6 @@ def is_out_of_memory(problem: BaseException) -> bool:
     if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
-
-
-def kernel_kills() -> int:
-    """How many processes of this machine the kernel has killed, out of memory, since it started; 0 where the
-    system does not say. A killed rank can't report it: whoever notices that it is gone compares two counts."""
-    if not _VMSTAT.exists():
-        return 0
-    counters = dict(line.split() for line in _VMSTAT.read_text().splitlines())
-    return int(counters.get("oom_kill", 0))
 
 
 def keep_freed_memory() -> None:

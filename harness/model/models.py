@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from harness.config.schema import ModelConfig
-from harness.config.strategy import AttentionKind
-from harness.model.backbone import Backbone
-from harness.model.hub.loading import HubModel
 from harness.model.shapes import SHAPES
-from harness.model.weights import Weights, empty_backbone, weights_of
+
+if TYPE_CHECKING:  # facts need no PyTorch
+    from harness.config.schema import ModelConfig
+    from harness.config.strategy import AttentionKind
+    from harness.model.backbone import Backbone
+    from harness.model.weights import Weights
 
 
 class Model(Protocol):
@@ -69,9 +70,13 @@ class GPT2Model:
         return SHAPES[self.size].vocabulary
 
     def empty(self) -> Backbone:
+        from harness.model.weights import empty_backbone
+
         return empty_backbone(self.size)
 
     def weights(self, config: ModelConfig, path: Path | None) -> Weights:
+        from harness.model.weights import weights_of
+
         return weights_of(config, path)
 
 
@@ -80,4 +85,6 @@ def model_of(name: str, folder: Path | None) -> Model:
 
     Raises UserError where the folder's model is not usable.
     """
+    from harness.model.hub.loading import HubModel
+
     return HubModel(folder) if folder else GPT2Model(name)

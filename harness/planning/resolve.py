@@ -13,6 +13,8 @@ from harness.data.model_files.hub import is_hub
 from harness.errors import UserError
 from harness.files import file_sha256
 from harness.model.hub.loading import HubModel, check_weights
+from harness.model.models import Model
+from harness.model.shapes import SHAPES
 from harness.model.weights import check_checkpoint, checkpoint_path, find_pretrained
 from harness.planning.workspace import Workspace
 
@@ -74,6 +76,15 @@ def resolve_model(config: ModelConfig, workspace: Workspace) -> ResolvedModel:
         weights_sha256=file_sha256(path) if path else None,
         choices={"model": reason, "weights": why},
     )
+
+
+def usable_model(name: str, workspace: Workspace) -> Model:
+    """Raises UserError for a model that is unknown, not there or not usable."""
+    if name not in SHAPES and not is_hub(name):
+        raise UserError(f"unknown model {name!r}: expected hf:... or one of {', '.join(SHAPES)}.")
+    if is_hub(name):
+        resolve_model(ModelConfig(name=name, weights="random"), workspace)  # is it there, and can it be used?
+    return workspace.model(name)
 
 
 def _resolve_hub_model(config: ModelConfig, workspace: Workspace) -> ResolvedModel:

@@ -31,10 +31,10 @@ from harness.model.models import Model
 from harness.model.packing import PackedBatch
 from harness.model.readout import ReadAttention, ReadMax, ReadToken
 from harness.model.split import Prefix, Suffix, parameter_counts, split
+from harness.planning.resolve import usable_model
 from harness.planning.strategy import split_without_tensors
 from harness.planning.validate import check_padding, check_room
 from harness.planning.workspace import Workspace
-from harness.report.catalogue import usable_model
 
 SENTENCE: str = "You won a prize, call now"
 PADDING = "[pad]"

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from harness.config.schema import RunConfig
 from harness.errors import UserError
 from harness.metrics import Metric
-from harness.planning.plan import Plan
 from harness.report.across.matrix import print_matrix
 from harness.report.across.overview import alone, overviews
 from harness.report.analysis.grouping import groups
@@ -25,7 +23,9 @@ from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
 from harness.results.suites import SavedSuite, left_out
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a table of records needs no PyTorch
+    from harness.config.schema import RunConfig
+    from harness.planning.plan import Plan
     from harness.prediction.predict import Prediction
 
 

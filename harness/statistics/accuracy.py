@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import bdtr, ndtri
 
 from harness.statistics.quantiles import multiplier, two_sided_p
 from harness.statistics.verdicts import LEVEL, Difference
@@ -96,9 +96,9 @@ def mcnemar(correct: np.ndarray, reference: np.ndarray) -> Difference:
     """
     correct, reference = np.asarray(correct, bool), np.asarray(reference, bool)
     gained, lost, total = int((correct & ~reference).sum()), int((reference & ~correct).sum()), len(correct)
-    p = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    p = min(2 * bdtr(min(gained, lost), gained + lost, 0.5), 1.0)
     gain, loss = ((count + DIFFERENCE_PSEUDO_MESSAGES) / (total + 2) for count in (gained, lost))
-    half = stats.norm.isf(LEVEL / 2) * np.sqrt((gain + loss - (gain - loss) ** 2) / (total + 2))
+    half = -ndtri(LEVEL / 2) * np.sqrt((gain + loss - (gain - loss) ** 2) / (total + 2))
     low, high = np.clip([gain - loss - half, gain - loss + half], -1, 1)
     return Difference(*map(np.asarray, ((gained - lost) / total, low, high, p)))
 
@@ -154,7 +154,7 @@ def _shows(squares: MeanSquares, seeds: int, messages: int, comparisons: int) ->
     if not variance:
         return bool(squares.mean)
     half = float(multiplier(from_seeds / variance, seeds - 1, LEVEL / comparisons))
-    return bool(abs(squares.mean) >= (half + stats.norm.ppf(POWER)) * np.sqrt(variance))
+    return bool(abs(squares.mean) >= (half + ndtri(POWER)) * np.sqrt(variance))
 
 
 def _first(counts: range, holds: Callable[[int], bool]) -> int | None:

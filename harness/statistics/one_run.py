@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from harness.statistics.verdicts import LEVEL
 
@@ -15,7 +15,9 @@ def wilson_interval(correct: int, total: int, confidence: float = 1 - LEVEL) -> 
 
     It does not cover the variation from seed to seed.
     """
-    interval = stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
+    from scipy.stats import binomtest  # the slowest part of SciPy to import
+
+    interval = binomtest(correct, total).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -42,7 +44,7 @@ def next_run_interval(correct: Sequence[int], total: int, confidence: float = 0.
     """
     runs, counts = len(correct), np.asarray(correct, float)
     if runs == 1:
-        squared = stats.norm.isf((1 - confidence) / 2) ** 2
+        squared = ndtri((1 - confidence) / 2) ** 2
         # With sum = now + next: (sum - 2 now)^2 = squared (sum - sum^2 / (2 total)).
         now, quadratic = counts[0], 1 + squared / (2 * total)
         linear = 4 * now + squared
@@ -50,6 +52,6 @@ def next_run_interval(correct: Sequence[int], total: int, confidence: float = 0.
         low, high = ((linear + sign * half) / (2 * quadratic) - now for sign in (-1, 1))
     else:
         spread = max(counts.std(ddof=1), 1 / np.sqrt(runs))
-        half = stats.t.isf((1 - confidence) / 2, runs - 1) * spread * np.sqrt(1 + 1 / runs)
+        half = -stdtrit(runs - 1, (1 - confidence) / 2) * spread * np.sqrt(1 + 1 / runs)
         low, high = counts.mean() - half, counts.mean() + half
     return float(max(low / total, 0.0)), float(min(high / total, 1.0))

@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import softmax
 
 # Relative to the largest difference of two logits: below it a slope is rounding.
@@ -42,4 +41,6 @@ def fitted_temperature(logits: np.ndarray, labels: np.ndarray) -> float | str:
         low /= 2
     while slope(high) <= 0:
         high *= 2
+    from scipy.optimize import brentq  # slow to import, and a table of records needs none
+
     return math.exp(-brentq(lambda exponent: slope(math.exp(exponent)), math.log(low), math.log(high), xtol=1e-13))

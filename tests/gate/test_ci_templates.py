@@ -17,7 +17,7 @@ import yaml
 from tests.gate.test_users_gate import write_reviews
 from tests.support.runs import ROOT
 
-GITHUB, GITLAB = (ROOT / "cluster" / name for name in ("github-actions.yml", "gitlab-ci.yml"))
+GITHUB, GITLAB = ROOT / "harness" / "starter" / "github-actions.yml", ROOT / "cluster" / "gitlab-ci.yml"
 SUITE = """
 model: {name: mini}
 data: {name: reviews.csv}
@@ -108,7 +108,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Service:
     program.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m harness "$@"\n')
     program.chmod(0o755)
     write_reviews(repository, 200)
-    (repository / "my.yaml").write_text(SUITE)
+    (repository / "suite.yaml").write_text(SUITE)
     (repository / ".gitignore").write_text("results\n.cache\n")
     found = Service(repository, programs)
     (command,) = {re.search(r"^# +(ftbench gate .*)$", page.read_text(), re.MULTILINE)[1] for page in (GITHUB, GITLAB)}

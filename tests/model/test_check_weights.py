@@ -30,7 +30,9 @@ def test_a_model_that_answers_otherwise_is_told_from_the_pretrained_one(
     out = capsys.readouterr().out
     assert "This is not what the pretrained 124M model answers" in out
     spoken = next(line for line in out.splitlines() if line.startswith("continuation")).split(maxsplit=1)[1]
-    monkeypatch.setattr("harness.report.catalogue.GPT2_PROOF", replace(GPT2_PROOF, expected=ast.literal_eval(spoken)))
+    monkeypatch.setattr(
+        "harness.report.weights_check.GPT2_PROOF", replace(GPT2_PROOF, expected=ast.literal_eval(spoken))
+    )
     assert _check(monkeypatch, "--weights", str(tmp_path)) == 0
     assert "the weights are loaded right" in capsys.readouterr().out
 

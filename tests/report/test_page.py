@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness import commands
+from harness.report import command
 from harness.report.analysis.comparison import compare
 from harness.report.analysis.grouping import Group, groups
 from harness.report.analysis.misclassified import misclassified
@@ -149,7 +149,7 @@ def test_the_same_records_make_the_same_report(made: Path) -> None:
     stale.write_text("of an earlier report")
     (made / "plots" / "mine.svg").write_text("not the report's")
     before = written()
-    commands.make_report(Console(quiet=True), made, made.parent / "cache")
+    command.make_report(Console(quiet=True), made, made.parent / "cache")
     assert written() == {name: content for name, content in before.items() if name != stale.name}
     (made / "plots" / "mine.svg").unlink()
 
@@ -262,7 +262,7 @@ def test_a_report_of_thousands_of_records_stays_small(made: Path, tmp_path: Path
             store.write(copy)
             store.write_predictions(copy.run_id, predictions)
             store.write_curve(copy.run_id, curve)
-    commands.make_report(Console(quiet=True), store.results, made.parent / "cache")
+    command.make_report(Console(quiet=True), store.results, made.parent / "cache")
     assert json.loads((store.results / "comparison.json").read_text())[0]["rows"][19]
     assert (store.results / "report.html").stat().st_size < 5e6
     assert (store.results / "plots" / "table1_history.svg").exists()

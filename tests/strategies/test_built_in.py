@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,9 @@ from harness.model.models import GPT2Model
 from harness.model.shapes import SHAPES
 from harness.model.split import parameter_counts, split
 from harness.planning.strategy import ResolvedStrategy, resolve_strategy, trainable_parameters
+from harness.report.catalogue import COUNTS
 from tests.support.runs import ROOT
+from tools import trained_parameters
 
 # Trained parameters of the 124M model with two classes, and the first stage above the cut. Embeddings alone are no
 # prefix worth keeping.
@@ -48,6 +51,7 @@ EXPECTED = {
     "probe": (1_538, "head"),
     "probe_then_full": (124_441_346, "embeddings"),
 }
+LARGER = [name for name in SHAPES if name not in ("mini", "gpt2")]
 ADAPTED = [name for name in EXPECTED if strategies.load(name).strategy.adapt]
 # Others change what is computed from the start.
 START_AS_THE_MODEL = [name for name in ADAPTED if name not in ("prefix_tuning", "prompt_tuning")]
@@ -61,6 +65,20 @@ def meta(model: str) -> GPT2:
 def test_every_built_in_strategy_is_expected_here() -> None:
     assert set(strategies.built_in_names()) == set(EXPECTED)
     assert all(strategies.load(name).description.endswith(".") for name in EXPECTED)
+
+
+@pytest.mark.parametrize("size", ["mini", "gpt2", *(pytest.param(name, marks=pytest.mark.long) for name in LARGER)])
+def test_what_is_listed_is_what_is_counted(size: str, run_cli: Callable) -> None:
+    """With another number of classes than `tools.trained_parameters` counts with."""
+    code, out, _ = run_cli("list", "--model", size, "--classes", "7", results=None)
+    listed = dict(re.findall(r"^ +(\w+) +([\d,]+) ", out, re.MULTILINE))
+    counted = {}
+    for name in EXPECTED:
+        entry = strategies.load(name)
+        assert size in json.loads(COUNTS.read_text())[entry.sha256], trained_parameters.__doc__
+        declared = entry.strategy.resolved_for("causal")
+        counted[name] = f"{trainable_parameters(declared, GPT2Model(size), 7):,}"
+    assert (code, listed) == (0, counted)
 
 
 @pytest.mark.parametrize("name", EXPECTED)

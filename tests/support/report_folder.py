@@ -8,6 +8,7 @@ from rich.console import Console
 
 from harness import commands
 from harness.config.suite import load_suite
+from harness.report import command
 
 SCRIPT = "<script>alert(1)</script>"
 STRATEGIES = ["head_only", "last_block", "tfidf", "majority", "length_rule"]
@@ -39,5 +40,5 @@ def make_report(folder: Path) -> Path:
     damaged = results / "runs" / "a damaged <i>one" / "record.json"
     damaged.parent.mkdir()
     damaged.write_text("{}")
-    commands.make_report(console, results, cache)
+    command.make_report(console, results, cache)
     return results

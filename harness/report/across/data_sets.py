@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import pandas as pd
-from scipy.stats import friedmanchisquare
 
 from harness.report.across.family import Family, alike
 from harness.report.across.matrix import Matrix
@@ -74,6 +73,7 @@ class DataSets:
         if len(self.names) < FEWEST_DATA_SETS or self.scores.shape[1] < 3:
             return None
         from scikit_posthocs import posthoc_siegel_friedman  # imports statsmodels and seaborn, which takes 2 s
+        from scipy.stats import friedmanchisquare
 
         scores = self.scores.round(6)
         p = float(friedmanchisquare(*(scores[name] for name in scores)).pvalue)

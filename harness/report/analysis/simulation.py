@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 import numpy as np
-from scipy.optimize import nnls
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from harness.report.analysis.scaling import ScalingRow
 
@@ -40,7 +39,7 @@ RESTART_SECONDS = 60.0
 def expected_maximum(count: int) -> float:
     """Of `count` standard normal draws; the approximation of Blom (1958, *Statistical Estimates and Transformed
     Beta-Variables*), within 0.02 for any count."""
-    return float(norm.ppf((count - 0.375) / (count + 0.25))) if count > 1 else 0.0
+    return float(ndtri((count - 0.375) / (count + 0.25))) if count > 1 else 0.0
 
 
 def checkpoint_interval(write: float, between_failures: float) -> float:
@@ -220,7 +219,7 @@ def _deviation(alone: ScalingRow, joined: Sequence[ScalingRow], overlap: float) 
         for row in _unshared(joined)
         if (computed := _computed(row, overlap)) > 0
     ]
-    return min([(alone.step_spread - 1) / float(norm.ppf(0.95)), *waits])
+    return min([(alone.step_spread - 1) / float(ndtri(0.95)), *waits])
 
 
 def _computed(row: ScalingRow, overlap: float) -> float:
@@ -255,4 +254,6 @@ def _least_squares(
     """Coefficients of the columns, not negative, with the least squared errors relative to `scale`."""
     matrix, wanted = np.array(columns).T / np.array(scale)[:, None], np.array(target) / np.array(scale)
     size = np.maximum(np.abs(matrix).max(axis=0), np.finfo(float).tiny)
+    from scipy.optimize import nnls  # slow to import, and most tables have no ranks to simulate
+
     return tuple(float(value) for value in nnls(matrix / size, wanted)[0] / size)
