@@ -23,7 +23,7 @@ from harness.planning.plan import Plan, resolve, saving
 from harness.planning.sizes import at_sizes
 from harness.planning.sweep import tuned
 from harness.planning.workspace import Workspace
-from harness.report import messages
+from harness.report import messages, tracked_suite
 from harness.report.analysis.comparison import check_reference
 from harness.report.analysis.grouping import groups
 from harness.report.analysis.sweep import best_rates
@@ -33,6 +33,7 @@ from harness.results import saved_classifier
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
 from harness.results.suites import SavedSuite, left_out, suites_in
+from harness.tracking.trackers import Tracking
 
 # Parameters of a model whose runs take long enough to be predicted before the first.
 WORTH_A_PREDICTION = 50_000_000
@@ -49,19 +50,21 @@ def run_suite(
     quiet: bool = False,
     jobs: str = "1",
     price: float | None = None,
+    track: str | None = None,
     launch: Callable[[Plan, Workspace], None] = launch,
 ) -> int:
     """Run a suite and print its table; returns the exit code: 0, or 1 where a run did not end well.
 
     force: run again what is done. save: save the classifier of the best run, for `ftbench predict`. quiet: print
     nothing but the table and what went wrong. jobs: runs side by side (see `with_jobs`). price: of an hour of a
-    device. launch: does every run of a plan.
+    device. track: trackers, as `parse_trackers` takes them. launch: does every run of a plan.
     Raises UserError for wrong input, before anything runs.
     """
     store = Store(results)
     store.check_writable()
+    tracking = tracked_suite.begin(track, suite, results) if track and hosts.node_rank == 0 else None
     messages.print_oom(console, settle(store))
-    bench = _Bench(console, store, Workspace(cache), force, hosts, quiet, jobs, launch)
+    bench = _Bench(console, store, Workspace(cache), force, hosts, quiet, jobs, launch, tracking)
     plan = bench.resolve(suite)
     interrupted = False
     try:
@@ -77,6 +80,8 @@ def run_suite(
         rows.save(results)
     metric, shown = METRICS[suite.metric], [*records, *bench.swept]
     messages.print_results(console, store, shown, suite.reference, metric, suites, quiet=quiet, price=price)
+    if tracking and not interrupted:
+        tracked_suite.end(console, plan, suite.reference, metric, price)
     if save and not interrupted and hosts.node_rank == 0:
         messages.print_saved(console, saved_classifier.install(store, records, metric.name), metric)
     missing = len(plan.runs) - len(records)
@@ -94,6 +99,7 @@ def run_in_group(
     save: bool = False,
     quiet: bool = False,
     price: float | None = None,
+    track: str | None = None,
 ) -> int:
     """`run_suite` as one rank of a group that is running already: the first one prints and writes.
 
@@ -107,7 +113,7 @@ def run_in_group(
     leader, exit_code = Leader(engine), 2
     try:
         exit_code = run_suite(
-            console, suite, results, cache, force, group.hosts, save, quiet, price=price, launch=leader.launch
+            console, suite, results, cache, force, group.hosts, save, quiet, "1", price, track, leader.launch
         )
     finally:
         leader.dismiss(exit_code)
@@ -126,11 +132,13 @@ class _Bench:
     quiet: bool
     jobs: str
     launch: Callable[[Plan, Workspace], None]
+    tracking: Tracking | None = None
     swept: list[Record] = field(default_factory=list)
 
     def resolve(self, suite: SuiteConfig) -> Plan:
         plan = resolve(with_sizes(suite, self.workspace), self.store.results, self.workspace, self.hosts)
-        return with_jobs(plan, self.jobs, self.workspace).model_copy(update={"quiet": self.quiet})
+        shown = {"quiet": self.quiet, "tracking": self.tracking}
+        return with_jobs(plan, self.jobs, self.workspace).model_copy(update=shown)
 
     def prepare(self, plan: Plan) -> Plan:
         """The plan as `prepare_store` returns it, with a message of what will run."""

@@ -13,7 +13,9 @@ from harness.progress.event_log import LOG, EventLog
 from harness.progress.live import Live
 from harness.progress.observer import Observer, Observers
 from harness.progress.plain import PlainLines, Warnings
+from harness.progress.tracked import TrackedRuns
 from harness.results.store import Store
+from harness.tracking.client import TrackingClient
 
 
 @contextmanager
@@ -46,4 +48,8 @@ def _observers(plan: Plan, jobs: Sequence[int | None]) -> Iterator[list[Observer
             shown = entered.enter_context(view).observers
         else:
             shown = [PlainLines(console, runs, job=job) for job in jobs]
-        yield [entered.enter_context(Observers([EventLog(plan.results / LOG, runs), one])) for one in shown]
+        watching = [entered.enter_context(Observers([EventLog(plan.results / LOG, runs), one])) for one in shown]
+        if plan.tracking:
+            client = entered.enter_context(TrackingClient(plan.results, plan.tracking))
+            watching = [Observers([TrackedRuns(client, one.warning), one]) for one in watching]
+        yield watching
