@@ -14,7 +14,7 @@ DEFAULTS = {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "WANDB_SI
 
 class WandB:
     def __init__(self, suite: str, folder: Path) -> None:
-        for name, value in {**DEFAULTS, "WANDB_DIR": str(folder)}.items():
+        for name, value in {**DEFAULTS, "WANDB_DIR": str(folder), "WANDB_DATA_DIR": str(folder)}.items():
             os.environ.setdefault(name, value)
         import wandb
 
@@ -32,14 +32,19 @@ class WandB:
         logged.summary.update(suite.figures)
         artifact = self._wandb.Artifact(f"{self._suite}-report", type="report")
         for path in suite.artifacts:
-            artifact.add_file(str(path))
+            artifact.add_file(str(path), skip_cache=True)
         logged.log_artifact(artifact)
         logged.finish()
 
     def _begun(self, name: str, kind: str, **more: Any) -> Any:
         """Without what the library finds out about the machine, the command and the code: the settings have it."""
         settings = self._wandb.Settings(
-            console="off", disable_git=True, disable_code=True, x_disable_stats=True, x_disable_meta=True
+            console="off",
+            disable_git=True,
+            disable_code=True,
+            x_disable_stats=True,
+            x_disable_meta=True,
+            x_save_requirements=False,
         )
         return self._wandb.init(
             project=self._suite, group=self._suite, job_type=kind, name=name, settings=settings, **more

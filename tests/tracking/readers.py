@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
+import sqlite3
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import pytest
+BLOCK, WHOLE, LAST = 32768, 1, 4  # of LevelDB's log format
 
 
 @dataclass
@@ -41,7 +44,9 @@ def tensorboard(folder: Path) -> Runs:
         _split({tag: {one.step: one.value for one in events.Scalars(tag)} for tag in events.Tags()["scalars"]}, found)
         if "status" in events.Tags()["tensors"]:
             found.ended = events.Tensors("status")[0].tensor_proto.string_val[0].decode()
-        plugin = events.PluginTagToContent("hparams") if metadata.PLUGIN_NAME in events._plugin_to_tag_to_content else {}
+        plugin = (
+            events.PluginTagToContent("hparams") if metadata.PLUGIN_NAME in events._plugin_to_tag_to_content else {}
+        )
         for content in plugin.values():
             hparams = metadata.parse_session_start_info_plugin_data(content).hparams
             found.settings = {key: str(value.string_value or value.number_value) for key, value in hparams.items()}
@@ -68,11 +73,74 @@ def mlflow(folder: Path) -> Runs:
 
 
 def trackio(folder: Path) -> Runs:
-    raise NotImplementedError
+    runs: Runs = {}
+    with closing(sqlite3.connect(folder / "my-suite.db")) as database:
+        for name, content in database.execute("SELECT run_name, config FROM configs"):
+            assert name not in runs, "logged twice"
+            settings = json.loads(content)
+            runs[name] = Found(settings, ended=f"{settings.get('status')} {settings.get('error')}")
+        for name, found in runs.items():
+            series: dict[str, dict[int, float]] = {}
+            for step, content in database.execute("SELECT step, metrics FROM metrics WHERE run_name = ?", [name]):
+                for key, value in json.loads(content).items():
+                    series.setdefault(key, {})[step] = float(value)
+            _split(series, found)
+        ((manifest,),) = database.execute("SELECT manifest FROM artifact_versions")
+    blobs = folder / "artifacts" / "my-suite" / "blobs" / "sha256"
+    for entry in json.loads(manifest):
+        digest = entry["digest"].removeprefix("sha256:")
+        runs["my-suite"].files[entry["path"]] = (blobs / digest[:2] / digest).read_bytes()
+    return runs
 
 
 def wandb(folder: Path) -> Runs:
-    raise NotImplementedError
+    runs: Runs = {}
+    for path in (folder / "wandb").glob("offline-run-*/*.wandb"):
+        found, series, name, ended = Found(), {}, "", []
+        for record in _wandb_records(path):
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                name = record.run.display_name
+                found.settings = {one.key: json.loads(one.value_json) for one in record.run.config.update}
+            elif kind == "history":
+                row = {
+                    one.nested_key[0] if one.nested_key else one.key: json.loads(one.value_json)
+                    for one in record.history.item
+                }
+                for key, value in row.items():
+                    series.setdefault(key, {})[row["_step"]] = float(value)
+            elif kind == "summary":
+                found.figures |= {
+                    (one.key or one.nested_key[0]): json.loads(one.value_json) for one in record.summary.update
+                }
+            elif kind == "exit":
+                ended.append(str(record.exit.exit_code))
+            elif kind == "artifact":
+                for entry in record.artifact.manifest.contents:
+                    found.files[entry.path] = Path(entry.local_path).read_bytes()
+        found.curves = {key: points for key, points in series.items() if key.startswith("curve/")}
+        found.ended = " ".join([*ended, *(str(found.figures.get(key)) for key in ("status", "error"))])
+        assert name not in runs, "logged twice"
+        runs[name] = found
+    return runs
+
+
+def _wandb_records(path: Path) -> Iterator[Any]:
+    """Its file is a log of LevelDB's format after a header of seven bytes: blocks, in which a record may have parts."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, offset, parts = path.read_bytes(), 7, b""
+    while offset + 7 <= len(data):
+        room = BLOCK - offset % BLOCK
+        if room < 7:
+            offset += room
+            continue
+        length, kind = struct.unpack_from("<HB", data, offset + 4)
+        parts += data[offset + 7 : offset + 7 + length]
+        offset += 7 + length
+        if kind in (WHOLE, LAST):
+            yield Record.FromString(parts)
+            parts = b""
 
 
 READERS: dict[str, Callable[[Path], Runs]] = {

@@ -20,6 +20,7 @@ ALMOST = {"rel": 1e-6}  # event files hold float32
 
 @pytest.fixture(scope="module", params=READERS)
 def runs(request: pytest.FixtureRequest, tracked: Tracked) -> Runs:
+    pytest.importorskip(request.param)
     return READERS[request.param](tracked.tracking / request.param)
 
 
@@ -44,7 +45,9 @@ def test_the_curves_are_those_of_the_record_step_by_step(steady: Found, tracked:
     record = tracked.record("last_block", seed=1)
     written = tracked.store.curve(record.run_id)
     assert written is not None
-    assert steady.curves["curve/loss"] == pytest.approx(dict(zip(written["step"], written["loss"], strict=True)), **ALMOST)
+    assert steady.curves["curve/loss"] == pytest.approx(
+        dict(zip(written["step"], written["loss"], strict=True)), **ALMOST
+    )
     assert record.epochs
     assert steady.curves["curve/validation_loss"] == pytest.approx(
         {10 * epoch: score.loss for epoch, score in enumerate(record.epochs.scores, start=1)}, **ALMOST
@@ -81,7 +84,9 @@ def test_the_suite_has_the_rows_of_its_table_over_all_seeds(runs: Runs, tracked:
 
 def test_the_tables_and_the_report_are_its_files(runs: Runs, tracked: Tracked) -> None:
     results = tracked.store.results
-    assert runs[SUITE].files == {name: (results / name).read_bytes() for name in ("table.md", "summary.csv", "report.html")}
+    assert runs[SUITE].files == {
+        name: (results / name).read_bytes() for name in ("table.md", "summary.csv", "report.html")
+    }
 
 
 def test_no_secret_is_logged(tracked: Tracked) -> None:
