@@ -1,4 +1,4 @@
-"""Weights & Biases: one project for a suite; offline, below the folder, unless WANDB_MODE and WANDB_DIR say otherwise."""
+"""Weights & Biases: one project for a suite; offline, below the folder, unless WANDB_MODE and WANDB_DIR differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A suite of five runs, two of which diverge, logged to all trackers that are installed; and a record of what would leave the machine."""
+"""A suite of five runs, two of which diverge, logged to all trackers that are installed, and what would leave the
+machine meanwhile."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ VARIABLES = ("MLFLOW_TRACKING_URI", "WANDB_MODE", "WANDB_DIR", "TRACKIO_DIR", "T
 
 @dataclass(frozen=True)
 class Tracked:
-    """folder: with results and cache. code: of the command. printed: on the console. requests: that would have left the machine."""
+    """folder: with results and cache. code: of the command. printed: on the console. requests: for other machines."""
 
     folder: Path
     code: int

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 
 from harness.report.analysis.comparison import compare
@@ -91,7 +88,7 @@ def test_the_tables_and_the_report_are_its_files(runs: Runs, tracked: Tracked) -
 
 def test_no_secret_is_logged(tracked: Tracked) -> None:
     files = [path for path in tracked.tracking.rglob("*") if path.is_file()]
-    assert len(files) > 20
+    assert len(files) >= 10
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
 
 
