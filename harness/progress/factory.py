@@ -48,7 +48,9 @@ def _observers(plan: Plan, jobs: Sequence[int | None]) -> Iterator[list[Observer
             shown = entered.enter_context(view).observers
         else:
             shown = [PlainLines(console, runs, job=job) for job in jobs]
-        watching = [entered.enter_context(Observers([EventLog(plan.results / LOG, runs), one])) for one in shown]
+        watching: list[Observer] = [
+            entered.enter_context(Observers([EventLog(plan.results / LOG, runs), one])) for one in shown
+        ]
         if plan.tracking:
             client = entered.enter_context(TrackingClient(plan.results, plan.tracking))
             watching = [Observers([TrackedRuns(client, one.warning), one]) for one in watching]

@@ -22,7 +22,7 @@ class MLflow:
     def __init__(self, suite: str, folder: Path) -> None:
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
-        from mlflow import MlflowClient
+        from mlflow import MlflowClient  # pyright: ignore[reportAttributeAccessIssue]  # may be absent
 
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         self._client, self._suite = MlflowClient(uri or f"sqlite:///{folder / 'mlflow.db'}"), suite
@@ -31,7 +31,7 @@ class MLflow:
         self._experiment = found.experiment_id if found else self._client.create_experiment(suite, artifacts)
 
     def log_run(self, run: LoggedRun) -> None:
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
 
         tags = {"ftbench.run_id": run.run_id, "ftbench.status": run.status}
         if run.error:
