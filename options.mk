@@ -28,6 +28,7 @@ BENCH_OPTIONS = \
 	$(call option,JOBS,jobs) \
 	$(call flag,FORCE,force) \
 	$(call flag,SAVE,save) \
+	$(call option,TRACK,track) \
 	$(call flag,FORGETTING,forgetting) \
 	$(call option,PRICE,price) \
 	$(call flag,QUIET,quiet)
@@ -60,6 +61,7 @@ PLAN_OPTIONS = \
 	$(call option,JOBS,jobs) \
 	$(call flag,FORCE,force) \
 	$(call flag,SAVE,save) \
+	$(call option,TRACK,track) \
 	$(call flag,FORGETTING,forgetting) \
 	$(call option,DEVICE,device) \
 	$(call option,PRICE,price) \

@@ -60,14 +60,14 @@ def run(**given: Any) -> None:
         changes |= {f"engine.{key}": value for key, value in engine.items()}
     suite = load_suite(given["config"], changes, split_assignments(given["set"] or []))
     results, cache, force, jobs = given["results"], given["cache"], given["force"], given["jobs"]
-    save, quiet, price = given["save"], given["quiet"], parse_price(given["price"])
+    save, quiet, price, track = given["save"], given["quiet"], parse_price(given["price"]), given["track"]
     if group:
         if hosts != ONE_MACHINE:
             raise UserError("RDZV, NODE_RANK or HOSTFILE in a group of ranks that is running already: leave them out.")
         if jobs != "1":
             raise UserError(f"JOBS={jobs} in a group of ranks that is running already: leave it out.")
-        raise typer.Exit(commands.run_in_group(console, suite, group, results, cache, force, save, quiet, price))
-    raise typer.Exit(commands.run_suite(console, suite, results, cache, force, hosts, save, quiet, jobs, price))
+        raise typer.Exit(commands.run_in_group(console, suite, group, results, cache, force, save, quiet, price, track))
+    raise typer.Exit(commands.run_suite(console, suite, results, cache, force, hosts, save, quiet, jobs, price, track))
 
 
 @app.command()

@@ -16,7 +16,7 @@ from harness.launch.launcher import launch
 from harness.metrics import METRICS
 from harness.planning.plan import Plan, resolve
 from harness.planning.workspace import Workspace
-from harness.report import messages
+from harness.report import messages, tracked_suite
 from harness.results.store import Store
 
 
@@ -31,20 +31,23 @@ def run_suite(
     quiet: bool = False,
     jobs: str = "1",
     price: float | None = None,
+    track: str | None = None,
     launch: Callable[[Plan, Workspace], None] = launch,
 ) -> int:
     """Run a suite and print its table; returns the exit code: 0, or 1 where a run did not end well.
 
     force: run again what is done. save: save the classifier of the best run, for `ftbench predict`. quiet: print
     nothing but the table and what went wrong. jobs: runs side by side (see `with_jobs`). price: of an hour of a
-    device. launch: does every run of a plan.
+    device. track: trackers, as `parse_trackers` takes them. launch: does every run of a plan.
     Raises UserError for wrong input, before anything runs.
     """
-    bench = Bench(console, Store(results), Workspace(cache), force, hosts, quiet, jobs, launch)
+    bench = Bench(console, Store(results), Workspace(cache), force, hosts, quiet, jobs, launch, track)
     done, metric = bench.run(suite, save), METRICS[suite.metric]
     messages.print_results(
         console, bench.store, done.shown, suite.reference, metric, done.suites, quiet=quiet, price=price
     )
+    if done.plan.tracking and not done.interrupted:
+        tracked_suite.end(console, done.plan, suite.reference, metric, price)
     messages.print_saved(console, done.saved, metric)
     messages.print_missing(console, done.missing, done.interrupted)
     return int(not done.is_good)
@@ -60,6 +63,7 @@ def run_in_group(
     save: bool = False,
     quiet: bool = False,
     price: float | None = None,
+    track: str | None = None,
 ) -> int:
     """`run_suite` as one rank of a group that is running already: the first one prints and writes.
 
@@ -73,7 +77,7 @@ def run_in_group(
     leader, exit_code = Leader(engine), 2
     try:
         exit_code = run_suite(
-            console, suite, results, cache, force, group.hosts, save, quiet, price=price, launch=leader.launch
+            console, suite, results, cache, force, group.hosts, save, quiet, "1", price, track, leader.launch
         )
     finally:
         leader.dismiss(exit_code)

@@ -21,12 +21,13 @@ from harness.planning.plan import Plan, resolve, saving
 from harness.planning.sizes import at_sizes
 from harness.planning.sweep import tuned
 from harness.planning.workspace import Workspace
-from harness.report import messages
+from harness.report import messages, tracked_suite
 from harness.report.analysis.sweep import best_rates
 from harness.results import saved_classifier
 from harness.results.record import Record
 from harness.results.store import Store
 from harness.results.suites import SavedSuite
+from harness.tracking.trackers import Tracking
 
 # Parameters of a model whose runs take long enough to be predicted before the first.
 WORTH_A_PREDICTION = 50_000_000
@@ -68,7 +69,8 @@ class Bench:
     """How all plans of one suite, its learning-rate sweeps included, are resolved and run.
 
     console: for what is to be said before the runs. force: run again what is done. quiet: say only what goes wrong.
-    jobs: runs side by side (see `with_jobs`). launch: does every run of a plan. swept: records of sweeps.
+    jobs: runs side by side (see `with_jobs`). launch: does every run of a plan. track: trackers, as `parse_trackers`
+    takes them. swept: records of sweeps.
     """
 
     console: Console
@@ -79,7 +81,9 @@ class Bench:
     quiet: bool = False
     jobs: str = "1"
     launch: Callable[[Plan, Workspace], None] = launch
+    track: str | None = None
     swept: list[Record] = field(default_factory=list)
+    _tracking: Tracking | None = None
 
     def run(self, suite: SuiteConfig, save: bool = False) -> Finished:
         """Do every run of the suite that is not done. save: the classifier of the best one.
@@ -87,6 +91,8 @@ class Bench:
         Raises UserError for wrong input, before anything runs. An interruption ends the runs: `interrupted` says so.
         """
         self.store.check_writable()
+        if self.track and self.hosts.node_rank == 0:
+            self._tracking = tracked_suite.begin(self.track, suite, self.store.results)
         messages.print_oom(self.console, settle(self.store))
         plan, interrupted = self.resolve(suite), False
         try:
@@ -106,7 +112,8 @@ class Bench:
 
     def resolve(self, suite: SuiteConfig) -> Plan:
         plan = resolve(with_sizes(suite, self.workspace), self.store.results, self.workspace, self.hosts)
-        return with_jobs(plan, self.jobs, self.workspace).model_copy(update={"quiet": self.quiet})
+        shown = {"quiet": self.quiet, "tracking": self._tracking}
+        return with_jobs(plan, self.jobs, self.workspace).model_copy(update=shown)
 
     def prepare(self, plan: Plan) -> Plan:
         """The plan as `prepare_store` returns it, with a message of what will run."""

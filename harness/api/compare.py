@@ -23,6 +23,7 @@ from harness.config.suite import SuiteConfig, load_suite
 from harness.errors import UserError
 from harness.metrics import METRICS
 from harness.planning.workspace import Workspace
+from harness.report import tracked_suite
 from harness.report.files import write_tables
 from harness.results.store import Store
 
@@ -72,12 +73,16 @@ def compare(
     suite = load_suite(config, changes_of(given) | columns | dict(settings or {}), [])
     price = None if given["price"] is None else parse_price(str(given["price"]))
     quiet = bool(given["quiet"])
-    bench = Bench(Console(), store, Workspace(cache), given["force"], quiet=quiet, jobs=str(given["jobs"]))
+    console, metric = Console(), METRICS[suite.metric]
+    workspace, jobs, track = Workspace(cache), str(given["jobs"]), given["track"]
+    bench = Bench(console, store, workspace, given["force"], quiet=quiet, jobs=jobs, track=track)
     with handlers_kept():
         finished = bench.run(suite, save=_has_a_best(suite))
-    write_tables(store, suite.reference, METRICS[suite.metric], price)
+    write_tables(store, suite.reference, metric, price)
     if finished.interrupted:
         raise KeyboardInterrupt
+    if finished.plan.tracking:
+        tracked_suite.end(console, finished.plan, suite.reference, metric, price)
     return Comparison(store, cache, suite, finished, price, in_memory.label_of if in_memory else {})
 
 

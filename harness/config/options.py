@@ -179,6 +179,13 @@ OPTIONS = (
         see="[using it](serving.md)",
     ),
     Option(
+        "track",
+        "trackers that runs are logged to: `tensorboard`, `mlflow`, `trackio`, `wandb`, or several with commas between "
+        "them",
+        default_text="none",
+        see="[trackers](tracking.md)",
+    ),
+    Option(
         "forgetting",
         "measure the language model's loss on the test texts before and after, at the cost of two passes",
         key="forgetting",

@@ -11,6 +11,7 @@ _SHOWS_ONLY = (
     "api",
     "report",
     "progress",
+    "tracking",
     "prediction",
     "gate",
     "serving",

@@ -36,6 +36,7 @@ from harness.planning.validate import (
 from harness.planning.workspace import Workspace
 from harness.results.record import BASELINE, StrategySource
 from harness.results.suites import SavedRow
+from harness.tracking.trackers import Tracking
 
 TEXTBOOK_LEARNING_RATE = 5e-5
 MINI_LEARNING_RATE = 3e-4
@@ -93,7 +94,7 @@ class Plan(BaseModel):
     """runs: as tables show them. rows: of the suite's file; none where it lists none. left_out: why baselines that this
     model can't give are not among them. metric: what the best classifier is chosen by. features: of stored features;
     None: in the cache. jobs, why_jobs: how many runs are done side by side, and the reason where it was asked.
-    code_sha256: of the code that determines results. quiet: print no progress."""
+    code_sha256: of the code that determines results. quiet: print no progress. tracking: what logs its runs."""
 
     runs: list[PlannedRun]
     rows: list[SavedRow] = []
@@ -107,6 +108,7 @@ class Plan(BaseModel):
     why_jobs: str = ""
     code_sha256: str
     quiet: bool = False
+    tracking: Tracking | None = None
 
     def in_order(self) -> list[PlannedRun]:
         """The runs as they are done. A longer prefix continues from the stored features of a shorter one, which comes

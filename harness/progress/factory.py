@@ -14,7 +14,9 @@ from harness.progress.live import Live
 from harness.progress.notebook import NotebookView, Redrawing
 from harness.progress.observer import Observer, Observers
 from harness.progress.plain import PlainLines, Warnings
+from harness.progress.tracked import TrackedRuns
 from harness.results.store import Store
+from harness.tracking.client import TrackingClient
 
 
 @contextmanager
@@ -52,4 +54,10 @@ def _observers(plan: Plan, jobs: Sequence[int | None]) -> Iterator[list[Observer
         else:
             shown = [PlainLines(console, runs, job=job) for job in jobs]
         log = plan.results / LOG
-        yield [entered.enter_context(Observers([EventLog(log, runs), one, *redrawing])) for one in shown]
+        watching: list[Observer] = [
+            entered.enter_context(Observers([EventLog(log, runs), one, *redrawing])) for one in shown
+        ]
+        if plan.tracking:
+            client = entered.enter_context(TrackingClient(plan.results, plan.tracking))
+            watching = [Observers([TrackedRuns(client, one.warning), one]) for one in watching]
+        yield watching

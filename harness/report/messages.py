@@ -148,6 +148,11 @@ def print_saved(console: Console, installed: tuple[Record, Path] | None, metric:
     )
 
 
+def print_not_tracked(console: Console, problems: Sequence[str]) -> None:
+    for problem in problems:
+        console.print(f"[yellow]{escape(problem)}[/]", highlight=False, soft_wrap=True)
+
+
 def print_missing(console: Console, missing: int, interrupted: bool) -> None:
     """missing: the number of runs without a record."""
     if interrupted:

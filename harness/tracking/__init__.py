@@ -1,0 +1,1 @@
+"""Runs and tables handed to the trackers that people look at results with: TensorBoard, MLflow, Trackio, W&B."""

@@ -1,0 +1,70 @@
+"""Which trackers there are, and which a suite is logged to."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel
+
+from harness.errors import UserError
+from harness.tracking.logged import LoggedRun, LoggedSuite
+
+NAMES = ("tensorboard", "mlflow", "trackio", "wandb")  # of the options, and of the packages
+FOLDER = "tracking"  # in RESULTS
+
+
+class Tracker(Protocol):
+    """What writes to one library's store, below a folder unless the user's environment names another."""
+
+    def log_run(self, run: LoggedRun) -> None: ...
+
+    def log_suite(self, suite: LoggedSuite) -> None: ...
+
+
+class Tracking(BaseModel):
+    """suite: the name under which trackers group its runs, in letters that all of them take."""
+
+    suite: str
+    trackers: tuple[str, ...]
+
+
+def parse_trackers(given: str) -> tuple[str, ...]:
+    """The trackers in `tensorboard,mlflow`, each once.
+
+    Raises UserError for an unknown one, and for one whose library is not installed.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in given.split(",")))
+    for name in names:
+        if name not in NAMES:
+            near = difflib.get_close_matches(name, NAMES, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(f"TRACK={given!r}: unknown tracker {name!r}: {hint}Known are {', '.join(NAMES)}.")
+        if importlib.util.find_spec(name) is None:
+            raise UserError(
+                f"TRACK={given!r}: the package {name} is not installed; `pip install 'ftbench[track]'` brings it."
+            )
+    return names
+
+
+def open_tracker(name: str, suite: str, folder: Path) -> Tracker:
+    """Imports the library, which takes seconds."""
+    match name:
+        case "tensorboard":
+            from harness.tracking.tensorboard import TensorBoard
+
+            return TensorBoard(suite, folder)
+        case "mlflow":
+            from harness.tracking.mlflow import MLflow
+
+            return MLflow(suite, folder)
+        case "trackio":
+            from harness.tracking.trackio import Trackio
+
+            return Trackio(suite, folder)
+        case _:
+            from harness.tracking.wandb import WandB
+
+            return WandB(suite, folder)

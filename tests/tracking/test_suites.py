@@ -1,0 +1,67 @@
+"""When runs are logged, and what becomes of a suite whose tracker can't be used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.results.store import Store
+from tests.support.runs import run_command
+from tests.tracking.conftest import run_tracked
+
+pytest.importorskip("tensorboard")
+SMALL = {"model.name": "mini", "data.name": "synthetic", "data.size": 60, "training.epochs": 1, "strategy": "majority"}
+
+
+def _logged(folder: Path, tracker: str = "tensorboard") -> list[str]:
+    """Names of the runs in a suite without a file."""
+    return sorted(path.name for path in (folder / "results" / "tracking" / tracker / "ftbench").glob("*"))
+
+
+def test_an_unknown_tracker_is_refused_with_the_near_one(refused: Callable[..., str]) -> None:
+    told = refused("--track=tensorboard,mlfow")
+    assert "TRACK='tensorboard,mlfow': unknown tracker 'mlfow': did you mean 'mlflow'?" in told
+    assert "Known are tensorboard, mlflow, trackio, wandb." in told
+
+
+def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_installs_it(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not there
+    assert "the package wandb is not installed; `pip install 'ftbench[track]'` brings it." in refused("--track=wandb")
+
+
+def test_a_tracker_that_fails_is_told_once_and_what_it_lacks_is_logged_once_by_a_later_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_the_way = tmp_path / "results" / "tracking" / "tensorboard" / "ftbench"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("")
+    code, printed = run_tracked(tmp_path, "tensorboard", **SMALL | {"strategy": ["majority", "length_rule"]})
+    assert code == 0
+    told = "tracking with tensorboard has failed, and the suite goes on without it: NotADirectoryError"
+    assert (capsys.readouterr().out + printed).count(told) == 1
+    before = Store(tmp_path / "results").all()
+    assert [record.status for record in before] == ["ok", "ok"]
+    assert "Traceback" in (tmp_path / "results" / "tracking" / "tensorboard-problem.txt").read_text()
+
+    in_the_way.unlink()
+    code, printed = run_tracked(tmp_path, "tensorboard", **SMALL)
+    assert (code, "tracking" in printed) == (0, False)
+    assert _logged(tmp_path) == ["ftbench", "majority, seed 0"]
+    run_tracked(tmp_path, "tensorboard", **SMALL | {"strategy": ["majority", "length_rule"]})
+    assert _logged(tmp_path) == ["ftbench", "length_rule, seed 0", "majority, seed 0"], "the table is the same"
+    assert Store(tmp_path / "results").all() == before, "a tracker is no part of a run's identity"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["--nproc=2", "--jobs=2"])
+def test_of_several_processes_one_logs(tmp_path: Path, how: str) -> None:
+    run_command(
+        tmp_path, "run", "--model=mini", "--data=synthetic", "--set=data.size=60", "--epochs=1", how,
+        "--strategy=last_block,majority", "--seeds=0,1", "--track=tensorboard",
+    )  # fmt: skip
+    assert _logged(tmp_path) == ["ftbench", "last_block, seed 0", "last_block, seed 1", "majority, seed 0"]
