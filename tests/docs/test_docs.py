@@ -253,17 +253,3 @@ def test_the_first_command_runs_without_network_or_assets(folder: Path) -> None:
 def test_a_suite_in_a_document_runs(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "suite.yaml").write_text(code)
     assert check("make bench CONFIG=suite.yaml", folder, monkeypatch).rows
-
-
-@pytest.mark.long
-def test_the_chapter_runs(folder: Path) -> None:
-    out = typed("python docs/chapter.py", folder)
-    before, after = (
-        float(re.search(rf"{when} +test: loss [\d.]+, accuracy ([\d.]+)%", out)[1]) for when in ("before", "after")
-    )
-    assert before < 60 < 95 < after
-    at_first, at_last = zip(*re.findall(r"at the first token (.*); at the last (.*)", out), strict=True)
-    assert len(set(at_first)) == 1, "two texts that begin alike"
-    assert len(set(at_last)) == 2
-    record = next(line for line in out.splitlines() if "last_block, seed 0: test" in line)
-    assert f"{after:.2f}%" in record, "the loop of the chapter is the harness's"
