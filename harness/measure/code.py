@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 # What shows results but determines none: a change here leaves finished runs finished.
-_SHOWS_ONLY = ("report", "progress", "prediction", "gate", "serving", "cli.py", "commands.py", "__main__.py")
+_SHOWS_ONLY = ("report", "progress", "prediction", "gate", "serving", "sharing", "cli.py", "commands.py", "__main__.py")
 # What the bits of stored features depend on.
 _FEATURES = ("data", "model", "kernels", "features")
 

@@ -11,7 +11,7 @@ import pytest
 from harness.measure.code import PACKAGE, features_code_sha256, results_code_sha256
 from harness.planning import workspace
 
-SHOWS_ONLY = {"report", "progress", "prediction", "gate", "serving", "cli", "commands", "__main__"}
+SHOWS_ONLY = {"report", "progress", "prediction", "gate", "serving", "sharing", "cli", "commands", "__main__"}
 FEATURES = {"data", "model", "kernels", "features"}
 PARTS = sorted(path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or list(path.glob("*.py")))
 
