@@ -40,11 +40,12 @@ def problems_of(contribution: Contribution) -> list[str]:
 
 def copies(contributions: Sequence[Contribution]) -> dict[str, list[str]]:
     """By name of a contribution the problems with runs that another one has: two runs never take the same time."""
-    first: dict[tuple[str, float], str] = {}
+    first: dict[tuple[str, float | str], str] = {}
     found: dict[str, list[str]] = {}
     for contribution in contributions:
         for name, record in contribution.runs.items():
-            owner = first.setdefault((record.identity, record.seconds.total), contribution.name)
+            taken = record.seconds.total or record.finished_at  # a run that the kernel killed has no times
+            owner = first.setdefault((record.identity, taken), contribution.name)
             if owner != contribution.name:
                 problem = f"{name}: the same run as in {owner}; delete one of them"
                 found.setdefault(contribution.name, []).append(problem)

@@ -123,5 +123,5 @@ def _stray_files(folder: Path) -> Iterator[str]:
         of_run = len(inside.parts) == 3 and inside.parts[0] == "runs" and path.name in (RECORD, PREDICTIONS)
         if path.is_symlink() or (path.is_file() and not of_run and inside != Path(MANIFEST)):
             yield f"{inside}: no part of a contribution; delete it"
-        elif path.is_dir() and len(inside.parts) == 2 and not (path / RECORD).exists() and any(path.iterdir()):
+        elif path.parent == folder / "runs" and path.is_dir() and not (path / RECORD).exists() and any(path.iterdir()):
             yield f"{inside}: no {RECORD}; add it, or delete the folder"

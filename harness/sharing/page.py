@@ -53,10 +53,6 @@ class _Measured:
         return [record for entry in self.table.entries for record in entry.records]
 
     @property
-    def link(self) -> str:
-        return f"[{self.contribution.name}]({self.contribution.name}/{MANIFEST})"
-
-    @property
     def device(self) -> str:
         """With all that differs between machines: ranks, engine, precision, settings."""
         ran = next((one for one in self.records if not one.strategy_source.is_baseline), self.records[0])
@@ -110,9 +106,13 @@ def _contributions(contributions: Sequence[Contribution]) -> list[str]:
     for one in contributions:
         about, device = one.known_about, device_name(one.records[0])
         facts = [about.by, about.machine, device, about.date.isoformat(), about.revision[:10], about.licence]
-        rows.append([f"[{one.name}]({one.name}/{MANIFEST})", *map(cell, facts), str(len(one.records))])
+        rows.append([_link(one), *map(cell, facts), str(len(one.records))])
     titles = ["contribution", "by", "machine", "device", "date", "revision", "licence", "runs"]
     return markdown_table(titles, rows, left=7)
+
+
+def _link(one: Contribution) -> str:
+    return f"[{one.name}]({one.name}/{MANIFEST})"
 
 
 def _overview(families: Sequence[Sequence[_Measured]]) -> list[str]:
@@ -122,7 +122,9 @@ def _overview(families: Sequence[Sequence[_Measured]]) -> list[str]:
         for entry, row in zip(one.table.entries, one.table.rows, strict=True):
             if entry.name == DEFAULT_REFERENCE:
                 data, model = _data_and_model(one)
-                rows.append([cell(data), cell(model), cell(one.device), one.link, *_measured(one, entry, row)])
+                rows.append(
+                    [cell(data), cell(model), cell(one.device), _link(one.contribution), *_measured(one, entry, row)]
+                )
     titles = ["data", "model", "device", "contribution", *_TITLES]
     return [f"## {DEFAULT_REFERENCE} on every model and device", "", *markdown_table(titles, rows, left=4)]
 
@@ -142,7 +144,7 @@ def _rows(family: Sequence[_Measured]) -> Iterator[list[str]]:
         for number, (one, entry, row) in enumerate(cells):
             if number == 0 or not entry.runs_once:
                 shown = cell(row.name) if number == 0 or row.name != name else ""
-                yield [shown, cell(one.device), one.link, *_measured(one, entry, row)]
+                yield [shown, cell(one.device), _link(one.contribution), *_measured(one, entry, row)]
 
 
 def _measured(one: _Measured, entry: Entry, row: TableRow) -> list[str]:

@@ -12,7 +12,7 @@ PRIVATE = {
         r"|(AKIA|ASIA)[A-Z0-9]{16}|xox[abprs]-[\w-]{10,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,})"
     ),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-    "a password": re.compile(r"://[^/\s:@]+:[^/\s@]+@|\b(password|passwd|secret|api_?key|token)\s*[=:]\s*\S", re.I),
+    "a password": re.compile(r"://[^/\s:@]+:[^/\s@]+@|\b(password|passwd|secret|api_?key|token)\s*[=:]\s*\S{8}", re.I),
     # Not what follows a host, a drive or another folder: https://example.org/page, a/b.
     "an absolute path": re.compile(r"(?<![\w.:/~-])(~?/[\w.@+-]+/[\w.@+-]*|/(home|root|tmp)\b)|\b[A-Za-z]:\\"),
     "the name of a host": re.compile(r"\b[\w-]+\.(local|lan|internal|intranet|corp)\b", re.I),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
+from harness.data.model_files.hub import PREFIX
 from harness.measure.memory import CPU_DEFINITION
 from harness.planning.identity import identity_of, run_id_of
 from harness.results.quality import Metrics
@@ -15,7 +17,6 @@ from harness.statistics import wilson_interval
 # A run that failed for other reasons says nothing of its strategy.
 TAKEN = ("ok", "oom", "diverged")
 _ROUNDING = 1e-6
-HUB = "hf:"
 
 
 def record_problems(record: Record, folder: str) -> Iterator[str]:
@@ -27,7 +28,8 @@ def record_problems(record: Record, folder: str) -> Iterator[str]:
     if record.strategy_source.is_outside:
         yield f"{record.strategy_source.warning}: others can't repeat it; offer the strategy first"
     yield from _identity_problems(record, folder)
-    yield from (f"{key} is {value}, not a number" for key, value in _numbers(record) if not math.isfinite(value))
+    numbers = _numbers(record.model_dump())
+    yield from (f"{key} is {value}, not a number" for key, value in numbers if not math.isfinite(value))
     yield from _time_problems(record)
     yield from _memory_problems(record)
     yield from _parameter_problems(record)
@@ -39,30 +41,27 @@ def _identity_problems(record: Record, folder: str) -> Iterator[str]:
     if record.run_id != folder:
         yield f"its folder is named {folder!r}, not after the run"
     expected = run_id_of(record.strategy, record.config, record.seed, record.identity)
-    number = record.run_id.removeprefix(expected)
-    if not record.run_id.startswith(expected) or not (number == "" or number[1:].isdigit()):  # -2 of a repeated run
+    if not re.fullmatch(re.escape(expected) + r"(-\d+)?", record.run_id):  # a run that was repeated has a number, too
         yield f"run_id {record.run_id!r} does not follow from strategy, model, data, seed and identity ({expected!r})"
     seed, model = record.config.get("seed", record.seed), record.config.get("model", {}).get("name", "")
     if seed != record.seed:
         yield f"seed {record.seed} is not that of the configuration ({seed})"
-    if record.data is None or model.startswith(HUB):  # its identity has the hash of files that a record does not name
+    if record.data is None or model.startswith(
+        PREFIX
+    ):  # its identity has the hash of files that a record does not name
         return
     hashes = record.data.sha256, record.model.weights_sha256, record.strategy_source.sha256, None
     if record.identity != identity_of(record.config, *hashes, record.environment.get("code_sha256")):
         yield "identity does not follow from the configuration and the hashes of data, weights, strategy and code"
 
 
-def _numbers(record: Record) -> Iterator[tuple[str, float]]:
-    yield from _below(record.model_dump(), "")
-
-
-def _below(tree: Any, key: str) -> Iterator[tuple[str, float]]:
+def _numbers(tree: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """The floats of a record, by dotted key."""
     if isinstance(tree, float):
         yield key, tree
     elif isinstance(tree, (dict, list, tuple)):
-        named = tree.items() if isinstance(tree, dict) else ((number, value) for number, value in enumerate(tree))
-        for name, value in named:
-            yield from _below(value, f"{key}.{name}".lstrip("."))
+        for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from _numbers(value, f"{key}.{name}".lstrip("."))
 
 
 def _time_problems(record: Record) -> Iterator[str]:
