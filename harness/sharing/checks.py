@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.errors import UserError
+from harness.metrics import ACCURACY
+from harness.report.analysis.entry import Entry
 from harness.report.analysis.grouping import groups
+from harness.report.analysis.sweep import without_other_rates
 from harness.report.table.comparison_table import ComparisonTable, comparison_tables
 from harness.results.record import Record
 from harness.results.store import newest_of_each
@@ -33,7 +35,7 @@ def problems_of(contribution: Contribution) -> list[str]:
         found += [f"{name}: {problem}" for problem in _run_problems(record, contribution.store.runs / name)]
     if contribution.records:
         found += [*_machine_problems(contribution), *_label_problems(contribution)]
-    if not found:  # what can't be read can't be compared
+    if not found:  # rows follow from configurations, which have to be right
         found += _seed_problems(contribution)
     return found
 
@@ -82,7 +84,7 @@ def _machine_problems(contribution: Contribution) -> Iterator[str]:
 def _revision(record: Record) -> str | None:
     """Of git; None where the code was installed without it."""
     git = record.environment.get("git")
-    return git and git["revision"] + (" modified" if git["modified"] else "")
+    return git and f"{git.get('revision')}{' modified' if git.get('modified') else ''}"
 
 
 def _label_problems(contribution: Contribution) -> Iterator[str]:
@@ -101,11 +103,12 @@ def _label_problems(contribution: Contribution) -> Iterator[str]:
 
 def _seed_problems(contribution: Contribution) -> Iterator[str]:
     """At least three runs that ended well of each row, but for what is the same with every seed."""
-    try:
-        tables = tables_of(contribution)
-    except UserError as problem:
-        yield str(problem)
-        return
-    for entry in (entry for table in tables for entry in table.entries):
-        if entry.ok and not entry.runs_once and len(entry.ok) < FEWEST_SEEDS:
-            yield f"{entry.name} has {len(entry.ok)} seeds: expected {FEWEST_SEEDS} or more, such as SEEDS=0..4"
+    for group in groups(newest_of_each(contribution.records)):
+        rows: dict[str, list[Record]] = {}
+        for record in without_other_rates(group.records, ACCURACY.name):
+            rows.setdefault(group.name_of(record), []).append(record)
+        for name, records in rows.items():
+            entry = Entry(name, records, [record for record in records if record.status == "ok"])
+            seeds = {record.seed for record in entry.ok}
+            if seeds and not entry.runs_once and len(seeds) < FEWEST_SEEDS:
+                yield f"{name} has {len(seeds)} seeds: expected {FEWEST_SEEDS} or more, such as SEEDS=0..4"

@@ -108,7 +108,8 @@ def _contributions(contributions: Sequence[Contribution]) -> list[str]:
         facts = [about.by, about.machine, device, about.date.isoformat(), about.revision[:10], about.licence]
         rows.append([_link(one), *map(cell, facts), str(len(one.records))])
     titles = ["contribution", "by", "machine", "device", "date", "revision", "licence", "runs"]
-    return markdown_table(titles, rows, left=7)
+    notes = [f"- {_link(one)}: {cell(one.known_about.notes)}" for one in contributions if one.known_about.notes]
+    return [*markdown_table(titles, rows, left=7), *(["", *notes] if notes else [])]
 
 
 def _link(one: Contribution) -> str:
