@@ -122,6 +122,6 @@ def _stray_files(folder: Path) -> Iterator[str]:
         inside = path.relative_to(folder)
         of_run = len(inside.parts) == 3 and inside.parts[0] == "runs" and path.name in (RECORD, PREDICTIONS)
         if path.is_symlink() or (path.is_file() and not of_run and inside != Path(MANIFEST)):
-            yield f"{inside}: no part of a contribution; delete it"
+            yield f"{inside}: no part of a contribution; delete it (`git clean -fdX` deletes what a run leaves)"
         elif path.parent == folder / "runs" and path.is_dir() and not (path / RECORD).exists() and any(path.iterdir()):
             yield f"{inside}: no {RECORD}; add it, or delete the folder"

@@ -33,7 +33,7 @@ test %: mean accuracy on the test texts and its 95% interval, over seeds and tex
 the data to the end of the evaluation; * without what another run had stored of its frozen part. time, examples/s and
 memory are medians over seeds. memory: above the start of the run, by the definition of the device (resident on a CPU,
 allocated on a GPU), so that it compares strategies, not devices. † no better than one threshold on the number of
-tokens. Verdicts with all rows of one machine compared: `ftbench table --results results/shared/NAME`.
+tokens. Verdicts, of the rows of one machine: `ftbench table --results results/shared/NAME --format markdown`.
 
 ## Contributions
 
