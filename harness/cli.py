@@ -173,6 +173,17 @@ def gate(
     raise typer.Exit(update_reference(console, suite, results, cache, update, costs))
 
 
+@app.command("check-results")
+def check_results(
+    folder: Annotated[Path, typer.Argument(help="that holds the contributions")] = RESULTS / "shared",
+    write: Annotated[bool, typer.Option("--write", help="write the page that compares them, table.md")] = False,
+) -> None:
+    """Whether contributions to shared results are whole and consistent; exit code 1 where one is not."""
+    from harness.sharing import command
+
+    raise typer.Exit(command.check_results(console, folder, write))
+
+
 @app.command()
 def data(
     data: Annotated[str, typer.Argument(help=option_named("data").help.replace("`", ""))] = "auto",

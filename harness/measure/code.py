@@ -15,6 +15,7 @@ _SHOWS_ONLY = (
     "prediction",
     "gate",
     "serving",
+    "sharing",
     "starter",
     "cli.py",
     "commands.py",

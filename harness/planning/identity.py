@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.config.schema import RunConfig
 from harness.data.model_files.hub import PREFIX
 
 
@@ -18,10 +17,10 @@ def identity_of(used: dict[str, Any], *hashes: str | None) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def run_id_of(name: str, used: dict[str, Any], config: RunConfig, identity: str) -> str:
-    """name: of the strategy or baseline."""
+def run_id_of(name: str, used: dict[str, Any], seed: int, identity: str) -> str:
+    """name: of the strategy or baseline. used: as in `identity_of`."""
     model = used.get("model", {}).get("name", "").rpartition("/")[2].removeprefix(PREFIX)
-    parts = [name, model, Path(config.data.name).stem, f"s{config.seed}", short_identity(identity)]
+    parts = [name, model, Path(used["data"]["name"]).stem, f"s{seed}", short_identity(identity)]
     return "-".join(filter(None, parts))
 
 

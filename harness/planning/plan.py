@@ -244,7 +244,7 @@ class _Planner:
         code = self.workspace.code_sha256()
         identity = identity_of(used, dataset.source.sha256, model.weights_sha256, strategy.source.sha256, files, code)
         return PlannedRun(
-            run_id=run_id_of(strategy.name, used, config, identity),
+            run_id=run_id_of(strategy.name, used, config.seed, identity),
             identity=identity,
             title=title,
             name=strategy.name,
@@ -283,7 +283,7 @@ class _Planner:
         code = self.workspace.code_sha256()
         identity = identity_of(used, dataset.source.sha256, model.weights_sha256, entry.sha256, tokens, code)
         return PlannedRun(
-            run_id=run_id_of(entry.name, used, config, identity),
+            run_id=run_id_of(entry.name, used, config.seed, identity),
             identity=identity,
             title=title,
             name=entry.name,

@@ -19,6 +19,7 @@ SHOWS_ONLY = {
     "prediction",
     "gate",
     "serving",
+    "sharing",
     "starter",
     "cli",
     "commands",
