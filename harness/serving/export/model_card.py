@@ -170,7 +170,8 @@ def _data(about: SavedClassifier, record: Record | None) -> Iterator[str]:
         return
     facts = record.ok_data
     sizes = ", ".join(f"{count:,} {part}" for part, count in facts.sizes.items())
-    yield f"{markdown(facts.name)} (sha256 {facts.sha256[:12]}), split {data.split}, seed {data.split_seed}: {sizes} texts."
+    yield f"{markdown(facts.name)} (sha256 {facts.sha256[:12]}): {sizes} texts."
+    yield f"Split: {data.split}, seed {data.split_seed}."
     test = facts.sizes["test"]
     yield (
         f"Of the {test:,} test texts {facts.test_in_train:,} stand in the training set verbatim, "
