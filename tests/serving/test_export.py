@@ -147,7 +147,7 @@ _LONG = pytest.mark.long
         *(
             pytest.param(family, strategy, marks=_LONG)
             for family in ("bert", "roberta", "distilbert", "gpt2", "opt", "gpt_neox")
-            for strategy in ("head_only", "dora", "ia3", "probe_then_full")
+            for strategy in ("head_only", "last_two_blocks", "bias_only", "probe_then_full")
         ),
     ],
 )

@@ -96,7 +96,10 @@ def write(graph: Graph, classifier: Classifier, folder: Path) -> None:
         inputs = _example(classifier, rows, min(tokens, _most_tokens(classifier)))
         with torch.no_grad():
             expected = graph(*inputs.values()).numpy()
-        (found,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        try:
+            (found,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        except Exception as error:  # the runtime has a type for each of its errors, and no common one
+            raise _refused(classifier, f"for {rows} rows of {tokens} tokens it fails ({one_line(error)})") from error
         if not np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
             difference = np.abs(found - expected).max()
             raise _refused(classifier, f"for {rows} rows of {tokens} tokens a logit differs by {difference:.2g}")
