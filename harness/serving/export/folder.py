@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from safetensors import SafetensorError
 
@@ -14,6 +15,9 @@ from harness.serving.export import onnx_graph
 from harness.serving.export.library_model import library_config, library_model
 from harness.serving.export.model_card import model_card
 from harness.serving.export.tokenizer import exported_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Form = Literal["transformers", "onnx"]
 
@@ -27,21 +31,16 @@ def write_folder(classifier: Classifier, source: Path, target: Path, form: Form 
         raise UserError(f"{str(target)!r} exists and is not an empty folder: name another.")
     tokenizer = exported_tokenizer(classifier)
     if form == "onnx":
-        graph, config = onnx_graph.graph_of(classifier, tokenizer), library_config(classifier, tokenizer)
-        name = onnx_graph.FILE
+        name, save = onnx_graph.FILE, _onnx(classifier, tokenizer)
     else:
         model = library_model(classifier, tokenizer)
-        name = type(model).__name__
+        name, save = type(model).__name__, model.save_pretrained
     card = model_card(classifier, source, name)
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target) as temporary:
             partial = Path(temporary)
-            if form == "onnx":
-                onnx_graph.write(graph, classifier, partial)
-                config.save_pretrained(partial)
-            else:
-                model.save_pretrained(partial)
+            save(partial)
             tokenizer.save_pretrained(partial)
             (partial / "README.md").write_text(card, encoding="utf-8")
             for file in partial.iterdir():
@@ -50,3 +49,14 @@ def write_folder(classifier: Classifier, source: Path, target: Path, form: Form 
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{str(target)!r} can't be written ({reason}): name another.") from error
     return name
+
+
+def _onnx(classifier: Classifier, tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], None]:
+    """What writes the graph into a folder, with a configuration that names the classes."""
+    graph, config = onnx_graph.graph_of(classifier, tokenizer), library_config(classifier, tokenizer)
+
+    def save(folder: Path) -> None:
+        onnx_graph.write(graph, classifier, folder)
+        config.save_pretrained(folder)
+
+    return save

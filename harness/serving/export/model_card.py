@@ -64,7 +64,9 @@ def _intervals(
     """The value of each metric on the test texts with its 95% interval; none where the predictions are not here."""
     if predictions is None:
         return {}
-    labels, predicted = (pd.Index(about.classes).get_indexer(predictions[name]) for name in ("label", "predicted"))
+    labels, predicted = (
+        pd.Index(about.classes).get_indexer(pd.Index(predictions[name])) for name in ("label", "predicted")
+    )
     return {
         name: (float(metric(labels, predicted)), metric_interval(metric, labels, np.asarray([predicted])))
         for name, metric in METRICS.items()

@@ -117,7 +117,7 @@ def _record(graph: Graph, classifier: Classifier, path: Path) -> None:
     inputs = _example(classifier, rows, min(max(tokens, *windows) + 1, _most_tokens(classifier)))
     axes = {name: {0: "rows", 1: "tokens"} for name in inputs}
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             graph,
