@@ -16,7 +16,7 @@ from harness import commands
 from harness.config.suite import load_suite
 from harness.data.tasks.word_order import generate
 from harness.serving.classifier import Classifier
-from harness.serving.export import write_folder
+from harness.serving.export.folder import write_folder
 
 MESSAGES = 1000
 ROUNDS = 2

@@ -254,13 +254,16 @@ def predict(
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="where to write it")],
+    form: Annotated[
+        Literal["transformers", "onnx"], typer.Option("--format", help="what loads it: transformers, or onnx runtimes")
+    ] = "transformers",
     classifier: Classifier = CLASSIFIER,
     cache: Cache = CACHE,
 ) -> None:
-    """Write the saved classifier as a folder that transformers loads with GPT2ForSequenceClassification."""
+    """Write the saved classifier as a folder that other programs load, with a model card."""
     from harness.serving import predictions
 
-    predictions.export(console, classifier, cache, folder)
+    predictions.export(console, classifier, cache, folder, form)
 
 
 def main() -> None:

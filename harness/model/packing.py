@@ -125,14 +125,14 @@ class PackedBatch:
     def positions(self) -> Tensor:
         """The position of each token in its row, [tokens]; the first for filler."""
         if self.slots is None:
-            behind = torch.arange(self.width, device=self.lengths.device).repeat(len(self.lengths))
+            behind = torch.arange(self.width, device=self.lengths.device).repeat(self.lengths.shape[0])
         else:
             behind = self.slots % self.width
         return behind + self.first_position if self.first_position else behind
 
     def lengthened(self, length: int) -> PackedBatch:
         """The batch of the same rows with `length` tokens more before each: its tokens stand at `places_behind`."""
-        rows, width, device = len(self.lengths), self.width + length, self.lengths.device
+        rows, width, device = self.lengths.shape[0], self.width + length, self.lengths.device
         number = torch.arange(rows, device=device)
         starts = self.starts + number * length
         slots = None
@@ -142,7 +142,7 @@ class PackedBatch:
             # In the rectangle a token moves as far as in the flat sequence.
             slots = slots.index_copy(0, self.places_behind(length), self.slots + self._moved_by(length))
             slots = slots.index_copy(0, (starts[:, None] + new).flatten(), (number[:, None] * width + new).flatten())
-        ends = torch.arange(len(self.boundaries), dtype=torch.int32, device=device).clamp(max=rows)
+        ends = torch.arange(self.boundaries.shape[0], dtype=torch.int32, device=device).clamp(max=rows)
         boundaries = self.boundaries + ends * length
         lengths = self.lengths + length
         return replace(self, starts=starts, lengths=lengths, width=width, slots=slots, boundaries=boundaries)
@@ -150,18 +150,18 @@ class PackedBatch:
     def places_behind(self, length: int) -> Tensor:
         """Where each token stands in the flat sequence of `lengthened`, [tokens] int64."""
         moved_by = self._moved_by(length)
-        return torch.arange(len(moved_by), device=moved_by.device) + moved_by
+        return torch.arange(moved_by.shape[0], device=moved_by.device) + moved_by
 
     def _moved_by(self, length: int) -> Tensor:
         """[tokens] int64; filler stays behind the last row."""
-        rows = len(self.lengths)
+        rows = self.lengths.shape[0]
         if self.slots is None:
             return torch.arange(1, rows + 1, device=self.lengths.device).repeat_interleave(self.width) * length
         return (self.slots // self.width + 1).clamp(max=rows) * length
 
     def rectangle(self, flat: Tensor) -> Tensor:
         """[tokens, hidden] -> [rows, width, hidden], zero where there is no token."""
-        rows = len(self.lengths)
+        rows = self.lengths.shape[0]
         if self.slots is not None:
             end = rows * self.width
             flat = flat.new_zeros(end + 1, flat.shape[1]).index_copy(0, self.slots, flat)[:end]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
@@ -25,6 +26,8 @@ from harness.metrics import MetricName
 from harness.results.record import Record, StrategySource
 from harness.results.store import Store
 
+# Copied from its run: what a model card tells.
+ORIGIN = ("record.json", "predictions.csv")
 FOLDER, MANIFEST, TENSORS = "classifier", "classifier.json", "model.safetensors"
 TRAIN_ONE = "`make bench SAVE=1` trains and saves one"
 Label = str | bool | int | float
@@ -127,6 +130,8 @@ def install(store: Store, records: Sequence[Record], metric: MetricName) -> tupl
         if folder.exists():
             _remove([place] if place.exists() else [])
             folder.replace(place)
+            for name in ORIGIN:
+                shutil.copyfile(store.runs / best.run_id / name, place / name)
     _remove(folder for record in records if (folder := folder_of(store, record.run_id)).is_dir())
     return best, place
 
@@ -151,6 +156,27 @@ def read(folder: Path) -> SavedClassifier:
         raise UserError(f"{path} can't be read ({error.strerror}): check its permissions.") from error
     except ValidationError as error:
         raise UserError(f"{path} is no classifier of this version ({first_mistake(error)}): {TRAIN_ONE}.") from error
+
+
+def origin(folder: Path) -> tuple[Record | None, pd.DataFrame | None]:
+    """The record and the test predictions, columns label and predicted, of the run that it is from; None each in a
+    classifier of a version that copied none.
+
+    Raises UserError where one is damaged.
+    """
+    record, predictions = (folder / name for name in ORIGIN)
+    try:
+        found = Record.model_validate_json(record.read_bytes()) if record.exists() else None
+        columns = {"label": str, "predicted": str}
+        frame = None
+        if predictions.exists():
+            frame = pd.read_csv(predictions, usecols=list(columns), dtype=columns, keep_default_na=False)
+    except ValueError as error:  # pydantic's and pandas' are such
+        reason = first_mistake(error) if isinstance(error, ValidationError) else error
+        raise UserError(
+            f"{folder}: its copy of the run's results can't be read ({reason}): copy the folder again."
+        ) from error
+    return found, frame
 
 
 def tensors_of(folder: Path, manifest: SavedClassifier) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from harness.features.token_budget import TokenBudget
 from harness.files import file_sha256
 from harness.model.assembly import assemble
 from harness.model.device_settings import apply_settings
+from harness.model.models import Model
 from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Prefix, Suffix
@@ -55,7 +56,8 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Classifier:
-    """about: its manifest. context: the most tokens of a row. scorer: the suffix in its precision."""
+    """about: its manifest. context: the most tokens of a row. scorer: the suffix in its precision. model: that it was
+    trained on."""
 
     about: SavedClassifier
     strategy: Strategy
@@ -66,6 +68,7 @@ class Classifier:
     scorer: nn.Module
     device: torch.device
     precision: Precision
+    model: Model
 
     @classmethod
     def load(cls, folder: Path, cache: Path, precision: Precision | None = None) -> Classifier:
@@ -91,7 +94,7 @@ class Classifier:
         scorer = InPrecision(suffix, precision, device).eval()
         tokenizer = workspace.tokenizer(resolved.name)
         room = model.context - strategy.positions_before
-        return cls(about, strategy, tokenizer, room, prefix, suffix, scorer, device, precision)
+        return cls(about, strategy, tokenizer, room, prefix, suffix, scorer, device, precision, model)
 
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Raises UserError where there is no text, for one that is empty, or one that has no token of the model."""
@@ -112,8 +115,11 @@ class Classifier:
         frame = pd.DataFrame({"text": list(texts), "label": self.about.classes[0]})
         if self.about.config.data.pair:
             frame["second_at"] = [_second_at(number, text) for number, text in enumerate(texts, start=1)]
-        rule = RowRule.of(self.about.config.data, self.context, self.about.pad_to)
-        return encode_split({"train": frame}, self.tokenizer, self.about.classes, rule)["train"]
+        return encode_split({"train": frame}, self.tokenizer, self.about.classes, self.row_rule)["train"]
+
+    @property
+    def row_rule(self) -> RowRule:
+        return RowRule.of(self.about.config.data, self.context, self.about.pad_to)
 
     @torch.no_grad()
     def logits(self, features: Tensor, batch: PackedBatch) -> Tensor:

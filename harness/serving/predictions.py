@@ -16,7 +16,7 @@ from harness.errors import UserError
 from harness.results import saved_classifier
 from harness.results.names import printable
 from harness.serving.classifier import Classifier, Predictions
-from harness.serving.export import write_folder
+from harness.serving.export.folder import Form, write_folder
 
 USAGE = 'expected `ftbench predict "a text"`, --file FILE, or lines from a pipe'
 
@@ -35,13 +35,10 @@ def predict(folder: Path, cache: Path, texts: list[str], file: Path | None, json
         print(line)
 
 
-def export(console: Console, folder: Path, cache: Path, target: Path) -> None:
-    """Write the classifier of `folder` for `transformers` into `target`."""
-    write_folder(_load(folder, cache, "fp32"), target)
-    console.print(
-        f"Wrote {escape(str(target))}: transformers' GPT2ForSequenceClassification.from_pretrained loads it.",
-        highlight=False,
-    )
+def export(console: Console, folder: Path, cache: Path, target: Path, form: Form) -> None:
+    """Write the classifier of `folder` into `target`."""
+    name = write_folder(_load(folder, cache, "fp32"), folder, target, form)
+    console.print(f"Wrote {escape(str(target))}: {name}, a tokenizer, and a model card in README.md.", highlight=False)
 
 
 def _load(folder: Path, cache: Path, precision: Precision | None = None) -> Classifier:

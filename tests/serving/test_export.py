@@ -18,8 +18,9 @@ from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World
 from harness.features.features import Features
 from harness.serving.classifier import Classifier
-from harness.serving.export import library_tokenizer
+from harness.serving.export.tokenizer import byte_pairs
 from harness.training.evaluation import predict
+from tests.support.hub_models import save_small, write_texts
 from tests.support.runs import assert_refused
 
 TEXTS = [
@@ -44,10 +45,16 @@ def export(run_cli: Callable, tmp_path: Path) -> Callable:
 
 
 def _library_logits(folder: Path, texts: list[str]) -> np.ndarray:
-    model = transformers.GPT2ForSequenceClassification.from_pretrained(folder).eval()
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
         return model(**tokenizer(texts, padding=True, truncation=True, return_tensors="pt")).logits.numpy()
+
+
+def _set_temperature(tmp_path: Path) -> None:
+    """To one that tests can see, whatever was fitted."""
+    manifest = tmp_path / "results" / "classifier" / "classifier.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"temperature": 1.7}))
 
 
 def _classifier(tmp_path: Path) -> Classifier:
@@ -62,8 +69,7 @@ def _own_logits(classifier: Classifier, texts: list[str]) -> np.ndarray:
 @pytest.mark.parametrize("name", EXPRESSIBLE)
 def test_the_library_gives_the_same_logits(run_here: Callable, export: Callable, tmp_path: Path, name: str) -> None:
     run_here(strategy=[name], save=True, data__size=200, training__epochs=1)
-    manifest = tmp_path / "results" / "classifier" / "classifier.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"temperature": 1.7}))
+    _set_temperature(tmp_path)
     code, out, _ = export(str(tmp_path / "exported"))
     assert (code, "exported" in out.replace("\n", "")) == (0, True)
     classifier, librarys = _classifier(tmp_path), _library_logits(tmp_path / "exported", TEXTS)
@@ -92,7 +98,7 @@ def test_gpt2_and_three_classes(run_here: Callable, export: Callable, tmp_path: 
         ("first_token", "its readout is first"),
         ("mean_pool", "its readout is mean"),
         ("last_padded", "attends to the padding"),
-        ("no_causal_mask", "see those after them"),
+        ("no_causal_mask", "its attention is full, the model's own causal"),
         ("prompt_tuning", "trained vectors stand before its rows"),
         ("prefix_tuning", "trained vectors stand before its rows"),
     ],
@@ -103,6 +109,72 @@ def test_what_it_cannot_express_is_refused(run_here, export: Callable, tmp_path:
     assert_refused(code, out, told)
     assert reason in told
     assert not (tmp_path / "exported").exists()
+
+
+WORDS = ["w1 w2 yes", "w5", "w7 w8 w9 w10 w11 w12 w13 w14 w15 w16 w17 yes", "[SEP] unknown w3", "w4 " * 90]
+
+
+@pytest.fixture
+def run_small(run_here: Callable, tmp_path: Path) -> Callable:
+    """Train a small random model of the library, and save the classifier."""
+
+    def run(family: str, strategy: str, **options: object) -> Path:
+        folder = save_small(tmp_path / family, family)
+        if family == "roberta":  # its positions skip what pads
+            config = json.loads((folder / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 0, "max_position_embeddings": 66}))
+        data = str(write_texts(tmp_path / "texts.csv", 2, 20))
+        names = {"model__name": f"hf:{folder}", "data__name": data}
+        (record,) = run_here(strategy=strategy, save=True, training__epochs=1, **names, **options)
+        assert record.status == "ok", record.error
+        return folder
+
+    return run
+
+
+_LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    ("family", "strategy"),
+    [
+        ("bert", "lora"),
+        ("roberta", "last_block"),
+        ("distilbert", "full"),
+        ("gpt2", "lora"),
+        ("opt", "last_block"),
+        ("gpt_neox", "full"),
+        *(
+            pytest.param(family, strategy, marks=_LONG)
+            for family in ("bert", "roberta", "distilbert", "gpt2", "opt", "gpt_neox")
+            for strategy in ("head_only", "last_two_blocks", "bias_only", "probe_then_full")
+        ),
+    ],
+)
+def test_models_of_the_library_become_its_own_classes(
+    run_small: Callable, export: Callable, tmp_path: Path, family: str, strategy: str
+) -> None:
+    run_small(family, strategy, data__cut="tail")
+    _set_temperature(tmp_path)
+    code, out, told = export(str(tmp_path / "exported"))
+    assert (code, "ForSequenceClassification" in out) == (0, True), told
+    librarys = _library_logits(tmp_path / "exported", WORDS)
+    np.testing.assert_allclose(librarys, _own_logits(_classifier(tmp_path), WORDS), atol=1e-4)
+    assert np.ptp(librarys[:, 0]) > 0.01, "texts are told apart"
+
+
+@pytest.mark.parametrize(
+    ("family", "reason"),
+    [("llama", "has no bias, nor has the final norm"), ("modernbert", "forgets the size of what it is given")],
+)
+def test_heads_that_cannot_be_ours_are_refused(
+    run_small: Callable, export: Callable, tmp_path: Path, family: str, reason: str
+) -> None:
+    run_small(family, "head_only")
+    code, out, told = export(str(tmp_path / "exported"))
+    assert_refused(code, out, told)
+    assert reason in told
+    assert "--format onnx" in told
 
 
 def test_nothing_is_overwritten(run_here: Callable, export: Callable, tmp_path: Path) -> None:
@@ -117,7 +189,7 @@ def test_nothing_is_overwritten(run_here: Callable, export: Callable, tmp_path: 
 
 
 _OURS = load_tokenizer("mini", Path(), None)
-_LIBRARYS = library_tokenizer(_OURS, 256)
+_LIBRARYS = byte_pairs(_OURS, model_max_length=256, split_special_tokens=True)
 
 
 @settings(max_examples=200, deadline=None)

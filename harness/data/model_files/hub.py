@@ -24,6 +24,7 @@ _DOWNLOADED = [
     "vocab.*",
     "merges.txt",
     "special_*",
+    "README.md",
     "spiece.*",
 ]
 

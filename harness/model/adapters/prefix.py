@@ -51,7 +51,7 @@ class PrefixedAttention(Adapted, DotProductAttention):
 
 def _before(prefix: Tensor, rectangle: Tensor) -> Tensor:
     """[length, width of a token], [rows, tokens, width of a token] -> [rows, length + tokens, width of a token]."""
-    return torch.cat([prefix.to(rectangle.dtype).expand(len(rectangle), -1, -1), rectangle], dim=1)
+    return torch.cat([prefix.to(rectangle.dtype).expand(rectangle.shape[0], -1, -1), rectangle], dim=1)
 
 
 def add_prefixes(stages: Stages, parts: Mapping[str, str], adapter: PrefixTuning) -> None:

@@ -57,7 +57,7 @@ def add_prompt(embeddings: nn.Module, adapter: PromptTuning) -> None:
 def prompted(token_ids: Tensor, batch: PackedBatch, length: int) -> tuple[Tensor, PackedBatch]:
     """Token ids, [tokens] int64, and their batch, with the ids of `length` trained vectors before each row."""
     longer = batch.lengthened(length)
-    rows, prompt = len(batch.lengths), torch.arange(length, device=token_ids.device)
-    ids = token_ids.new_empty(len(token_ids) + rows * length)
+    rows, prompt = batch.lengths.shape[0], torch.arange(length, device=token_ids.device)
+    ids = token_ids.new_empty(token_ids.shape[0] + rows * length)
     ids = ids.index_copy(0, batch.places_behind(length), token_ids)
     return ids.index_copy(0, (longer.starts[:, None] + prompt).flatten(), (FIRST_ID + prompt).repeat(rows)), longer

@@ -61,7 +61,8 @@ def _attention(
     heads = query.shape[1]
     query, key, value = (part[0].transpose(0, 1).flatten(1) for part in (query, key, value))
     mixed = _ATTEND.get()(query, key, value, heads, sliding_window, scaling)
-    return mixed.unflatten(-1, (heads, -1))[None], None
+    # Not by the number of tokens, which a recorded graph would keep (serving/export/onnx_graph.py).
+    return mixed.view(1, -1, heads, mixed.shape[-1] // heads), None
 
 
 class Rotary:
