@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel
-from torch.multiprocessing.spawn import spawn
 
 from harness.distributed.hosts import free_port
 from harness.distributed.process_group import connect, disconnect
@@ -22,6 +25,7 @@ from harness.prediction.work.rehearsal import Stopwatch, Timing
 from harness.prediction.work.walker import RunWalker, Texts
 
 TIMEOUT_SECONDS = 600.0
+TASKS, RESULT = "tasks.json", "seconds.json"
 
 
 class Task(BaseModel):
@@ -42,11 +46,47 @@ class Tasks(BaseModel):
 
 
 def rehearsed(size: int, given: Tasks) -> dict[str, float]:
-    """What the tasks took, by their keys, and PROGRAM and START. Starts `size` processes."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "seconds.json"
-        spawn(_rank, (size, free_port(), given.model_dump_json(), result), size)
-        return json.loads(result.read_text(encoding="utf-8"))
+    """What the tasks took, by their keys, and PROGRAM and START, in a group of `size` processes.
+
+    Raises RuntimeError with the output of a process that fails.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / TASKS).write_text(given.model_dump_json(), encoding="utf-8")
+        port = free_port()
+        ranks = [_started(rank, size, port, folder) for rank in range(size)]
+        try:
+            _wait(ranks, folder)
+        finally:
+            for rank in ranks:
+                rank.kill()
+                rank.wait()
+        return json.loads((folder / RESULT).read_text(encoding="utf-8"))
+
+
+def _started(rank: int, size: int, port: int, folder: Path) -> subprocess.Popen[bytes]:
+    sizes = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    where = {"RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environment = os.environ | {name: str(value) for name, value in (sizes | where).items()}
+    with _output(folder, rank).open("wb") as output:
+        command = [sys.executable, "-m", "harness.prediction.work.group", str(folder)]
+        return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+
+
+def _wait(ranks: Sequence[subprocess.Popen[bytes]], folder: Path) -> None:
+    """Until all have ended well, or one has not: the others would wait for it."""
+    codes: list[int | None] = [None]
+    while None in codes:
+        time.sleep(0.05)
+        codes = [rank.poll() for rank in ranks]
+        failed = next((number for number, code in enumerate(codes) if code), None)
+        if failed is not None:
+            output = _output(folder, failed).read_text(encoding="utf-8", errors="replace")
+            raise RuntimeError(f"rank {failed} of a rehearsal ended with exit code {codes[failed]}: {output}")
+
+
+def _output(folder: Path, rank: int) -> Path:
+    return folder / f"output-{rank}.log"
 
 
 # Under these: bytes that a rank held before the tasks, and the seconds in which it got its first engine.
@@ -58,14 +98,13 @@ def timings(key: str, timing: Timing) -> dict[str, float]:
     return {key: timing.seconds, f"{key} first": timing.first}
 
 
-def _rank(rank: int, size: int, port: int, given: str, result: Path) -> None:
-    sizes = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
-    where = {"RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in (sizes | where).items()}
+def main(folder: Path) -> None:
+    """One rank."""
+    size = int(os.environ["WORLD_SIZE"])
     threads = cores_each(size)
     torch.set_num_threads(threads)
     settle_memory()
-    world, tasks = connect(TIMEOUT_SECONDS), Tasks.model_validate_json(given)
+    world, tasks = connect(TIMEOUT_SECONDS), Tasks.model_validate_json((folder / TASKS).read_text(encoding="utf-8"))
     workspace = Workspace(tasks.cache)
     texts, seconds = Texts(workspace), {}
     for task in tasks.tasks:
@@ -78,6 +117,10 @@ def _rank(rank: int, size: int, port: int, given: str, result: Path) -> None:
         seconds |= timings(task.key, timing)
         if PROGRAM not in seconds:
             seconds |= {PROGRAM: float(anonymous_bytes()), START: timing.engine}
-    if rank == 0:
-        result.write_text(json.dumps(seconds), encoding="utf-8")
+    if world.rank == 0:
+        (folder / RESULT).write_text(json.dumps(seconds), encoding="utf-8")
     disconnect()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
