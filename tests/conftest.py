@@ -30,7 +30,6 @@ from tests.support.runs import (
 ONE_AT_A_TIME = (
     "tests/launch/",
     "tests/features/test_concurrent_runs.py",
-    "tests/measure/test_run_memory.py",
     "tests/training/test_checkpoint.py",
     "tests/training/test_engines.py",
     "tests/training/test_ranks.py",

@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {"model": "mini", "epochs": 1, "quiet": True}
 MEASURED = {"seconds", "throughput", "memory", "energy", "finished_at", "step_milliseconds", "environment", "prefix"}
 
 
-def _texts(size: int = 200) -> pd.DataFrame:
+def _texts(size: int = 120) -> pd.DataFrame:
     frame = load_dataset(DataConfig(name="synthetic", size=size), Path()).source.texts
     return frame.assign(label=(frame["label"] == "spam").astype(int))
 

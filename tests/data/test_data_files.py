@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import zipfile
 from collections import Counter
 from dataclasses import replace
@@ -27,11 +25,6 @@ def load(path: Path, **options: object) -> Dataset:
 def rows_in(dataset: Dataset) -> list[tuple[str, str]]:
     texts = dataset.source.texts
     return list(zip(texts["text"], texts["label"], strict=True))
-
-
-@pytest.fixture
-def rows() -> list[tuple[str, str]]:
-    return rows_of(np.random.default_rng(0), 48)
 
 
 # As they are read without options
@@ -134,72 +127,7 @@ def test_bytes_of_parquet_are_text(tmp_path: Path, rows: list) -> None:
         load(path)
 
 
-# With options
-
-
-def test_class_title_and_description_without_a_header(tmp_path: Path, rows: list) -> None:
-    path = tmp_path / "news.csv"
-    with path.open("w", newline="") as file:
-        lines = [(label[-1], f"title {number}", text) for number, (text, label) in enumerate(rows)]
-        csv.writer(file, quoting=csv.QUOTE_ALL).writerows(lines)
-    with pytest.raises(UserError) as refused:
-        load(path)
-    assert 'SET="data.header=false data.label_column=1 data.text_column=2,3"' in str(refused.value)
-    dataset = load(path, header=False, label_column=1, text_column="2,3")
-    assert rows_in(dataset)[5] == (f"title 5\n{rows[5][0]}", rows[5][1][-1])
-    assert len(dataset.source.texts) == len(rows)
-
-
-def test_a_missing_header_is_named_with_columns_that_can_be_used(tmp_path: Path, rows: list) -> None:
-    """Tweets: polarity, number, date, a constant, user, text. The first line has the same value twice."""
-    path = tmp_path / "tweets.csv"
-    lines = [
-        f"{label[-1]},{0 if number == 0 else number},Mon Apr 6,NO_QUERY,user{number % 30},{text}"
-        for number, (text, label) in enumerate(rows)
-    ]
-    path.write_text("\n".join(lines))
-    with pytest.raises(UserError) as refused:
-        load(path)
-    assert "its first line is data, not names ('1' ('0'), '2' ('0'), '3' ('Mon Apr 6')" in str(refused.value)
-    assert 'SET="data.header=false data.label_column=1 data.text_column=6"' in str(refused.value)
-    assert rows_in(load(path, header=False, label_column=1, text_column=6)) == [
-        (text, label[-1]) for text, label in rows
-    ]
-
-
-def test_a_label_column_with_the_name_of_a_class_is_a_header(tmp_path: Path, rows: list) -> None:
-    """Its line would else be a row of data."""
-    path = write(
-        tmp_path,
-        [(text, {"kind0": "fine"}.get(label, "toxic")) for text, label in rows],
-        Form(names=("comment", "toxic")),
-    )
-    with pytest.raises(UserError, match=r"its columns are 'comment' .*, 'toxic' "):
-        load(path)
-    assert len(load(path, label_column="toxic").source.texts) == len(rows)
-
-
-@pytest.mark.parametrize(
-    ("names", "options", "is_pair"),
-    [
-        (("premise", "hypothesis"), {}, True),
-        (("premise", "hypothesis"), {"text_column": "premise,hypothesis"}, True),
-        (("title", "body"), {"text_column": ["title", "body"]}, False),
-        (("title", "body"), {"text_column": "title,body", "pair": True}, True),
-        (("sentence1", "sentence2"), {"pair": False}, False),
-    ],
-    ids=str,
-)
-def test_two_texts_are_a_pair_or_joined(tmp_path: Path, names: tuple, options: dict, is_pair: bool) -> None:
-    path = tmp_path / "two.jsonl"
-    lines = [{names[0]: f"first {number}", names[1]: f"second {number}", "label": number % 2} for number in range(20)]
-    path.write_text("\n".join(map(json.dumps, lines)))
-    dataset = load(path, **options)
-    texts = dataset.source.texts
-    assert texts["text"][3] == "first 3\nsecond 3"
-    assert ("second_at" in texts) == dataset.config.pair == is_pair
-    if is_pair:
-        assert [text[start:] for text, start in zip(texts["text"], texts["second_at"], strict=True)][3] == "second 3"
+# Encodings and archives
 
 
 def test_another_encoding_is_read_by_name(tmp_path: Path) -> None:
@@ -317,40 +245,23 @@ def test_what_is_no_classification_is_refused(tmp_path: Path, name: str, content
         assert part in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("options", "part"),
-    [
-        ({"encoding": "utf-99"}, "no such text encoding"),
-        ({"encoding": "utf-16"}, "not utf-16"),
-        ({"text_column": "body"}, "no column 'body'"),
-        ({"text_column": "label", "label_column": "label"}, "both the text and the label"),
-        ({"pair": True}, "a pair has two texts"),
-        ({"split": "official"}, "no split of its own"),
-    ],
-    ids=str,
-)
-def test_options_that_do_not_fit_the_file(tmp_path: Path, rows: list, options: dict, part: str) -> None:
-    with pytest.raises(UserError, match=part):
-        load(write(tmp_path, rows_of(np.random.default_rng(0), 20, ascii_only=True), Form()), **options)
-
-
 # Any file
 
 
 def test_forms_of_any_kind_give_back_what_was_written(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
-    for number in range(300):
+    for number in range(150):
         form, rows = any_form(random), rows_of(random, int(random.integers(12, 60)), classes=int(random.integers(2, 5)))
         path = write(tmp_path / str(number), rows, form)
         data = load_own_data(DataConfig(name=str(path)))
         assert list(zip(data.texts["text"], data.texts["label"], strict=True)) == rows, form
 
 
-def test_2000_damaged_files_are_read_or_refused_in_words(tmp_path: Path) -> None:
+def test_damaged_files_are_read_or_refused_in_words(tmp_path: Path) -> None:
     """Bytes are changed, lost, doubled or exchanged; the ending may lie."""
     random = np.random.default_rng(2)
     read = 0
-    for number in range(2_000):
+    for number in range(500):
         form = any_form(random)
         form = replace(form, compression="") if random.integers(3) else form
         content = bytearray(content_of(rows_of(random, int(random.integers(0, 30))), form))
@@ -376,4 +287,4 @@ def test_2000_damaged_files_are_read_or_refused_in_words(tmp_path: Path) -> None
         except UserError:
             pass
         path.unlink()
-    assert 200 < read < 1_800, "some are read, some are refused"
+    assert 50 < read < 450, "some are read, some are refused"

@@ -57,7 +57,11 @@ def test_auto_takes_what_is_embedded_and_says_why(run_cli: Callable, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "environment", [{"HF_ENDPOINT": DEAD}, {"HF_HUB_OFFLINE": "1"}], ids=["unreachable", "offline"]
+    "environment",
+    [
+        pytest.param({"HF_ENDPOINT": DEAD}, id="unreachable"),
+        pytest.param({"HF_HUB_OFFLINE": "1"}, id="offline", marks=pytest.mark.long),
+    ],
 )
 def test_pretrained_weights_out_of_reach_are_told_soon(
     assets: Path, ftbench: Callable, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]

@@ -1,10 +1,11 @@
-"""Splits of one's own: stratified by class, in sizes that are asked for."""
+"""Splits of one's own, and parts of the training texts: stratified by class, in sizes that are asked for."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from harness.config.schema import DataConfig
 from harness.config.suite import load_suite
 from harness.data.dataset import load_dataset
 from harness.data.splits import cut, cut_off
+from harness.data.subsets import nested_subset
 from harness.errors import UserError
 
 few = settings(max_examples=100, deadline=None, derandomize=True)
@@ -95,3 +97,33 @@ def test_many_classes_of_two_texts_fill_every_part() -> None:
     split = cut(texts_of([2] * 40), "stratified", False, 0)
     assert [len(part) for part in split.values()] == [56, 8, 16]
     assert split["train"]["label"].nunique() == 40
+
+
+# Parts of the training texts
+
+_labels = st.lists(st.integers(0, 4), min_size=1, max_size=200).map(pd.Series)
+
+
+@given(_labels, st.integers(0, 3), st.data())
+def test_a_part_holds_the_smaller_ones_of_its_seed(labels: pd.Series, seed: int, data: st.DataObject) -> None:
+    small, large = sorted(data.draw(st.tuples(*[st.integers(1, len(labels))] * 2)))
+    held, chosen = nested_subset(labels, small, seed), nested_subset(labels, large, seed)
+    assert len(set(chosen.tolist())) == large
+    assert set(held.tolist()) <= set(chosen.tolist())
+    assert (np.diff(chosen) > 0).all()
+
+
+@given(_labels, st.integers(0, 3), st.data())
+def test_every_class_has_about_its_share_and_a_text(labels: pd.Series, seed: int, data: st.DataObject) -> None:
+    classes = labels.nunique()
+    size = data.draw(st.integers(classes, len(labels))) if classes <= len(labels) else len(labels)
+    counts = labels.iloc[nested_subset(labels, size, seed)].value_counts()
+    assert len(counts) == classes, "none is without a text"
+    share = size * labels.value_counts(normalize=True)
+    assert (counts.reindex(share.index) - share).abs().max() <= classes, "off by less than a text a class"
+
+
+def test_seeds_draw_different_parts() -> None:
+    labels = pd.Series([0, 1] * 100)
+    drawn = [tuple(nested_subset(labels, 20, seed)) for seed in range(5)]
+    assert len(set(drawn)) == 5

@@ -36,17 +36,24 @@ def sources() -> dict[Path, ast.Module]:
     return {file.relative_to(ROOT): ast.parse(file.read_text()) for file in files}
 
 
+@cache
 def errors() -> set[str]:
     """ERRORS and all that is derived from them."""
     known = set(ERRORS)
     classes = [node for tree in sources().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    bases = {node.name: {ast.unparse(base) for base in node.bases} for node in classes}
     for _ in classes:  # a class may be derived from one that is found later
-        known |= {node.name for node in classes if known & {ast.unparse(base) for base in node.bases}}
+        known |= {name for name, of_class in bases.items() if known & of_class}
     return known
 
 
-def messages() -> Iterator[tuple[str, str]]:
+@cache
+def messages() -> list[tuple[str, str]]:
     """Where each is raised, and its longest literal part; the expression itself where there is none."""
+    return list(_found_messages())
+
+
+def _found_messages() -> Iterator[tuple[str, str]]:
     known = errors()
     for path, tree in sources().items():
         for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):

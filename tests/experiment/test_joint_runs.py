@@ -10,6 +10,9 @@ from rich.console import Console
 from harness import commands
 from harness.config.suite import load_suite
 from harness.data.splits import SPLITS
+from harness.planning.joint import joint_groups
+from harness.planning.plan import resolve
+from harness.planning.workspace import Workspace
 from harness.results.record import Record
 from harness.results.store import Store
 from tests.support.runs import curve_of
@@ -60,10 +63,10 @@ def test_each_ends_as_it_does_by_itself(joint: dict[tuple[float, int], Record], 
 
 
 def test_rates_of_a_sweep_are_trained_as_one(tmp_path: Path) -> None:
-    records = _run(tmp_path, {"seed": [0, 1], "tune": "lr"})
+    records = _run(tmp_path, {"tune": "lr"})
     rates = sorted({rate for rate, _ in records})
     assert len(rates) == 6
-    assert sum(record.joint_runs is None for record in records.values()) <= 2
+    assert sum(record.joint_runs is None for record in records.values()) == 1
     losses = [records[rate, 0].ok_metrics.train.loss for rate in rates[:4]]
     assert losses == sorted(losses, reverse=True), "each at its own rate"
 
@@ -80,5 +83,7 @@ def test_rates_of_a_sweep_are_trained_as_one(tmp_path: Path) -> None:
     ids=str,
 )
 def test_what_a_joint_step_does_not_do_runs_by_itself(changes: dict[str, object], tmp_path: Path) -> None:
-    records = _run(tmp_path, {"seed": [0, 1, 2]} | changes)
-    assert all(record.joint_runs is None for record in records.values())
+    asked, workspace = SUITE | {"strategy": "head_only", "seed": [0, 1, 2]}, Workspace(tmp_path / "cache")
+    for expected, options in ((1, asked), (0, asked | changes)):
+        plan = resolve(load_suite(None, options, []), tmp_path / "results", workspace)
+        assert len(list(joint_groups(plan, workspace, "cpu"))) == expected

@@ -45,9 +45,8 @@ def test_a_record_says_what_ran_and_follows_its_schema(run_here: Callable, tmp_p
 
 
 def test_padding_is_never_counted_as_real(run_here: Callable) -> None:
-    (packed,) = run_here(strategy=["last_block"], training__epochs=1)
-    (padded,) = run_here(strategy=["last_block"], training__epochs=1, pad_to=60)
-    (plain,) = run_here(strategy=["last_block"], training__epochs=1, plain=True)
+    options = {"strategy": ["last_block"], "training__epochs": 1, "data__size": 200}
+    (packed,), (padded,), (plain,) = (run_here(**options, **more) for more in ({}, {"pad_to": 60}, {"plain": True}))
     for record, share in ((packed, 1), (padded, 31 / 60), (plain, 31 / 38)):
         rates = record.throughput
         assert rates.real_tokens_per_second / rates.padded_tokens_per_second == pytest.approx(share, rel=0.05)
@@ -68,7 +67,7 @@ def test_predictions_reproduce_the_metrics(run_here: Callable, tmp_path: Path) -
 
 
 def test_the_same_seed_twice_gives_the_same_record(run_here: Callable, tmp_path: Path) -> None:
-    options = {"strategy": ["last_block"], "training__epochs": 2}
+    options = {"strategy": ["last_block"], "training__epochs": 2, "data__size": 120}
     (first,) = run_here(**options)
     assert run_here(**options) == []
     (again,) = run_here(**options, force=True)
@@ -82,10 +81,11 @@ def test_the_same_seed_twice_gives_the_same_record(run_here: Callable, tmp_path:
 
 
 def test_the_curve_tells_how_much_of_each_batch_was_right(run_here: Callable, tmp_path: Path) -> None:
-    (record,) = run_here(strategy=["last_block"], training__epochs=2, optimizer__learning_rate=1e-12)
+    options = {"strategy": ["last_block"], "training__epochs": 2, "data__size": 160}
+    (record,) = run_here(**options, optimizer__learning_rate=1e-12)
     curve = curve_of(tmp_path / "results", record)
-    assert curve["step"].tolist() == list(range(1, 71))
-    last_epoch = curve["accuracy"][35:]
+    assert curve["step"].tolist() == list(range(1, 29))
+    last_epoch = curve["accuracy"][14:]
     assert last_epoch.mean() == pytest.approx(record.metrics.train.accuracy)  # nothing was learnt meanwhile
 
 

@@ -14,6 +14,7 @@ from harness.results.store import Store
 from tests.support.runs import ROOT, command, run_command
 
 RUN = ["run", "--strategy", "last_block", "--model", "mini", "--data", "synthetic", "--epochs", "1"]
+RUN += ["--set", "data.size=1000"]
 
 
 def _command(tmp_path: Path, results: str, *more: str) -> list[str]:
@@ -35,6 +36,7 @@ def test_two_runs_that_want_the_same_features_at_once_share_them(tmp_path: Path)
     assert len(list((tmp_path / "cache" / "features").glob("*.features"))) == 1
 
 
+@pytest.mark.long
 def test_a_run_that_dies_half_way_leaves_nothing_that_is_read_as_whole(tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "features"
     slow = ["--set", "data.size=4000"]

@@ -162,10 +162,11 @@ def test_the_observer_of_a_run_is_told_once(run_here: Callable, monkeypatch: pyt
             raise OUT_OF_MEMORY["a GPU"]
         return features_batch(features, indices)
 
-    (expected,) = run_here(strategy=["last_block"], training__epochs=1)
+    options = {"strategy": ["last_block"], "training__epochs": 1, "data__size": 200}
+    (expected,) = run_here(**options)
     monkeypatch.setattr(Features, "batch", short_of_memory)
     monkeypatch.setattr("harness.progress.observer.Observers.warning", lambda _, text: told.append(text))
-    (found,) = run_here(strategy=["last_block"], training__epochs=1, force=True)
+    (found,) = run_here(**options, force=True)
     assert found.status == "ok"
     assert found.metrics.test.loss == pytest.approx(expected.metrics.test.loss, abs=1e-6)
     assert len(told) == 1

@@ -147,7 +147,8 @@ def gitlab(service: Service, folder: Path) -> tuple[int, str]:
     return code, found["results/gate.md"]
 
 
-@pytest.mark.parametrize("run", [github, pytest.param(gitlab, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("run", [github, gitlab])
 def test_an_unchanged_suite_is_green(run, service: Service, tmp_path: Path) -> None:
     code, told = run(service, tmp_path)
     assert (code, "No regression." in told) == (0, True)

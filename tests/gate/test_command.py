@@ -21,6 +21,7 @@ def small_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "COST_PROCESSES", 1)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_suite")
 def test_the_command_updates_compares_and_alarms(
     run_cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -45,8 +45,8 @@ def test_they_are_full_table_where_the_embedding_is_trained() -> None:
 @pytest.mark.parametrize(
     ("strategy", "decay", "schedule"),
     [
-        ("full", 0.0, "constant"),
-        ("full", 0.1, "constant"),
+        pytest.param("full", 0.0, "constant", marks=pytest.mark.long),
+        pytest.param("full", 0.1, "constant", marks=pytest.mark.long),
         ("full", 0.1, "cosine"),
         ("layer_decay", 0.1, "cosine"),
     ],

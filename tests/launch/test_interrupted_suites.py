@@ -33,7 +33,8 @@ def _start_long_suite(folder: Path, *arguments: str) -> tuple[subprocess.Popen, 
     return process, folder / "results"
 
 
-@pytest.mark.parametrize("ranks", ["1", pytest.param("2", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("ranks", ["1", "2"])
 def test_ctrl_c_leaves_a_record(tmp_path: Path, ranks: str) -> None:
     process, results = _start_long_suite(tmp_path, "--nproc", ranks)
     process.send_signal(signal.SIGINT)

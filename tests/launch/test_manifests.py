@@ -19,7 +19,7 @@ from kubeflow_trainer_api.models.trainer_v1alpha1_train_job import TrainerV1alph
 from harness.launch.manifests import GROUP_ID
 from harness.results.record import Record
 from harness.results.store import Store
-from tests.support.runs import ROOT, SMALL_RUN, losses_of, predicted_by
+from tests.support.runs import ROOT, SMALL_RUN, command, losses_of, predicted_by
 
 SHARDED = ["--engine=fsdp", "--nnodes=2", "--volume=claim"]
 # The keys of a task that SkyPilot's reference lists.
@@ -126,18 +126,19 @@ def _sky_pilot(task: dict[str, Any], node: int, port: int) -> tuple[list[str], d
     return ["bash", "-c", task["run"].replace(":29400", f":{port}")], variables
 
 
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of SMALL_RUN with NPROC=2."""
+    folder = tmp_path_factory.mktemp("asked")
+    subprocess.run(command(folder, "run", *SMALL_RUN, "--nproc=2"), capture_output=True, check=True)
+    return folder / "results"
+
+
 LAUNCHERS = {"kubeflow": _kubeflow, "skypilot": _sky_pilot}
 
 
-@pytest.mark.parametrize(
-    ("platform", "nodes"),
-    [
-        ("kubeflow", 1),
-        pytest.param("kubeflow", 2, marks=pytest.mark.long),
-        pytest.param("skypilot", 1, marks=pytest.mark.long),
-        pytest.param("skypilot", 2, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("platform", "nodes"), [("kubeflow", 1), ("kubeflow", 2), ("skypilot", 1), ("skypilot", 2)])
 def test_the_command_line_gives_the_records_of_nproc(
     manifest: Callable, tmp_path: Path, asked: Path, platform: str, nodes: int
 ) -> None:

@@ -27,9 +27,8 @@ from harness.training.evaluation import predict
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(
-    "strategy", ["last_block", *(pytest.param(name, marks=pytest.mark.long) for name in ("head_only", "lora", "full"))]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["last_block", "head_only", "lora", "full"])
 def test_gpt2_is_held_once(ftbench: Callable, tmp_path: Path, assets: Path, strategy: str) -> None:
     """No phase holds two copies of its weights, and a suffix is trained without the prefix in memory."""
     common = ["run", "--strategy", strategy, "--model", "gpt2", "--weights", "random", "--data", "synthetic"]

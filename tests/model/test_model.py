@@ -51,7 +51,10 @@ def random_backbone(name: str, init: str, seed: int) -> GPT2:
     return filled_backbone(name, RandomWeights(init, seed))
 
 
-@pytest.mark.parametrize(("dtype", "prefixed"), [(torch.float32, True), (torch.float16, False), (torch.bfloat16, True)])
+@pytest.mark.parametrize(
+    ("dtype", "prefixed"),
+    [(torch.float32, True), (torch.float16, False), pytest.param(torch.bfloat16, True, marks=pytest.mark.long)],
+)
 def test_logits_of_a_published_checkpoint_equal_transformers(
     peer: GPT2LMHeadModel, tmp_path: Path, dtype: torch.dtype, prefixed: bool
 ) -> None:

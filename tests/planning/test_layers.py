@@ -11,7 +11,7 @@ import pytest
 from harness.results.record import Record
 from harness.results.store import Store
 
-SMALL = ["--model", "mini", "--data", "synthetic", "--set", "data.size=120 training.epochs=1"]
+SMALL = ["--model", "mini", "--data", "synthetic", "--set", "data.size=60 training.epochs=1"]
 
 
 @pytest.fixture

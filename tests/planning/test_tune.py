@@ -93,7 +93,7 @@ def test_a_strategy_by_path_runs_at_its_own_rate_too(tmp_path: Path) -> None:
     path.write_text("from harness import Strategy\nstrategy = Strategy()\n")
     seeds = SWEPT_SEEDS + 1
     asked = {**SUITE, "strategy": [str(path)], "engine.name": "deepspeed", "seed": list(range(seeds))}
-    asked |= {"optimizer.learning_rate": 1.2345e-5, "data.size": 100, "training.epochs": 2}
+    asked |= {"optimizer.learning_rate": 1.2345e-5, "data.size": 60}
     store = Store(tmp_path / "results")
     commands.run_suite(Console(quiet=True), load_suite(None, asked, []), store.results, tmp_path / "cache", force=False)
     assert {record.status for record in store.all()} == {"ok"}

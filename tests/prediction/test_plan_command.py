@@ -35,37 +35,37 @@ def test_it_shows_each_strategy_and_trains_nothing(plan: Callable, tmp_path: Pat
     assert not (tmp_path / "results").exists()
 
 
-def test_what_was_timed_is_kept(plan: Callable, tmp_path: Path) -> None:
-    plan("--strategy", "head_only")
-    (kept,) = (tmp_path / "cache" / "calibration").glob("*.json")
-    before = json.loads(kept.read_text())
-    plan("--strategy", "head_only")
-    assert json.loads(kept.read_text()) == before
-
-
 def _rows(out: str) -> list[str]:
     rows = [line for line in out.splitlines() if line.strip().startswith(("last_block", "head_only"))]
     assert len(rows) >= 2
     return rows
 
 
-@pytest.mark.parametrize("arguments", [(), ("--device", "h100")])
+OPTIONS = ("--strategy", "last_block,head_only", "--seeds", "0,1")
+
+
 def test_the_second_answer_is_the_first_and_walks_through_nothing(
-    plan: Callable, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+    plan: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ("--strategy", "last_block,head_only", "--seeds", "0,1", *arguments)
+    options = (*OPTIONS, "--device", "h100")
     first = _rows(plan(*options)[1])
     monkeypatch.setattr(RunWalker, "work", lambda *_: pytest.fail("walked again"))
     assert _rows(plan(*options)[1]) == first
 
 
-def test_kept_work_whose_times_are_gone_is_walked_again(plan: Callable, tmp_path: Path) -> None:
-    plan("--strategy", "head_only")
+def test_what_was_timed_is_kept_and_timed_again_where_it_is_gone(
+    plan: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = _rows(plan(*OPTIONS)[1])
     (times,) = (tmp_path / "cache" / "calibration").glob("*.json")
+    before = json.loads(times.read_text())
+    with monkeypatch.context() as patch:
+        patch.setattr(RunWalker, "work", lambda *_: pytest.fail("walked again"))
+        assert _rows(plan(*OPTIONS)[1]) == first
+    assert json.loads(times.read_text()) == before
     times.unlink()
-    code, _, _ = plan("--strategy", "head_only")
-    assert code == 0
-    assert times.exists()
+    code, _, _ = plan(*OPTIONS)
+    assert (code, times.exists()) == (0, True)
 
 
 def test_arrangements_of_one_run_are_told_apart(tmp_path: Path) -> None:

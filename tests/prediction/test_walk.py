@@ -14,6 +14,7 @@ from harness.planning.workspace import Workspace
 from harness.prediction.work.passes import Pass
 from harness.prediction.work.walk import Shapes
 from harness.prediction.work.walker import RunWalker, Texts
+from tests.support.strategies import long
 
 DEFAULTS = {"model.name": "mini", "data.name": "synthetic", "data.size": 200}
 
@@ -35,7 +36,7 @@ def products(one: Pass | None) -> float:
     return one.times * sum(count * of.flops for of, count in operations if "attention" not in of.name)
 
 
-@pytest.mark.parametrize("strategy", ["full", "lora", "last_block", "head_only"])
+@pytest.mark.parametrize("strategy", ["full", "lora", *long("last_block", "head_only")])
 def test_products_are_those_that_a_run_computes(strategy: str, tmp_path: Path, run_here: Callable) -> None:
     options = {"strategy": strategy, "data__size": 100, "pad_to": 32, "training__epochs": 2}
     work = walker_of(tmp_path, **options).work({})
@@ -46,7 +47,7 @@ def test_products_are_those_that_a_run_computes(strategy: str, tmp_path: Path, r
     assert predicted == pytest.approx(counter.get_total_flops(), rel=0.03)
 
 
-@pytest.mark.parametrize("strategy", ["full", "lora", "mean_pool", "prompt_tuning"])
+@pytest.mark.parametrize("strategy", ["lora", "prompt_tuning", *long("full", "mean_pool")])
 def test_two_and_three_blocks_say_what_four_do(strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.prediction.work.walker.SMALL_PARAMETERS", 0)
     walker = walker_of(tmp_path, strategy=strategy)

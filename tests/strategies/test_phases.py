@@ -162,7 +162,7 @@ def test_steps_begin_with_the_fitted_head(run_here: Callable, tmp_path: Path, ad
     assert begun.prefix.reused_tokens == probe.prefix.computed_tokens > 0, "from the file of the probe"
 
 
-@pytest.mark.parametrize("strategy", ["probe_then_full", "layer_decay"])
+@pytest.mark.parametrize("strategy", ["probe_then_full", pytest.param("layer_decay", marks=pytest.mark.long)])
 def test_a_resumed_run_ends_as_an_undisturbed_one(
     run_here: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:

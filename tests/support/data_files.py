@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 Row = tuple[str, str]  # text, label
+Parts = dict[str, list[Row]]  # of a split, by name
 _WORDS = "you won a parcel see the invoice claim it today meeting garden bring code train £ é naïve Straße"
 WORDS = _WORDS.split()
 TEXT_NAMES = ["text", "sentence", "review", "content", "message", "v2", "Text"]

@@ -13,10 +13,15 @@ from strategies import built_in_names
 EACH_KIND = ("head_only", "last_block", "lora", "mean_pool", "last_padded", "prompt_tuning", "probe_then_full")
 
 
-def every_strategy(but: Sequence[str] = ()) -> list[Any]:
-    """The names of all built-in ones as parameters of a test, those that are of no kind of their own marked as long.
+def every_strategy(but: Sequence[str] = (), short: Sequence[str] = EACH_KIND) -> list[Any]:
+    """The names of all built-in ones as parameters of a test.
 
-    but: those that the test is not for.
+    but: those that the test is not for. short: those that are not for the long tests only.
     """
     names = [name for name in built_in_names() if name not in but]
-    return [pytest.param(name, marks=[pytest.mark.long] * (name not in EACH_KIND)) for name in names]
+    return [*(name for name in names if name in short), *long(*(name for name in names if name not in short))]
+
+
+def long(*values: Any) -> list[Any]:
+    """Parameters of a test, for the long tests only."""
+    return [pytest.param(value, marks=pytest.mark.long) for value in values]

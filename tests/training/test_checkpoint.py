@@ -77,7 +77,8 @@ def _assert_same_end(folder: Path, undisturbed: tuple[Path, Record]) -> Record:
 @pytest.mark.parametrize(
     ("engine", "number"),
     [
-        ("one process", signal.SIGUSR1),
+        ("one process", signal.SIGINT),
+        pytest.param("one process", signal.SIGUSR1, marks=pytest.mark.long),
         *(pytest.param(f"zero {stage}", signal.SIGTERM, marks=pytest.mark.long) for stage in range(4)),
         pytest.param("fsdp", signal.SIGTERM, marks=pytest.mark.long),
     ],
@@ -109,6 +110,7 @@ def test_phases_rates_and_recipes_go_on(tmp_path: Path, engine: str, strategy: s
     assert (record.epochs.kept, record.head_fit) == (alone.epochs.kept, alone.head_fit)
 
 
+@pytest.mark.long
 def test_a_group_that_a_cluster_stopped_goes_on(tmp_path: Path, undisturbed) -> None:
     _stop_as_a_cluster_does(tmp_path, signal.SIGTERM)
     run_command(tmp_path, "run", *LONG, *ENGINES["ddp"])
@@ -243,31 +245,32 @@ def test_a_checkpoint_of_another_configuration_is_refused(
     assert "optimizer.weight_decay: 0.5, here 0.1" in told
 
 
-def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_harms_nothing(run_cli: Callable, tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: checkpoints pass it, records do not."""
     small = [*LONG[:-4], "--epochs", "1", "--set", "data.size=860 training.checkpoint_steps=40"]
-    run_command(tmp_path, "run", *small)
+    small += ["--cache", str(tmp_path / "cache")]
+    assert run_cli("run", *small)[0] == 0
     before = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()}
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
-
-    done = subprocess.run(
-        command(tmp_path, "run", *small, "--epochs", "2"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=limit,
-    )
-    assert done.returncode == 1
-    assert "can't be written" in done.stdout
+    with _largest_file(10**6):
+        code, out, _ = run_cli("run", *small, "--epochs", "2")
+    assert (code, "can't be written" in out) == (1, True)
     failed = [record for record in Store(tmp_path / "results").all() if record.status != "ok"]
     assert [record.status for record in failed] == ["failed"]
     assert {path: path.read_bytes() for path in before if path.parent.parent.name == "runs"} == {
         path: content for path, content in before.items() if path.parent.parent.name == "runs"
     }
     assert not list((tmp_path / "results").rglob("*.partial"))
+
+
+@contextmanager
+def _largest_file(size: int) -> Iterator[None]:
+    """In bytes, of any that this process writes."""
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
 
 
 @pytest.mark.long

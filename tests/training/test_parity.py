@@ -13,7 +13,7 @@ from tests.support.runs import (
 )
 from tests.support.strategies import every_strategy
 
-SIZE = 100
+SIZE = 60
 
 
 @pytest.mark.parametrize("name", every_strategy())
