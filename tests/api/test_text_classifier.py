@@ -153,7 +153,9 @@ def test_a_copy_predicts_the_same(fitted: TextClassifier, copied: Callable) -> N
 
 def test_a_clone_of_a_loaded_one_is_trained_as_it_was(cache: Path, tmp_path: Path) -> None:
     texts = _texts(60)
-    made = _small(cache, strategy="first_token", settings={"optimizer.weight_decay": 0.3, "training.keep": "best"}, epochs=2)
+    made = _small(
+        cache, strategy="first_token", settings={"optimizer.weight_decay": 0.3, "training.keep": "best"}, epochs=2
+    )
     made.fit(texts["text"], texts["label"]).save(tmp_path)
     again = clone(TextClassifier.load(tmp_path, cache)).fit(texts["text"], texts["label"])
     assert np.array_equal(again.predict_proba(texts["text"]), made.predict_proba(texts["text"]))
