@@ -1,4 +1,4 @@
-"""The saved classifier predicts as in its run, and refuses bad input. (`test_which_is_saved.py`: of which run it is.)"""
+"""The saved classifier predicts as in its run, and refuses bad input."""
 
 from __future__ import annotations
 
