@@ -29,6 +29,7 @@ from harness.training.engines.factory import open_engine
 from harness.training.evaluation import measure, predict
 
 RESULTS, CACHE = Path("results") / "chapter", Path("results") / "chapter" / "cache"
+SIZE = 1000  # texts
 
 # %% [markdown]
 # ## 1. A pretrained language model
@@ -52,7 +53,7 @@ print(f"The model goes on: {MINI_PROOF.prompt!r} -> {tokenizer.decode(continue_g
 # order: it is spam if somebody is asked to give before getting.
 
 # %%
-dataset = workspace.dataset(DataConfig(name="synthetic"))
+dataset = workspace.dataset(DataConfig(name="synthetic", size=SIZE))
 classes = dataset.source.classes
 for name, part in dataset.split.items():
     print(f"{name:>10}: {len(part):,} texts, {(part['label'] == 'spam').mean():.0%} spam")
@@ -174,8 +175,9 @@ engine.close()
 
 # %%
 strategies = ["head_only", "last_block", "first_token", "length_rule", "tfidf"]
-comparison = compare("synthetic", strategies, model="mini", seeds=SEED, results=RESULTS, cache=CACHE)
-print(comparison.in_words)
+comparison = compare(
+    "synthetic", strategies, model="mini", seeds=SEED, settings={"data.size": SIZE}, results=RESULTS, cache=CACHE
+)
 comparison
 
 # %% [markdown]

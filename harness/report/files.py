@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from harness.report.table.published import published_comparison, published_markd
 from harness.report.table.scaling import scaling_markdown
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
-from harness.results.suites import left_out, suites_in
+from harness.results.suites import SavedSuite, left_out, suites_in
 
 
 def summary(records: list[Record]) -> pd.DataFrame:
@@ -96,9 +96,24 @@ def _comparison(table: ComparisonTable) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class WrittenTables:
+    """paths: of the files. tables: what they show of `records`, the newest of each configuration, and `suites`."""
+
+    paths: list[Path]
+    tables: list[ComparisonTable]
+    records: list[Record]
+    suites: list[SavedSuite]
+
+    def are_of(self, records: Sequence[Record], suites: Sequence[SavedSuite]) -> bool:
+        """Whether tables of these would be the same."""
+        runs, shown = ({record.run_id for record in some} for some in (self.records, records))
+        return runs == shown and self.suites == [*suites]
+
+
 def write_tables(
     store: Store, reference: str | None = None, metric: Metric = ACCURACY, price: float | None = None
-) -> list[Path]:
+) -> WrittenTables:
     """table.md, table.tex, summary.csv and comparison.json from the newest record of each configuration.
 
     Commands that share the results folder take turns, so that the last one has read all records.
@@ -121,4 +136,4 @@ def write_tables(
         }
         for name, content in files.items():
             write_atomically(store.results / name, content)
-    return [store.results / name for name in files]
+    return WrittenTables([store.results / name for name in files], tables, newest, suites)

@@ -101,7 +101,11 @@ def print_results(
     """Write the tables' files, and print the tables of `records` with what belongs below them."""
     written, everything = write_tables(store, reference, metric, price), store.all()
     if records:
-        tables = comparison_tables(groups(newest_of_each(records), suites), store, reference, view, metric, price)
+        newest = newest_of_each(records)
+        if view == FULL_VIEW and written.are_of(newest, suites):
+            tables = written.tables
+        else:
+            tables = comparison_tables(groups(newest, suites), store, reference, view, metric, price)
         print_tables(console, tables, view)
         print_scaling(console, newest_of_each(everything), records)
     for suite in suites:
@@ -114,7 +118,7 @@ def print_results(
         )
     print_left_out(console, left_out(store))
     if not quiet:
-        files = f"\nWrote {', '.join(map(str, written))}; each run's record is in {store.runs}."
+        files = f"\nWrote {', '.join(map(str, written.paths))}; each run's record is in {store.runs}."
         console.print(files, highlight=False)
 
 

@@ -111,7 +111,7 @@ def write_report(
 
     records: all that could be read; left_out: a message for each of the others. Returns the files written.
     """
-    tables, suites = write_tables(store, reference, metric, price), suites_in(store.results)
+    tables, suites = write_tables(store, reference, metric, price).paths, suites_in(store.results)
     newest = newest_of_each(records)
     plot_files = PlotFiles(store.results / "plots")
     with style():

@@ -20,7 +20,7 @@ from harness.report.table.comparison_table import ComparisonTable, comparison_ta
 from harness.results.record import Record
 from harness.results.store import Store
 from harness.serving.classifier import Classifier
-from harness.serving.export import write_folder
+from harness.serving.export.folder import write_folder
 from tests.support.hub_models import save_small, small_model, write_texts
 from tests.support.strategies import long
 
