@@ -52,7 +52,7 @@ def _trained(tmp_path: Path) -> GPT2LMHeadModel:
     language model's, into the final norm, so that it is removed first."""
     classifier = Classifier.load(tmp_path / "results" / "classifier", tmp_path / "cache")
     torch.nn.init.zeros_(classifier.suffix.head.bias)
-    write_folder(classifier, tmp_path / "exported")
+    write_folder(classifier, tmp_path / "results" / "classifier", tmp_path / "exported")
     return GPT2LMHeadModel.from_pretrained(tmp_path / "exported")
 
 
