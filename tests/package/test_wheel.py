@@ -98,8 +98,8 @@ def test_every_command_works_there(site: Path, tmp_path: Path) -> None:
     installed(site, started, *gate, "--update", "the first reference")
     assert "No regression" in installed(site, started, *gate)[0]
     assert len(installed(site, started, "predict", "It broke at once.", "Very happy.")[0].splitlines()) == 2
-    installed(site, started, "export", "exported")
-    assert (started / "exported" / "model.safetensors").is_file()
+    installed(site, started, "export", "exported", "--format", "onnx")
+    assert (started / "exported" / "model.onnx").is_file()
     assert "last_block" in installed(site, started, "plan", *SMALL_RUN)[0]
     assert "text" in installed(site, started, "data", "data.csv", "--model", "mini")[0]
     for command in (["list"], ["explain", "last_block", "--model", "mini"], ["check-weights", "--model", "mini"]):

@@ -82,7 +82,7 @@ def _column(table: Any, number: int) -> list[str]:
 
 @pytest.mark.long
 def test_a_column_sorts_by_click_and_by_keyboard(opened: Callable) -> None:
-    table = opened().locator("table").first
+    table = opened().locator("table", has_text="trained").first
     titles = table.locator("thead th").all_inner_texts()
     number = next(n for n, title in enumerate(titles) if title.startswith("trained"))
     head = table.locator("thead th").nth(number)
