@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 
 from harness.files import write_atomically
@@ -38,6 +37,7 @@ from harness.report.table.scaling import (
     worth_notes,
 )
 from harness.report.table.sweep import sweep_rows
+from harness.report.templates import filled_in
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
 from harness.results.suites import SavedSuite, suites_in
@@ -260,14 +260,12 @@ def _published(suite: SavedSuite, records: list[Record]) -> Section:
 
 
 def _html(sections: list[Section], records: list[Record], left_out: list[str]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("harness", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     ended = sum(record.status == "ok" for record in records)
-    return environment.get_template("page.html.j2").render(
-        sections=sections, runs=len(records), ended=ended, newest=records[-1].finished_at[:10], left_out=left_out
+    return filled_in(
+        "page.html.j2",
+        sections=sections,
+        runs=len(records),
+        ended=ended,
+        newest=records[-1].finished_at[:10],
+        left_out=left_out,
     )
