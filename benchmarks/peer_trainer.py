@@ -40,7 +40,7 @@ from harness.data.model_files.hub import is_hub, locate
 from harness.data.tokenizer import Tokenizer, load_tokenizer
 from harness.measure.clock import WARM_UP_STEPS
 from harness.model.hub.families import FAMILIES
-from harness.model.shapes import SHAPES
+from harness.model.named.shapes import SHAPES
 
 CACHE = user_cache_path("ftbench", appauthor=False)
 # What is faster on a GPU alone; the check for losses that are no number would wait for the device in each step.

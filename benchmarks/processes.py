@@ -22,8 +22,8 @@ from harness.data.downloads import assets_folder
 from harness.data.encoding import Examples, RowRule, encode_split
 from harness.data.model_files.hub import is_hub
 from harness.data.tokenizer import load_tokenizer
+from harness.model.named.shapes import SHAPES
 from harness.model.precision import choose
-from harness.model.shapes import SHAPES
 from harness.results.record import Record, Seconds
 from harness.results.store import Store
 

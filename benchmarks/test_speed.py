@@ -31,7 +31,7 @@ from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
 from harness.data.downloads import NotAvailable
 from harness.measure.flops import forward_flops, training_flops
-from harness.model.shapes import SHAPES
+from harness.model.named.shapes import SHAPES
 from harness.results.record import Record
 from tools.wheel_models import DECODER, fetch_models
 

@@ -31,8 +31,8 @@ from harness.config.schema import EngineConfig, OptimizerConfig
 from harness.distributed.process_group import connect, disconnect
 from harness.features.features import Features
 from harness.measure.memory import MemoryMeter
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.split import split
-from harness.model.weights import RandomWeights, filled_backbone
 from harness.training.engines.factory import open_engine
 from harness.training.micro_batch import MicroBatch
 

@@ -18,7 +18,7 @@ from harness.config.strategy import Strategy
 from harness.data.encoding import RowRule, encode_split
 from harness.distributed.process_group import World
 from harness.features.features import Features
-from harness.model.continuation import MINI_PROOF, continue_greedily
+from harness.model.named.continuation import MINI_PROOF, continue_greedily
 from harness.model.packing import PackedBatch
 from harness.model.split import parameter_counts, split
 from harness.planning.resolve import resolve_model

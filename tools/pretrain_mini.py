@@ -28,8 +28,8 @@ from harness.config.schema import ModelConfig
 from harness.data.tasks.word_order import STREAM_SEED, conversations
 from harness.data.tokenizer import load_tokenizer
 from harness.model.gpt2 import GPT2
+from harness.model.named.weights import MINI_CHECKPOINT, filled_backbone, published_tensors, weights_of
 from harness.model.packing import PackedBatch
-from harness.model.weights import MINI_CHECKPOINT, filled_backbone, published_tensors, weights_of
 
 HELD_OUT_SEED = STREAM_SEED + 1
 STEPS = 1000

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from harness.data.tasks.word_order import STREAM_SEED, generate
 from harness.data.tokenizer import MINI_RANKS
-from harness.model.shapes import SHAPES
+from harness.model.named.shapes import SHAPES
 
 
 def main() -> None:

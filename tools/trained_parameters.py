@@ -9,8 +9,8 @@ import json
 
 import strategies
 from harness import Strategy
-from harness.model.models import GPT2Model
-from harness.model.shapes import SHAPES
+from harness.model.named.models import GPT2Model
+from harness.model.named.shapes import SHAPES
 from harness.planning.strategy import trainable_parameters
 from harness.report.catalogue import COUNTS
 

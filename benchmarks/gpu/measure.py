@@ -23,7 +23,7 @@ from harness import commands
 from harness.config.suite import load_suite
 from harness.experiment import run
 from harness.measure.flops import forward_flops, training_flops
-from harness.model.shapes import SHAPES
+from harness.model.named.shapes import SHAPES
 from harness.planning import workspace
 from harness.results.record import Record
 from harness.results.store import Store

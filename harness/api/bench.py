@@ -12,7 +12,7 @@ from rich.console import Console
 from harness.config.schema import ONE_MACHINE, Hosts
 from harness.config.suite import SuiteConfig
 from harness.errors import UserError
-from harness.experiment.oom_records import settle
+from harness.experiment.records.oom import settle
 from harness.experiment.runner import prepare_store
 from harness.launch.launcher import launch
 from harness.planning.data import resolve_data

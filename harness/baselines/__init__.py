@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # names need neither PyTorch nor pandas
     from harness.config.schema import Precision
     from harness.data.encoding import Examples
     from harness.data.tokenizer import Tokenizer
-    from harness.model.models import Model
-    from harness.model.weights import Weights
+    from harness.model.named.models import Model
+    from harness.model.named.weights import Weights
 
 NAMES = ("majority", "length_rule", "first_token_lookup", "tfidf", "zero_shot")
 

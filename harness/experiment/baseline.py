@@ -8,7 +8,7 @@ from harness import baselines
 from harness.baselines import Part, Task
 from harness.data.encoding import RowRule, encode_split
 from harness.experiment.context import Context
-from harness.experiment.facts import all_metrics, calibration, data_facts
+from harness.experiment.records.facts import all_metrics, calibration, data_facts
 from harness.planning.plan import PlannedRun
 from harness.results.outcome import Outcome, Predictions
 

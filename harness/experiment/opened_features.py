@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.data.encoding import Examples, longest_row
 from harness.experiment.context import Context
 from harness.experiment.cut_model import CutModel
-from harness.experiment.facts import recipe_of
+from harness.experiment.records.facts import recipe_of
 from harness.features.store import FeatureStore, OpenedFeatures, computed
 from harness.planning.plan import PlannedRun
 from harness.planning.strategy import ResolvedStrategy

@@ -11,7 +11,11 @@ from harness.config.schema import RunConfig
 from harness.data.encoding import Examples
 from harness.experiment.context import Context
 from harness.experiment.cut_model import CutModel, build_model
-from harness.experiment.facts import (
+from harness.experiment.forgetting import forgetting
+from harness.experiment.head import begin_with_fitted_head, open_read
+from harness.experiment.joint import Share
+from harness.experiment.opened_features import open_features
+from harness.experiment.records.facts import (
     all_metrics,
     calibration,
     data_facts,
@@ -19,10 +23,6 @@ from harness.experiment.facts import (
     prefix_facts,
     step_graphs,
 )
-from harness.experiment.forgetting import forgetting
-from harness.experiment.head import begin_with_fitted_head, open_read
-from harness.experiment.joint import Share
-from harness.experiment.opened_features import open_features
 from harness.experiment.texts import load_texts
 from harness.features.features import Features
 from harness.features.token_budget import TokenBudget

@@ -18,8 +18,8 @@ from harness.errors import UserError
 from harness.experiment.baseline import run_baseline
 from harness.experiment.context import Context
 from harness.experiment.joint import JointTrainings
-from harness.experiment.oom_records import provided_for
-from harness.experiment.records import Ending, Measurements, record_of
+from harness.experiment.records.oom import provided_for
+from harness.experiment.records.record import Ending, Measurements, record_of
 from harness.experiment.run import run
 from harness.measure import environment
 from harness.measure.energy import Counters

@@ -17,10 +17,10 @@ from harness.features.features import features_of
 from harness.features.loader import PrefixLoader
 from harness.features.token_budget import TokenBudget
 from harness.model.backbone import Backbone
-from harness.model.models import Model
+from harness.model.named.models import Model
+from harness.model.named.weights import Weights
 from harness.model.packing import PackedBatch
 from harness.model.split import Prefix, PrefixFacts
-from harness.model.weights import Weights
 
 # A row's token ids.
 Row = list[int] | np.ndarray

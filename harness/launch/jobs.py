@@ -23,7 +23,7 @@ import torch
 
 from harness.distributed.process_group import device_of
 from harness.distributed.signals import HANDLED, StopSignals
-from harness.experiment.records import Ending, record_of
+from harness.experiment.records.record import Ending, record_of
 from harness.experiment.runner import why_lost
 from harness.launch.cores import part_of_cores
 from harness.launch.libraries import variables

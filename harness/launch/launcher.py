@@ -19,7 +19,7 @@ from harness.distributed.hosts import SSH_OPTIONS, free_port, local_address
 from harness.distributed.preflight import run_preflight
 from harness.distributed.process_group import device_of
 from harness.distributed.signals import StopSignals
-from harness.experiment.records import Ending, record_of
+from harness.experiment.records.record import Ending, record_of
 from harness.experiment.runner import why_lost
 from harness.launch.cores import part_of_cores
 from harness.launch.jobs import launch_jobs

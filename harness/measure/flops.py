@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.model.shapes import Shape
+from harness.model.named.shapes import Shape
 
 
 def forward_flops(shape: Shape, stages: Sequence[str], lengths: np.ndarray, reads_one_token: bool) -> int:

@@ -8,9 +8,9 @@ import torch
 
 from harness.config.strategy import Strategy
 from harness.model.adapters import begin_adapters
-from harness.model.models import Model
+from harness.model.named.models import Model
+from harness.model.named.weights import Weights
 from harness.model.split import Prefix, Suffix, split
-from harness.model.weights import Weights
 
 
 def assemble(

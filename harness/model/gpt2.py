@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from harness.model.attention import DotProductAttention
 from harness.model.backbone import PARTS, Backbone, Block, Stage
+from harness.model.named.shapes import Shape
 from harness.model.packing import PackedBatch
-from harness.model.shapes import Shape
 
 
 class Embeddings(Stage):

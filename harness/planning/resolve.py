@@ -13,9 +13,9 @@ from harness.data.model_files.hub import is_hub
 from harness.errors import UserError
 from harness.files import file_sha256
 from harness.model.hub.loading import HubModel, check_weights
-from harness.model.models import Model
-from harness.model.shapes import SHAPES
-from harness.model.weights import check_checkpoint, checkpoint_path, find_pretrained
+from harness.model.named.models import Model
+from harness.model.named.shapes import SHAPES
+from harness.model.named.weights import check_checkpoint, checkpoint_path, find_pretrained
 from harness.planning.workspace import Workspace
 
 

@@ -13,7 +13,7 @@ from harness.config.schema import RunConfig
 from harness.config.strategy import Adapter, AnyAdapter, AttentionKind, Input, PadTo, Phase, Readout, Strategy
 from harness.errors import UserError
 from harness.model.meta import on_meta_device
-from harness.model.models import Model
+from harness.model.named.models import Model
 from harness.model.split import Prefix, Suffix, split
 from harness.results.record import StrategySource
 

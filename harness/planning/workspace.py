@@ -16,7 +16,7 @@ from harness.data.model_files.model_folder import content_sha256
 from harness.data.tokenizer import Tokenizer, hub_tokenizer, load_tokenizer
 from harness.measure.code import features_code_sha256, results_code_sha256
 from harness.model.meta import on_meta_device
-from harness.model.models import Model, model_of
+from harness.model.named.models import Model, model_of
 from harness.planning.strategy import split_without_tensors
 
 

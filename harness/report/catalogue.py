@@ -13,8 +13,8 @@ from rich.table import Table
 import strategies
 from harness import baselines
 from harness.config.strategy import AttentionKind, Strategy
-from harness.model.models import GPT2Model, Model
-from harness.model.shapes import SHAPES
+from harness.model.named.models import GPT2Model, Model
+from harness.model.named.shapes import SHAPES
 from strategies import Entry
 
 # `python -m tools.trained_parameters` writes it: by the hash of a built-in strategy's source and the size of GPT-2, how

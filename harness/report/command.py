@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.errors import UserError
-from harness.experiment.oom_records import settle
+from harness.experiment.records.oom import settle
 from harness.metrics import ACCURACY, metric_named
 from harness.report import messages
 from harness.report.analysis.comparison import check_reference

@@ -20,12 +20,12 @@ from harness.data.model_files.hub import is_hub
 from harness.data.splits import SPLITS
 from harness.data.tokenizer import Tokenizer, load_tokenizer
 from harness.errors import UserError
-from harness.model.shapes import SHAPES
+from harness.model.named.shapes import SHAPES
 from harness.planning.data import check_row_length, resolve_data
 from harness.report.analysis.survey import Lengths, Survey, survey
 
 if TYPE_CHECKING:
-    from harness.model.models import Model
+    from harness.model.named.models import Model
 
 MOST_CLASSES = 12
 _NAMES = {0: "shortest", 50: "median", 100: "longest"}

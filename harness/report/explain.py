@@ -27,7 +27,7 @@ from harness.model.adapters.adapted import Adapted
 from harness.model.adapters.prefix import PrefixedAttention
 from harness.model.attention import visible
 from harness.model.backbone import Block
-from harness.model.models import Model
+from harness.model.named.models import Model
 from harness.model.packing import PackedBatch
 from harness.model.readout import ReadAttention, ReadMax, ReadToken
 from harness.model.split import Prefix, Suffix, parameter_counts, split

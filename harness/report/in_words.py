@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from harness.report.analysis.entry import Entry, are_costs_comparable
 from harness.report.table.columns import reused, seconds_of
-from harness.report.table.evidence_notes import what_settles
+from harness.report.table.notes.evidence import what_settles
 from harness.statistics import MOST_MESSAGES, MOST_SEEDS, Verdict
 
 

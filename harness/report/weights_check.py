@@ -9,8 +9,8 @@ from rich.console import Console
 from harness.config.schema import ModelConfig
 from harness.data.model_files.hub import is_hub
 from harness.errors import UserError
-from harness.model.continuation import GPT2_PROOF, MINI_PROOF, continue_greedily
-from harness.model.shapes import SHAPES
+from harness.model.named.continuation import GPT2_PROOF, MINI_PROOF, continue_greedily
+from harness.model.named.shapes import SHAPES
 from harness.planning.resolve import resolve_model
 from harness.planning.workspace import Workspace
 

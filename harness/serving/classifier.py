@@ -27,7 +27,7 @@ from harness.features.token_budget import TokenBudget
 from harness.files import file_sha256
 from harness.model.assembly import assemble
 from harness.model.device_settings import apply_settings
-from harness.model.models import Model
+from harness.model.named.models import Model
 from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Prefix, Suffix

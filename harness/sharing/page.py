@@ -10,9 +10,9 @@ from harness.report.analysis.comparison import DEFAULT_REFERENCE
 from harness.report.analysis.entry import Entry
 from harness.report.analysis.grouping import Group
 from harness.report.table.comparison_table import ComparisonTable
-from harness.report.table.device_notes import settings_of
 from harness.report.table.markdown import cell, markdown_table
-from harness.report.table.notes import headings
+from harness.report.table.notes.device import settings_of
+from harness.report.table.notes.table import headings
 from harness.report.table.rows import TableRow
 from harness.results.names import engine_name
 from harness.results.record import Record

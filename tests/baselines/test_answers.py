@@ -21,8 +21,8 @@ from harness.config.schema import DataConfig, RunConfig
 from harness.data.dataset import load_dataset
 from harness.data.encoding import Examples
 from harness.data.tokenizer import load_tokenizer
-from harness.model.models import GPT2Model
-from harness.model.shapes import SHAPES
+from harness.model.named.models import GPT2Model
+from harness.model.named.shapes import SHAPES
 from tests.support.runs import predicted_by
 
 ALL = list(baselines.NAMES)

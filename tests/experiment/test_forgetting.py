@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, OPTForCausa
 from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
 from harness.data.tokenizer import load_tokenizer
-from harness.model.shapes import SHAPES
-from harness.model.weights import MINI_CHECKPOINT
+from harness.model.named.shapes import SHAPES
+from harness.model.named.weights import MINI_CHECKPOINT
 from harness.report.analysis.grouping import groups
 from harness.report.table.comparison_table import ComparisonTable, comparison_tables
 from harness.results.record import Record

@@ -20,8 +20,8 @@ from harness.features.features import Features
 from harness.features.loader import PrefixLoader
 from harness.features.store import FeatureReport, FeatureStore
 from harness.model.backbone import Stage
+from harness.model.named.weights import RandomWeights, empty_backbone
 from harness.model.split import Prefix, split
-from harness.model.weights import RandomWeights, empty_backbone
 
 CPU = torch.device("cpu")
 CACHED = [name for name in strategies.built_in_names() if name not in ("full", "lora")]

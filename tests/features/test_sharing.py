@@ -16,9 +16,9 @@ from harness.config.strategy import Readout, Strategy
 from harness.features.distinct import DistinctRows
 from harness.kernels.shared_beginnings import SharedBeginnings
 from harness.model.gpt2 import GPT2
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.packing import PackedBatch
 from harness.model.split import PrefixFacts
-from harness.model.weights import RandomWeights, filled_backbone
 from tests.features.test_features import examples_of, open_store
 
 # Few letters, so that rows often begin alike.

@@ -26,10 +26,10 @@ from harness.features.store import FeatureStore
 from harness.features.token_budget import TokenBudget, affordable_tokens, bytes_per_token
 from harness.model.backbone import Stage
 from harness.model.gpt2 import GPT2Block
+from harness.model.named.shapes import SHAPES
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.packing import PackedBatch
-from harness.model.shapes import SHAPES
 from harness.model.split import Prefix, PrefixFacts, Suffix, split
-from harness.model.weights import RandomWeights, filled_backbone
 from harness.training.evaluation import predict
 from tests.features.test_features import PARTS, examples_of, open_store
 

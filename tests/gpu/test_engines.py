@@ -16,10 +16,10 @@ from harness.config.suite import load_suite
 from harness.distributed.process_group import connect, disconnect
 from harness.experiment.runner import prepare_store
 from harness.launch.worker import work
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import split
-from harness.model.weights import RandomWeights, filled_backbone
 from harness.planning.plan import resolve
 from harness.planning.workspace import Workspace
 from strategies import built_in_names, load

@@ -16,10 +16,10 @@ from harness.config.schema import Precision
 from harness.features.features import features_of
 from harness.kernels.replacing import Kernel
 from harness.kernels.shared_beginnings import SharedBeginnings
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.packing import BatchShape, PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Prefix, Suffix, split
-from harness.model.weights import RandomWeights, filled_backbone
 
 pytestmark = pytest.mark.gpu
 

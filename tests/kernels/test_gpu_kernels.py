@@ -13,10 +13,10 @@ from harness.config.strategy import Strategy
 from harness.kernels.gpu.fused_block import FusedBlock
 from harness.kernels.gpu.fused_lora import FusedLoRAAttention
 from harness.model.adapters.lora import LoRALinear
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.packing import BatchShape, PackedBatch
 from harness.model.precision import store_frozen
 from harness.model.split import Suffix, split
-from harness.model.weights import RandomWeights, filled_backbone
 
 LENGTHS = np.array([3, 40, 1, 9])
 BATCH = PackedBatch.packed(LENGTHS, BatchShape(rows=4, tokens=96, width=40, filler_rows=2))

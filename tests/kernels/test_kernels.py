@@ -21,9 +21,9 @@ from harness.kernels.replacing import Kernel, replace_below, restore_below
 from harness.model.adapters.lora import LoRALinear
 from harness.model.attention import DotProductAttention
 from harness.model.gpt2 import MLP
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.packing import PackedBatch
 from harness.model.split import Part, Prefix, Suffix, split
-from harness.model.weights import RandomWeights, filled_backbone
 
 CPU = torch.device("cpu")
 LENGTHS = np.array([3, 40, 1, 9])  # a rectangle of which a third holds tokens
@@ -149,7 +149,7 @@ def test_packed_matrices_multiply_as_the_layers_do(name: str) -> None:
 
 @needs_onednn
 def test_gelu_is_part_of_the_product_only_in_a_frozen_mlp() -> None:
-    from harness.model.shapes import SHAPES
+    from harness.model.named.shapes import SHAPES
 
     frozen = nn.ModuleList([MLP(SHAPES["mini"])]).bfloat16().requires_grad_(False)
     hidden = torch.randn(5, SHAPES["mini"].hidden, dtype=torch.bfloat16)

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 import strategies
 from harness.kernels.occurring_tokens import OccurringTokens, train_occurring_tokens
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.split import Suffix, split
-from harness.model.weights import RandomWeights, filled_backbone
 from harness.results.record import Record
 from tests.features.test_features import examples_of
 

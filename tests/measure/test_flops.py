@@ -15,8 +15,8 @@ import strategies
 from harness import kernels
 from harness.measure.flops import forward_flops, training_flops
 from harness.model.gpt2 import GPT2
+from harness.model.named.shapes import SHAPES
 from harness.model.packing import PackedBatch
-from harness.model.shapes import SHAPES
 from harness.model.split import split
 
 LENGTHS = np.array([32, 32])  # tokens that no filler follows

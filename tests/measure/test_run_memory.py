@@ -16,10 +16,10 @@ from harness.distributed.process_group import World
 from harness.features.features import Features
 from harness.measure.memory import anonymous_bytes, keep_freed_memory
 from harness.model.gpt2 import GPT2Block
+from harness.model.named.shapes import SHAPES
 from harness.model.packing import PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.readout import ReadToken
-from harness.model.shapes import SHAPES
 from harness.model.split import Suffix
 from harness.results.store import Store
 from harness.training.evaluation import predict

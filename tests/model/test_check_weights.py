@@ -11,7 +11,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from harness import cli
-from harness.model.continuation import GPT2_PROOF
+from harness.model.named.continuation import GPT2_PROOF
 
 
 def _check(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -10,8 +10,8 @@ import torch
 import strategies
 from harness.features.key import FeatureKeys
 from harness.model.device_settings import apply_settings
+from harness.model.named.weights import empty_backbone
 from harness.model.split import split
-from harness.model.weights import empty_backbone
 from harness.training import loop
 
 SMALL = {"data__size": 60, "training__epochs": 1}

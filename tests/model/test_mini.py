@@ -21,9 +21,9 @@ from harness.data.sources import load_source
 from harness.data.tasks import phrases, word_order
 from harness.data.tokenizer import load_tokenizer
 from harness.files import file_sha256
+from harness.model.named.shapes import SHAPES
+from harness.model.named.weights import MINI_CHECKPOINT, Checkpoint, RandomWeights, filled_backbone
 from harness.model.packing import PackedBatch
-from harness.model.shapes import SHAPES
-from harness.model.weights import MINI_CHECKPOINT, Checkpoint, RandomWeights, filled_backbone
 from harness.results.record import Record
 from tools import pretrain_mini
 

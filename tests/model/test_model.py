@@ -16,13 +16,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import strategies
 from harness import Strategy, kernels
-from harness.model.continuation import continue_greedily
 from harness.model.gpt2 import GPT2
 from harness.model.meta import on_meta_device
+from harness.model.named.continuation import continue_greedily
+from harness.model.named.shapes import SHAPES
+from harness.model.named.weights import Checkpoint, RandomWeights, filled_backbone
 from harness.model.packing import PackedBatch
-from harness.model.shapes import SHAPES
 from harness.model.split import Prefix, Suffix, split
-from harness.model.weights import Checkpoint, RandomWeights, filled_backbone
 from tests.support.strategies import every_strategy
 
 BUILT_IN = strategies.built_in_names()

@@ -15,8 +15,8 @@ from harness.config.schema import ModelConfig
 from harness.data.encoding import RowRule, encode_split
 from harness.data.tokenizer import SECOND_TEXT, load_tokenizer
 from harness.model.hub.loading import HubModel
+from harness.model.named.shapes import SHAPES
 from harness.model.packing import PackedBatch
-from harness.model.shapes import SHAPES
 from tests.support.hub_models import save_small, small_model
 
 PAIRS = [("w1 w2 w3", "w4"), ("w5", "w6 w7 w8 w9 w1 w2"), ("w3 w4", "w3 w4")]

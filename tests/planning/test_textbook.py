@@ -14,9 +14,9 @@ from harness.config.suite import SuiteConfig, SuiteRow, load_suite
 from harness.errors import UserError
 from harness.model.backbone import run_stages
 from harness.model.gpt2 import GPT2
-from harness.model.models import GPT2Model
+from harness.model.named.models import GPT2Model
+from harness.model.named.shapes import SHAPES
 from harness.model.packing import PackedBatch
-from harness.model.shapes import SHAPES
 from harness.planning import plan, resolve
 from harness.planning.strategy import resolve_strategy, trainable_parameters
 from harness.planning.workspace import Workspace

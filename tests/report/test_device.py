@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.experiment.facts import step_graphs
+from harness.experiment.records.facts import step_graphs
 from harness.report.analysis.grouping import groups
 from harness.report.page import write_report
 from harness.report.table.comparison_table import ComparisonTable, comparison_tables

@@ -12,7 +12,7 @@ from harness.report.analysis.comparison import compare
 from harness.report.analysis.grouping import Group, groups
 from harness.report.analysis.scaling import scaling
 from harness.report.table.comparison_table import comparison_tables
-from harness.report.table.notes import heading, headings
+from harness.report.table.notes.table import heading, headings
 from harness.results.record import Record
 from harness.results.store import Store
 

@@ -20,8 +20,8 @@ from harness.model.adapters import adapt
 from harness.model.adapters.adapted import AdaptedLinear
 from harness.model.adapters.lora import LoRALinear
 from harness.model.gpt2 import GPT2
-from harness.model.models import GPT2Model
-from harness.model.shapes import SHAPES
+from harness.model.named.models import GPT2Model
+from harness.model.named.shapes import SHAPES
 from harness.model.split import parameter_counts, split
 from harness.planning.strategy import ResolvedStrategy, resolve_strategy, trainable_parameters
 from harness.report.catalogue import COUNTS

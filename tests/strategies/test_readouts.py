@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from harness import Adapter, Strategy
 from harness.errors import UserError
 from harness.model.gpt2 import GPT2
-from harness.model.models import GPT2Model
+from harness.model.named.models import GPT2Model
+from harness.model.named.shapes import SHAPES
 from harness.model.packing import PackedBatch
 from harness.model.readout import readout_of
-from harness.model.shapes import SHAPES
 from harness.model.split import parameter_counts, split
 from harness.planning.strategy import trainable_parameters
 from tests.support.hub_models import save_small, write_texts

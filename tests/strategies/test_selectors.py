@@ -13,9 +13,9 @@ from harness.errors import UserError
 from harness.model.gpt2 import GPT2
 from harness.model.hub.families import FAMILIES
 from harness.model.hub.loading import HubModel
-from harness.model.models import GPT2Model
+from harness.model.named.models import GPT2Model
+from harness.model.named.shapes import SHAPES
 from harness.model.selectors import selected_parameters
-from harness.model.shapes import SHAPES
 from harness.model.split import split
 from harness.planning.strategy import trainable_parameters
 from harness.results.store import Store

@@ -15,7 +15,7 @@ from harness.config.suite import load_suite
 from harness.errors import UserError
 from harness.launch.launcher import launch
 from harness.model.gpt2 import GPT2
-from harness.model.shapes import SHAPES
+from harness.model.named.shapes import SHAPES
 from harness.model.split import parameter_counts, split
 from harness.planning.plan import resolve
 from harness.planning.workspace import Workspace

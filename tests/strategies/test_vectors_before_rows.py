@@ -18,11 +18,11 @@ from harness.errors import UserError
 from harness.model.adapters.prefix import PrefixedAttention
 from harness.model.adapters.prompt import PromptedEmbedding
 from harness.model.gpt2 import GPT2Block
-from harness.model.models import GPT2Model
+from harness.model.named.models import GPT2Model
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.packing import BatchShape, PackedBatch
 from harness.model.precision import InPrecision
 from harness.model.split import Prefix, Suffix, split
-from harness.model.weights import RandomWeights, filled_backbone
 from harness.planning.strategy import trainable_parameters
 from harness.serving.classifier import Classifier
 from tests.support.runs import losses_of, predicted_by

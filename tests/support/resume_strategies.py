@@ -20,9 +20,9 @@ from harness.data.tokenizer import load_tokenizer
 from harness.distributed.process_group import World, connect, disconnect, leave, single_process
 from harness.features.features import Features
 from harness.features.loader import PrefixLoader
-from harness.model.shapes import SHAPES
+from harness.model.named.shapes import SHAPES
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.split import split
-from harness.model.weights import RandomWeights, filled_backbone
 from harness.training.batches import TrainingBatches
 from harness.training.engines.factory import open_engine
 from harness.training.engines.protocol import Engine

@@ -18,8 +18,8 @@ from harness.distributed.process_group import World
 from harness.distributed.signals import StopSignals
 from harness.features.features import Features
 from harness.measure.clock import Clock
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.split import split
-from harness.model.weights import RandomWeights, filled_backbone
 from harness.results.record import TrainingCurve
 from harness.training.batches import TrainingBatches
 from harness.training.checkpoints import Checkpoints

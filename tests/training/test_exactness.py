@@ -23,9 +23,9 @@ from harness.features.loader import PrefixLoader
 from harness.features.store import FeatureStore
 from harness.measure.clock import Clock
 from harness.model.gpt2 import GPT2
-from harness.model.shapes import SHAPES
+from harness.model.named.shapes import SHAPES
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.split import Prefix, Suffix, split
-from harness.model.weights import RandomWeights, filled_backbone
 from harness.results.store import Store
 from harness.training.batches import TrainingBatches
 from harness.training.checkpoints import Checkpoints

@@ -12,8 +12,8 @@ from harness.data.encoding import Examples
 from harness.distributed.process_group import World
 from harness.features.features import Features
 from harness.model.assembly import assemble
-from harness.model.models import GPT2Model
-from harness.model.weights import RandomWeights
+from harness.model.named.models import GPT2Model
+from harness.model.named.weights import RandomWeights
 from harness.training.batches import TrainingBatches
 from harness.training.engines.ddp import DDPEngine
 from harness.training.joint import Member, train_jointly

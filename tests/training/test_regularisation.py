@@ -16,8 +16,8 @@ from harness import kernels
 from harness.config.schema import TrainingConfig
 from harness.distributed.process_group import World
 from harness.features.features import Features
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.split import Suffix, split
-from harness.model.weights import RandomWeights, filled_backbone
 from harness.training.batches import TrainingBatches
 from harness.training.loss import loss_sum
 from tests.features.test_features import examples_of

@@ -14,8 +14,8 @@ from transformers import get_scheduler
 
 from harness import Strategy
 from harness.config.schema import OptimizerConfig
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.split import Suffix, split
-from harness.model.weights import RandomWeights, filled_backbone
 from harness.training.engines.optimizer import adamw, hold_rate_in_tensor, set_learning_rate, trained_parameters
 from harness.training.schedule import learning_rate, untrained_factor, warmup_steps
 from tests.support.runs import losses_of

@@ -16,8 +16,8 @@ from harness.config.schema import OptimizerConfig, TrainingConfig
 from harness.distributed.process_group import World
 from harness.features.features import Features
 from harness.measure.clock import Clock
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.split import split
-from harness.model.weights import RandomWeights, filled_backbone
 from harness.results.record import EpochScore
 from harness.training.batches import TrainingBatches
 from harness.training.checkpoints import Checkpoints

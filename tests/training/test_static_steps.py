@@ -22,9 +22,9 @@ from harness.features.features import Features
 from harness.model.backbone import Backbone
 from harness.model.gpt2 import GPT2
 from harness.model.hub.loading import HubModel
-from harness.model.shapes import Shape
+from harness.model.named.shapes import Shape
+from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.split import Part, Prefix, Suffix, split
-from harness.model.weights import RandomWeights, filled_backbone
 from harness.training.batches import TrainingBatches
 from harness.training.buckets import Buckets
 from harness.training.engines.ddp import DDPEngine

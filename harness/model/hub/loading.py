@@ -74,7 +74,7 @@ class HubModel:
 
 
 class HubWeights:
-    """The model's own weights, or such as its own code draws (seed). Satisfies harness.model.weights.Weights."""
+    """The model's own weights, or such as its own code draws (seed). Satisfies harness.model.named.weights.Weights."""
 
     def __init__(self, model: HubModel, seed: int | None) -> None:
         self._model, self._seed = model, seed

@@ -14,8 +14,8 @@ from harness.report.analysis.layers import LayerCurve, layer_curves
 from harness.report.analysis.sweep import SweepCurve, curves
 from harness.report.in_words import in_words
 from harness.report.table.columns import Column, columns
-from harness.report.table.layers import layer_notes
-from harness.report.table.notes import headings, notes
+from harness.report.table.notes.layers import layer_notes
+from harness.report.table.notes.table import headings, notes
 from harness.report.table.rows import TableRow, table_rows
 from harness.report.table.sweep import sweep_notes
 from harness.results.store import Store

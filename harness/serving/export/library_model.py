@@ -15,8 +15,8 @@ from harness.model.adapters.adapted import AdaptedLinear
 from harness.model.gpt2 import GPT2, Embeddings
 from harness.model.hub.backbone import HubBlock, HubEmbeddings, family_of
 from harness.model.hub.loading import HubModel
-from harness.model.shapes import SHAPES
-from harness.model.weights import published_tensors
+from harness.model.named.shapes import SHAPES
+from harness.model.named.weights import published_tensors
 from harness.serving.classifier import Classifier
 from harness.serving.export.heads import OurHead, set_head, why_not
 

@@ -15,7 +15,7 @@ from harness.data.libraries import import_huggingface_hub
 from harness.data.model_files.hub import PREFIX
 from harness.metrics import METRICS
 from harness.model.hub.loading import HubModel
-from harness.model.weights import HUB_REPOSITORIES
+from harness.model.named.weights import HUB_REPOSITORIES
 from harness.results import saved_classifier
 from harness.results.names import printable
 from harness.results.record import Record

@@ -10,8 +10,8 @@ from harness.report.analysis.baselines import LENGTH_RULE, no_better_than_length
 from harness.report.analysis.entry import Entry
 from harness.report.analysis.grouping import Group, recipe
 from harness.report.table.columns import reused, several_seeds
-from harness.report.table.device_notes import cost_notes, device_notes, energy_notes, job_notes, settings_of
-from harness.report.table.evidence_notes import evidence_notes
+from harness.report.table.notes.device import cost_notes, device_notes, energy_notes, job_notes, settings_of
+from harness.report.table.notes.evidence import evidence_notes
 from harness.report.table.rows import MARK
 from harness.results.names import engine_name, rate_of, row_name
 from harness.results.record import DataFacts, Record

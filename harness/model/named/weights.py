@@ -21,12 +21,12 @@ from harness.files import file_sha256, is_disk_error, unwritable
 from harness.model.backbone import Backbone
 from harness.model.gpt2 import GPT2, Embeddings, GPT2Block
 from harness.model.meta import on_meta_device
-from harness.model.shapes import SHAPES
+from harness.model.named.shapes import SHAPES
 
 Init = Literal["gpt2", "pytorch"]
 Leaf = nn.Linear | nn.LayerNorm | nn.Embedding
 HUB_REPOSITORIES = {name: f"openai-community/{name}" for name in SHAPES if name != "mini"}
-MINI_CHECKPOINT = Path(__file__).parents[1] / "assets" / "mini.safetensors"
+MINI_CHECKPOINT = Path(__file__).parents[2] / "assets" / "mini.safetensors"
 _READABLE = ("F32", "F16", "BF16")
 _SAFE = "only safetensors is read: save it with transformers' save_pretrained(..., safe_serialization=True)"
 

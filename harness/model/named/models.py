@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from harness.model.shapes import SHAPES
+from harness.model.named.shapes import SHAPES
 
 if TYPE_CHECKING:  # facts need no PyTorch
     from harness.config.schema import ModelConfig
     from harness.config.strategy import AttentionKind
     from harness.model.backbone import Backbone
-    from harness.model.weights import Weights
+    from harness.model.named.weights import Weights
 
 
 class Model(Protocol):
@@ -70,12 +70,12 @@ class GPT2Model:
         return SHAPES[self.size].vocabulary
 
     def empty(self) -> Backbone:
-        from harness.model.weights import empty_backbone
+        from harness.model.named.weights import empty_backbone
 
         return empty_backbone(self.size)
 
     def weights(self, config: ModelConfig, path: Path | None) -> Weights:
-        from harness.model.weights import weights_of
+        from harness.model.named.weights import weights_of
 
         return weights_of(config, path)
 
