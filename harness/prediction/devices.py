@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 from pydantic import Field
 
 from harness.config.schema import Part
-from harness.errors import UserError
+from harness.errors import UserError, did_you_mean
 from harness.prediction.exchange import GroupRates
 from harness.prediction.work.operations import Operation
 from harness.prediction.work.walk import Walk
@@ -99,7 +98,6 @@ def device_named(name: str) -> NamedDevice:
     """Raises UserError for a name that `devices.yaml` does not have."""
     known = _known()
     if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.4)
-        meant = f"; did you mean {' or '.join(near)}?" if near else "."
-        raise UserError(f"DEVICE={name!r}: expected one of {', '.join(sorted(known))}, or none for this machine{meant}")
+        hint = did_you_mean(name, known, most=2)
+        raise UserError(f"DEVICE={name!r}: {hint}Known are {', '.join(sorted(known))}; none plans for this machine.")
     return NamedDevice.model_validate(known[name])

@@ -18,7 +18,7 @@ from harness.files import write_atomically
 from harness.measure.environment import cores, cores_each, processor_name
 from harness.measure.memory import keep_freed_memory, memory_limit
 from harness.planning.plan import PlannedRun
-from harness.prediction.work.group import PROGRAM, START, Task, Tasks, rehearsed, timings
+from harness.prediction.work.group import PROGRAM, START, Task, Tasks, of_bytes, rehearsed, timings
 from harness.prediction.work.operations import OPTIMIZER, Operation, Shaped
 from harness.prediction.work.passes import Pass, RunWork
 from harness.prediction.work.rehearsal import SMALL, Stopwatch, seconds_of, threads
@@ -31,6 +31,9 @@ LONGEST_SECONDS = 0.02
 TIMED_NUMBERS = 8_000_000
 # Bytes that PyTorch's libraries take on a CPU for kernels that they compile and for scratch, once they are at work.
 WORKSPACE = 35e6
+
+# Of what is kept: since 2 with the bytes of groups.
+FORMAT = 2
 
 Runs = Sequence[tuple[PlannedRun, RunWork]]
 
@@ -49,7 +52,7 @@ class Machine:
     @classmethod
     def at_hand(cls, cache: Path, program_bytes: float) -> Machine:
         """With what was measured before on the same processor, with as many cores and the same PyTorch."""
-        about = f"{processor_name()} {cores()} {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
+        about = f"{FORMAT} {processor_name()} {cores()} {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
         file = cache / "calibration" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.json"
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         keep_freed_memory()
@@ -71,7 +74,8 @@ class Machine:
         threads = cores_each(engine.processes)
         walks = [walk for one in work.passes for walk in (one.walk, one.sample)]
         timed = {_signature(operation, threads) for walk in walks for operation in walk.operations}
-        return all(self._key(one, engine) in self.known for one in work.passes) and timed <= self.known.keys()
+        rehearsed = (self._rehearsals(one, work, engine) for one in work.passes)
+        return all(key in self.known for keys in rehearsed for key in keys) and timed <= self.known.keys()
 
     def rehearse(self, runs: Runs, walker_of: Callable[[PlannedRun], RunWalker]) -> None:
         """Do a part of each pass of these runs for real, where that was not done before.
@@ -79,24 +83,34 @@ class Machine:
         Operations take longer one after the other than alone; the interpreter takes its time between them, and an
         engine its own. How much longer all that takes is measured on this part.
         """
-        by_size: dict[int, list[Task]] = {}
+        by_size: dict[int, dict[str, Task]] = {}
         for planned, work in runs:
-            ranks = planned.config.engine.processes
+            engine = planned.config.engine
             for one in work.passes:
-                key = self._key(one, planned.config.engine)
-                if key in self.known:
-                    continue
-                if ranks == 1:
-                    watch = Stopwatch(cores(), single_process())
-                    self.known |= timings(key, walker_of(planned).rehearse(one.kind, one.blocks, watch, one.done))
-                else:
-                    task = Task(key=key, planned=planned, kind=one.kind, blocks=one.blocks, done=one.done)
-                    by_size.setdefault(ranks, []).append(task)
+                for key, blocks in self._rehearsals(one, work, engine).items():
+                    if key in self.known:
+                        continue
+                    if engine.processes == 1:
+                        watch = Stopwatch(cores(), single_process())
+                        self.known |= timings(key, walker_of(planned).rehearse(one.kind, blocks, watch, one.done))
+                    else:
+                        task = Task(key=key, planned=planned, kind=one.kind, blocks=blocks, done=one.done)
+                        by_size.setdefault(engine.processes, {})[key] = task
         for size, tasks in by_size.items():
-            engine = _named(tasks[0].planned.config.engine)
-            found = rehearsed(size, Tasks(cache=self.cache, tasks=tasks))
-            of_engine = {f"{name} {engine}": found.pop(name) for name in (PROGRAM, START)}
+            first, *_ = tasks.values()
+            found = rehearsed(size, Tasks(cache=self.cache, tasks=[*tasks.values()]))
+            of_engine = {f"{name} {_named(first.planned.config.engine)}": found.pop(name) for name in (PROGRAM, START)}
             self.known |= found | of_engine
+
+    def _rehearsals(self, one: Pass, work: RunWork, engine: EngineConfig) -> dict[str, int]:
+        """By key with how many blocks a pass is rehearsed: in a group a step with more, too, for its bytes."""
+        key = self._key(one, engine)
+        if engine.processes == 1 or one.kind != "step" or work.blocks <= one.blocks:
+            return {key: one.blocks}
+        return {key: one.blocks, self._key_of_more(work, engine): _more_blocks(work)}
+
+    def _key_of_more(self, work: RunWork, engine: EngineConfig) -> str:
+        return f"{self._key(work.step, engine)} with {_more_blocks(work)} blocks"
 
     def seconds(self, one: Pass, engine: EngineConfig) -> float:
         """Of all times that a pass is done, which was rehearsed. engine: of the run."""
@@ -162,10 +176,25 @@ class Machine:
         until one with this engine was rehearsed."""
         return WORKSPACE + self.known.get(f"{PROGRAM} {_named(engine)}", self.program_bytes)
 
+    def training_bytes(self, work: RunWork, engine: EngineConfig) -> float | None:
+        """What training held in a rank of a group, rehearsed with a part of the blocks and with more of them; None
+        where no group has rehearsed it."""
+        key, blocks = self._key(work.step, engine), work.step.blocks
+        few = self.known.get(of_bytes(key))
+        if few is None or work.blocks <= blocks:
+            return few
+        more, larger = self.known[of_bytes(self._key_of_more(work, engine))], _more_blocks(work)
+        return few + (work.blocks - blocks) / (larger - blocks) * (more - few)
+
     def _once(self, key: str, measure: Callable[[], float]) -> float:
         if key not in self.known:
             self.known[key] = measure()
         return self.known[key]
+
+
+def _more_blocks(work: RunWork) -> int:
+    """With which a step is rehearsed once more, so that bytes can be extrapolated."""
+    return min(2 * work.step.blocks, work.blocks)
 
 
 def _named(engine: EngineConfig) -> str:

@@ -45,25 +45,32 @@ class RankBytes:
         return self.program + max(self.training, features, evaluate)
 
 
-def rank_bytes(work: RunWork, engine: EngineConfig, element: int, program: float) -> RankBytes:
-    """element: bytes of a trained parameter. program: bytes that the process holds before the run."""
+def rank_bytes(
+    work: RunWork, engine: EngineConfig, element: int, program: float, measured: float | None = None
+) -> RankBytes:
+    """element: bytes of a trained parameter. program: bytes that the process holds before the run. measured: what
+    training holds beside it, where that is known: an engine holds more than its shards while it prepares, flattens and
+    gathers."""
     ranks = engine.processes * engine.nodes
-    trained = work.trained_here * element
+    trained = work.held.trained * element
     shards = _sharded(engine)
-    weights = work.frozen_bytes + trained / (ranks if "parameters" in shards else 1)
+    weights = work.held.frozen_bytes + trained / (ranks if "parameters" in shards else 1)
     gradients = trained / (ranks if "gradients" in shards else 1)
-    optimizer = len(MOMENTS) * trained / (ranks if "optimizer" in shards else 1)
+    optimizer = 0.0 if engine.offload_optimizer else len(MOMENTS) * trained / (ranks if "optimizer" in shards else 1)
     buffers = 0.0
     if engine.name == "deepspeed" and engine.zero_stage:
         # The flat copy of the part whose state this rank holds, and a bucket of gradients.
-        buffers = trained / ranks + min(work.trained_here, LARGEST_BUCKET) * element
+        buffers = trained / ranks + min(work.held.trained, LARGEST_BUCKET) * element
     # The walk counts gradients, which it makes, among what it holds.
     activations = work.step.largest * max(0.0, work.step.walk.peak_bytes - trained)
+    stays = work.prefix_bytes if work.features is None else 0
+    if measured is not None:
+        buffers = max(0.0, measured - weights - gradients - optimizer - activations - stays)
     return RankBytes(
         program=program,
         weights=weights,
         gradients=gradients,
-        optimizer=0.0 if engine.offload_optimizer else optimizer,
+        optimizer=optimizer,
         buffers=buffers,
         prefix=work.prefix_bytes,
         activations=activations,

@@ -168,14 +168,20 @@ class Predictor:
         return self._walkers[key]
 
     def _without_time(self, planned: PlannedRun, work: RunWork) -> Prediction:
-        engine, device = planned.config.engine, self.device
-        program = device.program_bytes_in(engine) if isinstance(device, Machine) else device.program_bytes
+        engine, device, element = planned.config.engine, self.device, _element(planned)
+        at_hand = isinstance(device, Machine)
         return Prediction(
             planned=planned,
             engine=engine,
             parameters=work.parameters,
             seconds=dict.fromkeys(PHASES, 0.0),
-            bytes=rank_bytes(work, engine, _element(planned), program),
+            bytes=rank_bytes(
+                work,
+                engine,
+                element,
+                program=device.program_bytes_in(engine) if at_hand else device.program_bytes,
+                measured=device.training_bytes(work, engine) if at_hand else None,
+            ),
             available=device.memory_bytes / (engine.processes if device.kind == "cpu" else 1),
             steps=round(work.step.times),
         )
@@ -200,7 +206,7 @@ class Predictor:
 
     def _exchange(self, work: RunWork, engine: EngineConfig, element: int) -> float:
         """Of a step over a named device's link; at hand it is rehearsed with the step."""
-        ranks, trained = engine.processes * engine.nodes, work.trained_here * element
+        ranks, trained = engine.processes * engine.nodes, work.held.trained * element
         if isinstance(self.device, Machine) or ranks == 1:
             return 0.0
         return exchange_seconds(self.device.link.rates(ranks), engine, trained, max(1, round(trained / BUCKET_BYTES)))

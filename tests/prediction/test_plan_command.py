@@ -80,6 +80,15 @@ def test_arrangements_of_one_run_are_told_apart(tmp_path: Path) -> None:
     assert predictor.of_run(saving).bytes.activations < predictor.of_run(asked).bytes.activations
 
 
+def test_every_gpu_costs_and_of_a_machine_without_them_the_machine(tmp_path: Path) -> None:
+    config = {"strategy": "full", "model.name": "mini", "data.name": "synthetic", "data.size": 100}
+    workspace = Workspace(tmp_path / "cache")
+    (run,) = resolve(load_suite(None, config | {"engine.processes": 4}, []), tmp_path, workspace).runs
+    one = Predictor(workspace, device_named("h100")).of_run(run)
+    assert one.cost(2.5, on_gpu=True) == pytest.approx(2.5 * one.total_seconds / 3600 * 4)
+    assert one.cost(2.5, on_gpu=False) == pytest.approx(2.5 * one.total_seconds / 3600)
+
+
 def test_a_device_that_is_not_at_hand(plan: Callable) -> None:
     code, out, _ = plan("--strategy", "full", "--device", "h200", "--nproc", "4")
     assert code == 0
@@ -88,10 +97,22 @@ def test_a_device_that_is_not_at_hand(plan: Callable) -> None:
     assert "full: costs least with ENGINE=ddp NPROC=1" in out
 
 
+def test_costs_are_shown_where_a_price_is_given(plan: Callable) -> None:
+    options = ("--strategy", "full", "--device", "h100", "--nproc", "2")
+    without, cheap, dear = (plan(*options, *price)[1] for price in ([], ["--price=3600/h"], ["--price=7200/h"]))
+    titles = [next(line for line in out.splitlines() if "strategy" in line).split() for out in (without, cheap)]
+    assert titles[1] == [*titles[0], "cost"]
+    costs = []
+    for out in (cheap, dear):
+        (row,) = [line.split() for line in out.splitlines() if line.strip().startswith("full ")]
+        costs.append(float(row[-1]))
+    assert 0 < costs[0] == pytest.approx(costs[1] / 2, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--device", "h10"], ["DEVICE='h10'", "h100, h200", "did you mean h100 or h200?"]),
+        (["--device", "h10"], ["DEVICE='h10'", "h100, h200", "did you mean 'h100'?"]),
         (["--device", "h200", "--precision", "fp64"], ["PRECISION=fp64", "bf16 or fp32"]),
         (["--nproc", "9"], ["NPROC=9", "at most 8"]),
         (["--strategy", "last_blok"], ["did you mean 'last_block'?"]),

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from harness.config.schema import EngineConfig
+from harness.config.suite import load_suite
+from harness.planning.plan import resolve
+from harness.planning.workspace import Workspace
 from harness.prediction.exchange import GroupRates, exchange_seconds
+from harness.prediction.machine import Machine
 from harness.prediction.memory import rank_bytes
-from harness.prediction.work.passes import Parameters, Pass, RunWork
+from harness.prediction.work.group import PROGRAM, START, Tasks, of_bytes
+from harness.prediction.work.passes import Held, Parameters, Pass, RunWork
 from harness.prediction.work.walk import Walk
 
 TRAINED, FROZEN = 1_000_000, 500_000
@@ -20,9 +27,9 @@ WORK = RunWork(
     features=None,
     step=Pass("step", STEP, 100, STEP, 2),
     evaluate=Pass("evaluate", Walk(peak_bytes=2e6), 3, Walk(), 2),
-    trained_here=TRAINED,
+    held=Held(TRAINED, 4 * FROZEN),
+    blocks=2,
     stored_bytes=0,
-    frozen_bytes=4 * FROZEN,
     prefix_bytes=0,
     building_seconds=0.0,
 )
@@ -53,6 +60,41 @@ def test_a_prefix_that_runs_in_every_step_stays() -> None:
         RunWork(**{**WORK.__dict__, "prefix_bytes": 7_000_000}), EngineConfig(), element=4, program=1e6
     )
     assert with_prefix.peak - held.peak == 7_000_000
+
+
+def test_what_a_group_held_takes_the_place_of_arithmetic() -> None:
+    engine = EngineConfig(name="fsdp", processes=4)
+    by_arithmetic = rank_bytes(WORK, engine, element=4, program=1e6)
+    held = rank_bytes(WORK, engine, element=4, program=1e6, measured=by_arithmetic.training + 5e6)
+    assert held.training == by_arithmetic.training + 5e6
+    assert held.buffers == 5e6
+    assert rank_bytes(WORK, engine, element=4, program=1e6, measured=0.0) == by_arithmetic
+
+
+def test_bytes_of_all_blocks_follow_from_those_of_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two blocks and four are rehearsed, of twelve."""
+    options = {"model.name": "mini", "strategy": "full", "engine.processes": 2}
+    suite = load_suite(None, options | {"data.name": "synthetic", "data.size": 60}, [])
+    workspace = Workspace(tmp_path / "cache")
+    (planned,) = resolve(suite, tmp_path, workspace).runs
+    asked: list[int] = []
+
+    def rehearsed(_: int, given: Tasks) -> dict[str, float]:
+        asked.extend(task.blocks for task in given.tasks if task.kind == "step")
+        seconds = {task.key: 1.0 for task in given.tasks} | {PROGRAM: 0.0, START: 0.0}
+        return seconds | {of_bytes(task.key): 7e6 + 3e6 * task.blocks for task in given.tasks}
+
+    monkeypatch.setattr("harness.prediction.machine.rehearsed", rehearsed)
+    machine = Machine.at_hand(tmp_path, program_bytes=0.0)
+    work = replace(WORK, blocks=12)
+    assert machine.training_bytes(work, planned.config.engine) is None
+    machine.rehearse([(planned, work)], lambda _: pytest.fail("alone"))
+    assert asked == [2, 4]
+    assert machine.training_bytes(work, planned.config.engine) == pytest.approx(7e6 + 3e6 * 12)
+    of_three = replace(work, blocks=3)  # whose part of two blocks is the same
+    machine.rehearse([(planned, work), (planned, of_three)], lambda _: pytest.fail("alone"))
+    assert asked == [2, 4, 3]
+    assert machine.training_bytes(of_three, planned.config.engine) == pytest.approx(7e6 + 3e6 * 3)
 
 
 def test_a_ring_exchanges_what_the_engine_calls() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from pydantic import BaseModel
 from harness.distributed.hosts import free_port
 from harness.distributed.process_group import connect, disconnect
 from harness.measure.environment import cores_each
-from harness.measure.memory import anonymous_bytes, settle_memory
+from harness.measure.memory import MemoryMeter, anonymous_bytes, return_freed_memory, settle_memory
 from harness.planning.plan import PlannedRun
 from harness.planning.workspace import Workspace
 from harness.prediction.work.passes import Kind
@@ -46,7 +47,7 @@ class Tasks(BaseModel):
 
 
 def rehearsed(size: int, given: Tasks) -> dict[str, float]:
-    """What the tasks took, by their keys, and PROGRAM and START, in a group of `size` processes.
+    """What the tasks took, by their keys, seconds and bytes, and PROGRAM and START, in a group of `size` processes.
 
     Raises RuntimeError with the output of a process that fails.
     """
@@ -98,6 +99,11 @@ def timings(key: str, timing: Timing) -> dict[str, float]:
     return {key: timing.seconds, f"{key} first": timing.first}
 
 
+def of_bytes(key: str) -> str:
+    """Under which the bytes of a task are kept: its peak, beyond what is left when its tensors are gone."""
+    return f"{key} bytes"
+
+
 def main(folder: Path) -> None:
     """One rank."""
     size = int(os.environ["WORLD_SIZE"])
@@ -113,10 +119,15 @@ def main(folder: Path) -> None:
         workspace.use_folder(planned.model.name, planned.model.folder)
         classes = len(planned.dataset(workspace).source.classes)
         walker = RunWalker(planned, strategy, texts.of(planned, strategy), classes, workspace, size, "cpu")
-        timing = walker.rehearse(task.kind, task.blocks, Stopwatch(threads, world), task.done)
-        seconds |= timings(task.key, timing)
+        meter = MemoryMeter(world.device)
+        with meter.phase(task.kind):
+            timing = walker.rehearse(task.kind, task.blocks, Stopwatch(threads, world), task.done)
+        gc.collect()
+        return_freed_memory()
+        left = anonymous_bytes()
+        seconds |= timings(task.key, timing) | {of_bytes(task.key): float(meter.peaks[task.kind] - left)}
         if PROGRAM not in seconds:
-            seconds |= {PROGRAM: float(anonymous_bytes()), START: timing.engine}
+            seconds |= {PROGRAM: float(left), START: timing.engine}
     if world.rank == 0:
         (folder / RESULT).write_text(json.dumps(seconds), encoding="utf-8")
     disconnect()

@@ -13,11 +13,12 @@ import torch
 
 from harness.files import write_atomically
 from harness.prediction.work.operations import Operation
-from harness.prediction.work.passes import Parameters, Pass, RunWork
+from harness.prediction.work.passes import Held, Parameters, Pass, RunWork
 from harness.prediction.work.walk import Walk
 from harness.prediction.work.walker import ComputedFeatures
 
 _PASSES, _WALKS = ("features", "step", "evaluate"), ("walk", "sample")
+_COUNTS = {"parameters": Parameters, "held": Held}
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,11 @@ def _operation_from_json(fields: dict[str, Any]) -> Operation:
 
 def _work_to_json(work: RunWork, numbers: dict[Operation, int]) -> dict[str, Any]:
     of_passes = {name: _pass_to_json(one, numbers) if (one := getattr(work, name)) else None for name in _PASSES}
-    return vars(work) | of_passes | {"parameters": vars(work.parameters)}
+    return vars(work) | of_passes | {name: vars(getattr(work, name)) for name in _COUNTS}
 
 
 def _work_from_json(fields: dict[str, Any], operations: Sequence[Operation]) -> RunWork:
-    values: dict[str, Any] = fields | {"parameters": Parameters(**fields["parameters"])}
+    values: dict[str, Any] = fields | {name: made(**fields[name]) for name, made in _COUNTS.items()}
     for name in _PASSES:
         values[name] = _pass_from_json(fields[name], operations) if fields[name] else None
     return RunWork(**values)

@@ -40,21 +40,29 @@ class Parameters:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Of a suffix, in the memory of a rank that shares nothing. trained: how many parameters, of a token embedding only
+    the rows of tokens that occur. frozen_bytes: of the others."""
+
+    trained: int
+    frozen_bytes: int
+
+
+@dataclass(frozen=True)
 class RunWork:
     """features: of the prefix on distinct texts, once, for all ranks together; None where it is empty, runs in every
-    pass, or an earlier run has computed them. step, evaluate: of one rank. trained_here: parameters that are trained,
-    of a token embedding only the rows of tokens that occur. stored_bytes: of features that are written. frozen_bytes,
-    prefix_bytes: of the frozen parameters of suffix and prefix, which is not loaded where an earlier run has computed
-    its features. building_seconds: of the host, for the modules.
+    pass, or an earlier run has computed them. step, evaluate: of one rank. held, blocks: of the suffix. stored_bytes:
+    of features that are written. prefix_bytes: of the prefix, which is not loaded where an earlier run has computed its
+    features. building_seconds: of the host, for the modules.
     """
 
     parameters: Parameters
     features: Pass | None
     step: Pass
     evaluate: Pass
-    trained_here: int
+    held: Held
+    blocks: int
     stored_bytes: int
-    frozen_bytes: int
     prefix_bytes: int
     building_seconds: float
 

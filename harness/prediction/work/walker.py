@@ -27,7 +27,7 @@ from harness.model.split import Part, Prefix, Suffix
 from harness.planning.plan import PlannedRun
 from harness.planning.strategy import ResolvedStrategy, split_without_tensors
 from harness.planning.workspace import Workspace
-from harness.prediction.work.passes import Kind, Parameters, Pass, RunWork
+from harness.prediction.work.passes import Held, Kind, Parameters, Pass, RunWork
 from harness.prediction.work.rehearsal import Rehearsal
 from harness.prediction.work.walk import Shapes
 from harness.training.batches import TrainingBatches
@@ -80,22 +80,19 @@ class RunWalker:
         begun = time.perf_counter()
         prefix, suffix = self._parts()
         building_seconds = time.perf_counter() - begun
-        trained = _trained(suffix)
-        frozen = sum(p.numel() for p in suffix.parameters()) - trained
-        parameters = Parameters(trained, frozen, sum(p.numel() for p in prefix.parameters()))
-        blocks, epochs = _blocks(suffix), self.planned.training.epochs
-        is_small = trained + frozen < SMALL_PARAMETERS
-        step, evaluate = self._pass("step", blocks, is_small), self._pass("evaluate", blocks, is_small)
+        trained, in_all = _trained(suffix), _parameters(suffix)
+        epochs = self.planned.training.epochs
+        step, evaluate = self._pass("step", suffix), self._pass("evaluate", suffix)
         prefix_bytes = _stored_bytes(prefix, self._config.precision)
         features, stored_bytes = self._features(prefix, computed) if self._is_stored(prefix) else (None, 0)
         return RunWork(
-            parameters=parameters,
+            parameters=Parameters(trained, in_all - trained, _parameters(prefix)),
             features=features,
             step=replace(step, times=epochs * self._steps_of_epoch(), largest=self._largest_step),
             evaluate=replace(evaluate, times=self._evaluations, largest=self._largest_evaluation),
-            trained_here=trained - self._rows_left_out,
+            held=self._held(),
+            blocks=_blocks(suffix),
             stored_bytes=stored_bytes,
-            frozen_bytes=_stored_bytes(suffix, self._config.precision),
             prefix_bytes=0 if self._is_stored(prefix) and features is None else prefix_bytes,
             building_seconds=building_seconds,
         )
@@ -122,8 +119,14 @@ class RunWalker:
             case "features":
                 return self._chunk(blocks, done, on)
 
-    def _pass(self, kind: Kind, blocks: int, is_small: bool, done: int = 0) -> Pass:
-        sampled = blocks if is_small else min(blocks, SAMPLED_BLOCKS)
+    def _held(self) -> Held:
+        suffix = self._parts()[1]
+        self._leave_rows_out(suffix)
+        return Held(_trained(suffix), _stored_bytes(suffix, self._config.precision))
+
+    def _pass(self, kind: Kind, part: Part, done: int = 0) -> Pass:
+        blocks = _blocks(part)
+        sampled = blocks if _parameters(part) < SMALL_PARAMETERS else min(blocks, SAMPLED_BLOCKS)
         walk = sample = self.rehearse(kind, sampled, Shapes(), done)
         if blocks > sampled:
             walk = sample.extended(self.rehearse(kind, sampled + 1, Shapes(), done), by=blocks - sampled)
@@ -165,11 +168,12 @@ class RunWalker:
         suffix.to_empty(device=CPU)  # memory that nobody touches takes none
         suffix.recomputes_blocks = self._config.training.gradient_checkpointing
         self._optimize(suffix)
-        before = _trained(suffix)
+        self._leave_rows_out(suffix)
+        return on.engine(suffix, self._config)
+
+    def _leave_rows_out(self, suffix: Suffix) -> None:
         if not (self._config.plain or self.strategy.builds):
             train_occurring_tokens(suffix, self.examples)
-        self._rows_left_out = before - _trained(suffix)
-        return on.engine(suffix, self._config)
 
     def _optimize(self, part: Part) -> None:
         """Kernels but for those that need the device."""
@@ -211,8 +215,7 @@ class RunWalker:
         done = max((stages for stages, reads in earlier if reads is None and stages <= longest), default=0)
         earlier.add(this)
         _drop_below(prefix, done)
-        is_small = sum(p.numel() for p in prefix.parameters()) < SMALL_PARAMETERS
-        one = self._pass("features", _blocks(prefix), is_small, done)
+        one = self._pass("features", prefix, done)
         _, times = self._typical_chunk(rows)
         element = dtype_of(self._config.precision).itemsize
         return replace(one, times=times), int(rows.feature_lengths.sum()) * self._parts()[1].width * element
@@ -251,6 +254,10 @@ def _keep(part: Part, blocks: int) -> None:
 def _drop_below(prefix: Prefix, stages: int) -> None:
     prefix.names = prefix.names[stages:]
     prefix.stages = nn.ModuleList(list(prefix.stages)[stages:])
+
+
+def _parameters(part: Part) -> int:
+    return sum(parameter.numel() for parameter in part.parameters())
 
 
 def _trained(suffix: Suffix) -> int:
