@@ -7,7 +7,6 @@ module (`mine = "package.module"`).
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -19,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from harness.config.strategy import Strategy
-from harness.errors import UserError
+from harness.errors import UserError, did_you_mean
 
 ENTRY_POINT_GROUP = "ftbench.strategies"
 # What STRATEGY=all compares: from the least trained to the most, then the variants of reading, input and attention. The
@@ -49,9 +48,17 @@ class Entry:
 
 
 def names() -> list[str]:
-    """Names that `load` takes: the built-in strategies, then installed plug-ins."""
-    built_in = built_in_names()
-    return [*built_in, *sorted(set(_plug_ins()) - set(built_in))]
+    """Names that `load` takes: the built-in strategies, then installed plug-ins.
+
+    Raises UserError where a plug-in has the name of a built-in strategy.
+    """
+    built_in, plug_ins = built_in_names(), _plug_ins()
+    for name in plug_ins.keys() & set(built_in):
+        raise UserError(
+            f"the installed plug-in {plug_ins[name].value!r} has the name of the built-in strategy {name!r}: "
+            "rename its entry point, or uninstall the package."
+        )
+    return [*built_in, *sorted(plug_ins)]
 
 
 def built_in_names() -> list[str]:
@@ -66,22 +73,14 @@ def load(name: str, also_known: Sequence[str] = ()) -> Entry:
     """
     if name.endswith(".py"):
         return _from_file(Path(name))
+    if name in _built_in():
+        return _entry(name, importlib.import_module(f"{__name__}.{name}"), origin="built in")
     plug_ins = _plug_ins()
-    if name in plug_ins and name in _built_in():
-        raise UserError(
-            f"the installed plug-in {plug_ins[name].value!r} has the name of the built-in strategy {name!r}: "
-            "rename its entry point, or uninstall the package."
-        )
     if name in plug_ins:
         return _entry(name, _import(name, plug_ins[name].load), origin=f"entry point {plug_ins[name].value}")
-    if name not in _built_in():
-        known = [*names(), *also_known]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(
-            f"unknown strategy {name!r}: {hint}Known are {', '.join(known)}; a path to a .py file works too."
-        )
-    return _entry(name, importlib.import_module(f"{__name__}.{name}"), origin="built in")
+    known = [*names(), *also_known]
+    hint = did_you_mean(name, known)
+    raise UserError(f"unknown strategy {name!r}: {hint}Known are {', '.join(known)}; a path to a .py file works too.")
 
 
 def _built_in() -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
+import strategies
 from harness import baselines
 from harness.config.schema import ONE_MACHINE, Hosts, ModelConfig, RunConfig, TrainingConfig
 from harness.config.suite import SuiteConfig
@@ -125,6 +126,7 @@ def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Host
     Raises UserError for whatever is wrong with what was asked. Of a suite whose file lists rows, those that can't be
     done here are skipped, as long as one is left.
     """
+    strategies.names()  # refuses plug-ins that look like a built-in strategy
     planner = _Planner(workspace, hosts)
     suite = at_layers(suite, planner.blocks_of)
     runs: dict[str, PlannedRun] = {}  # a baseline is the same with every seed, a copied row the same as another

@@ -194,6 +194,12 @@ def test_an_installed_strategy_runs(install: Callable, run_here: Callable, tmp_p
     assert [other.status for other in Store(tmp_path / "results").all()] == ["ok"]
 
 
+def test_a_plug_in_with_the_name_of_a_built_in_strategy_is_refused(install: Callable, run_here: Callable) -> None:
+    install("acme_twin", OWN, "last_block = acme_twin")
+    with pytest.raises(UserError, match="plug-in 'acme_twin' has the name of the built-in strategy 'last_block'"):
+        run_here(strategy=["head_only"], data__size=50, training__epochs=0)
+
+
 BROKEN = {
     "no Python": ("def (", "SyntaxError"),
     "fails": ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
