@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from harness.api.signals import handlers_kept
 from harness.config.command_line import parse_price
 from harness.config.options import options_of
 from harness.config.suite import SuiteConfig, load_suite
-from harness.errors import UserError
+from harness.errors import UserError, did_you_mean
 from harness.metrics import METRICS
 from harness.planning.workspace import Workspace
 from harness.report import tracked_suite
@@ -91,11 +90,10 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
     known = {one.parameter: one.default for one in options_of("bench") if one.parameter not in _NOT_IN_PYTHON}
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? Known are" if near else "expected one of"
+            hint = did_you_mean(name, known)
             raise UserError(
-                f"compare(...) has no option {name!r}: {hint} {', '.join(known)}; other keys of the configuration go "
-                'into settings={"a.b": ...}.'
+                f"compare(...) has no option {name!r}: {hint}Known are {', '.join(known)}; other keys of the "
+                'configuration go into settings={"a.b": ...}.'
             )
     lists = {name: list(value) for name, value in options.items() if isinstance(value, tuple | range)}
     return {**known, **options, **lists}

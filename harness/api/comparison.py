@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from rich.console import Console
 
 from harness.api.bench import Finished
 from harness.config.suite import SuiteConfig
-from harness.errors import UserError
+from harness.errors import UserError, did_you_mean
 from harness.metrics import METRICS
 from harness.report import messages
 from harness.report.analysis.grouping import Group, groups
@@ -171,6 +170,5 @@ class Comparison:
 
 
 def _unknown(what: str, given: str, known: list[str]) -> UserError:
-    near = difflib.get_close_matches(given, known, n=1)
-    hint = f"did you mean {near[0]!r}? Known are" if near else "expected one of"
-    return UserError(f"unknown {what} {given!r} of this comparison: {hint} {', '.join(known)}.")
+    hint = did_you_mean(given, known)
+    return UserError(f"unknown {what} {given!r} of this comparison: {hint}Known are {', '.join(known)}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +14,7 @@ import pandas as pd
 
 from harness.data.reading.columns import SPLIT_NAME
 from harness.data.reading.table import is_text, shortened
-from harness.errors import UserError
+from harness.errors import UserError, did_you_mean
 from harness.files import write_atomically
 from harness.results.saved_classifier import Label
 
@@ -82,12 +81,10 @@ def from_frame(frame: pd.DataFrame, text: str, label: str) -> GivenTexts:
 
 
 def _missing_column(frame: pd.DataFrame, argument: str, column: str) -> InvalidInput:
-    columns = {str(one).lower(): one for one in frame.columns}
-    near = difflib.get_close_matches(column.lower(), columns, n=1)
-    hint = f"; did you mean {columns[near[0]]!r}?" if near else "."
+    hint = did_you_mean(column, map(str, frame.columns))
     shown = ", ".join(map(repr, frame.columns)) or "none"
     return InvalidInput(
-        f'the DataFrame has no column {column!r}; its columns are {shown}: name one with {argument}="..."{hint}'
+        f'the DataFrame has no column {column!r}: {hint}Its columns are {shown}; name one with {argument}="...".'
     )
 
 

@@ -6,7 +6,6 @@ A dotted key, such as "training.epochs", names a value in a tree.
 from __future__ import annotations
 
 import copy
-import difflib
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from harness.errors import UserError
+from harness.errors import UserError, did_you_mean, nearest
 
 # The suites that have a name: `configs/` of the repository, which an installed package has, too.
 BUILT_IN = Path(__file__).parents[1] / "configs"
@@ -139,9 +138,9 @@ def _nearest_keys(key: str, known: list[str]) -> str:
     parent, _, name = key.rpartition(".")
     siblings = {other.rpartition(".")[2]: other for other in known if parent and other.startswith(f"{parent}.")}
     near = [other for other in known if other.rpartition(".")[2] == name]
-    near = near or [siblings[other] for other in difflib.get_close_matches(name, siblings, n=1)]
+    near = near or [siblings[other] for other in nearest(name, siblings)]
     if not near and not siblings:
-        near = difflib.get_close_matches(key, known, n=1)
+        near = nearest(key, known)
     return f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(siblings.values() or known)}."
 
 
@@ -152,9 +151,8 @@ def _expectation(key: str, mistake: ErrorDetails, known: list[str]) -> str:
     if mistake["type"] == "literal_error" and isinstance(given, str):
         expected = mistake.get("ctx", {})["expected"]
         options = [option.strip("'") for option in expected.replace(" or ", ", ").split(", ")]
-        near = difflib.get_close_matches(given, options, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-    return mistake["msg"].removeprefix("Input should be ") + hint
+        hint = did_you_mean(given, options).rstrip()
+    return mistake["msg"].removeprefix("Input should be ") + (f"; {hint}" if hint else "")
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> list[str]:

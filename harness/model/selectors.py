@@ -7,12 +7,11 @@ is the norms of the last block, "attention.query.bias" the biases of all queries
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 
 from torch import nn
 
-from harness.errors import UserError
+from harness.errors import UserError, did_you_mean
 
 Stages = Mapping[str, nn.Module]
 
@@ -101,8 +100,8 @@ def _matches_nothing(stages: Stages, parts: Mapping[str, str], name: str) -> Use
     kinds = ["norm", "bias", *dict.fromkeys(part.partition(".")[0] for part in parts), *parts]
     named_stages = [f"block.{number}" for number in range(-_blocks(stages), _blocks(stages))]
     known = ["all", "embeddings", "final_norm", *named_stages, *kinds]
-    near = difflib.get_close_matches(name, [*known, *(f"{stage}.{kind}" for stage in named_stages for kind in kinds)])
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    of_stages = [f"{stage}.{kind}" for stage in named_stages for kind in kinds]
+    hint = did_you_mean(name, [*known, *of_stages], most=3)
     return UserError(
         f"strategy names {name!r}, which matches nothing in this backbone: {hint}Expected 'all', 'embeddings', "
         f"'final_norm' or 'block.N' with N from {-_blocks(stages)} to {_blocks(stages) - 1}; one of "

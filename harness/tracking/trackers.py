@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import BaseModel
 
-from harness.errors import UserError
+from harness.errors import UserError, did_you_mean
 from harness.tracking.logged import LoggedRun, LoggedSuite
 
 NAMES = ("tensorboard", "mlflow", "trackio", "wandb")  # of the options, and of the packages
@@ -39,8 +38,7 @@ def parse_trackers(given: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in given.split(",")))
     for name in names:
         if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = did_you_mean(name, NAMES)
             raise UserError(f"TRACK={given!r}: unknown tracker {name!r}: {hint}Known are {', '.join(NAMES)}.")
         if importlib.util.find_spec(name) is None:
             raise UserError(

@@ -103,8 +103,8 @@ def test_only_the_first_rows_of_many_are_named() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("txet", "label"), "its columns are 'Text', 'label', 7: name one with text=\"...\"; did you mean 'Text'?"),
-        (("Text", "gold"), "no column 'gold'; its columns are 'Text', 'label', 7: name one with label=\"...\"."),
+        (("txet", "label"), "'txet': did you mean 'Text'? Its columns are 'Text', 'label', 7; name one with text="),
+        (("Text", "gold"), "no column 'gold': Its columns are 'Text', 'label', 7; name one with label=\"...\"."),
         (("Text", "Text"), "'Text' can't be both the text and the label"),
     ],
 )  # fmt: skip
