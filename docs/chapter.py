@@ -29,7 +29,7 @@ from harness.training.engines.factory import open_engine
 from harness.training.evaluation import measure, predict
 
 RESULTS, CACHE = Path("results") / "chapter", Path("results") / "chapter" / "cache"
-SIZE = 1000  # texts
+SIZE = 500  # texts
 
 # %% [markdown]
 # ## 1. A pretrained language model

@@ -89,7 +89,7 @@ def run_here(tmp_path: Path) -> Callable[..., list[Record]]:
 
     def run(results: str = "results", force: bool = False, save: bool = False, **options: object) -> list[Record]:
         dotted = {key.replace("__", "."): value for key, value in options.items()}
-        dotted = {"model.name": "mini", "data.name": "synthetic", "data.size": 400, **dotted}
+        dotted = {"model.name": "mini", "data.name": "synthetic", "data.size": 100, **dotted}
         suite = load_suite(None, dotted, [])
         store = Store(tmp_path / results)
         before = {record.run_id for record in store.all()}

@@ -31,7 +31,7 @@ def test_a_record_says_what_ran_and_follows_its_schema(run_here: Callable, tmp_p
     jsonschema.validate(stored, json.loads(SCHEMA_FILE.read_text()))
     assert record.status == "ok"
     assert record.choices["weights"].startswith("auto:")
-    assert record.data.sizes == {"train": 280, "validation": 40, "test": 80}
+    assert record.data.sizes == {"train": 70, "validation": 10, "test": 20}
     assert record.model.trainable_parameters == 198_786
     assert record.prefix.boundary == "block.3"
     assert (record.prefix.computed_tokens > 0, record.prefix.reused_tokens) == (True, 0)

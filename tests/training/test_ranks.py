@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from harness.data.dataset import load_dataset
 from harness.results.record import Record
 from harness.results.store import Store
 from tests.support.runs import (
-    ROOT,
-    command,
     curve_of,
     exchanged_parameters,
     losses_of,
@@ -76,9 +73,7 @@ def _arranged(folder: Path, ranks: int, rows: list[dict[str, Any]]) -> Arranged:
     """One group of workers does all rows."""
     (folder / "suite.yaml").write_text(yaml.safe_dump({"rows": rows}))
     run_command(folder / "one", "run", "--config", str(folder / "suite.yaml"))
-    line = command(folder / "many", "run", "--config", str(folder / "suite.yaml"), "--nproc", str(ranks))
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_command(folder / "many", "run", "--config", str(folder / "suite.yaml"), "--nproc", str(ranks))
     one, many = (
         {record.strategy: record for record in Store(folder / part / "results").all()} for part in ("one", "many")
     )
