@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import secrets
 import tempfile
 from pathlib import Path
@@ -42,6 +43,13 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def open_to_readers(path: Path) -> None:
+    """Give a file that a library wrote for its owner alone the permissions of any new file."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
 
 
 def file_sha256(path: Path) -> str:

@@ -59,6 +59,11 @@ def compare(
     Runs that are done are found in the results folder and not done again; KeyboardInterrupt leaves what is finished
     there, and the same call goes on. Raises UserError for wrong input, before anything runs.
     """
+    if not isinstance(settings, Mapping | None):
+        raise UserError(
+            f"settings={settings!r}: expected keys of the configuration with their values, such as "
+            '{"optimizer.learning_rate": 1e-4}.'
+        )
     own = {"model": model, "seeds": _seeds(seeds), "epochs": epochs, "results": results}
     given = {**_checked(options), **own, "strategy": _strategies(strategies)}
     store, cache = Store(Path(results)), Path(given["cache"])

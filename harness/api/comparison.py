@@ -95,7 +95,8 @@ class Comparison:
 
     @property
     def best(self) -> TextClassifier:
-        """The classifier of the run that is best, by the metric, on the validation texts.
+        """The classifier of the run that is best, by the metric, on the validation texts. Of baselines none is kept, so
+        that one may be better: `in_words` and `table` say so.
 
         Raises UserError where there is none: baselines only, several data sets, or runs that failed.
         """
@@ -119,7 +120,7 @@ class Comparison:
 
     def predictions(self, strategy: str) -> pd.DataFrame:
         """What each seed of a row of the table predicted for the test texts: the columns seed, index (the row in the
-        data, from 0), label and predicted.
+        data, from 0), label and predicted, both as the labels were given.
 
         Raises UserError for a row that there is not.
         """
@@ -132,6 +133,9 @@ class Comparison:
             frame = self.store.predictions(record.run_id)
             if frame is not None:
                 frame.insert(0, "seed", record.seed)
+                if self.label_of:
+                    named = ["label", "predicted"]
+                    frame[named] = frame[named].apply(lambda labels: labels.map(self.label_of))
                 frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 

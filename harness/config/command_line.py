@@ -12,6 +12,22 @@ from harness.config.tree import as_list, scalar
 from harness.errors import UserError
 
 
+def typed(target: str, **variables: str) -> str:
+    """A command as it is typed where the user is: `make bench STRATEGY=all` in a clone, `ftbench run --strategy all`
+    elsewhere. A flag has the value 1."""
+    if Path.cwd() == Path(__file__).parents[2] and Path("Makefile").is_file():
+        return " ".join(["make", target, *(f"{name}={quoted(value)}" for name, value in variables.items())])
+    options = [
+        f"--{name.lower().replace('_', '-')}" + ("" if value == "1" else f" {quoted(value)}")
+        for name, value in variables.items()
+    ]
+    return " ".join(["ftbench", {"bench": "run"}.get(target, target), *options])
+
+
+def quoted(value: str) -> str:
+    return f'"{value}"' if " " in value and '"' not in value else shlex.quote(value)
+
+
 def assignment(given: str) -> tuple[str, Any]:
     """Key and value of `a.b=c`. Raises UserError without a key."""
     key, equals, value = given.partition("=")

@@ -28,15 +28,27 @@ def read_file(file: Path) -> dict[str, Any]:
     found = built_in if file.name == str(file) and not file.exists() and built_in.is_file() else file
     try:
         tree = yaml.safe_load(found.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        named = ", ".join(sorted(suite.stem for suite in BUILT_IN.glob("*.yaml")))
+        raise UserError(
+            f"configuration file {str(file)!r} does not exist: check the path; a relative one counts from "
+            f"{Path.cwd()}. {did_you_mean(str(file), named.split(', '))}Suites that have a name are {named}."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"configuration file {str(file)!r} can't be read: {error}.") from error
     except yaml.YAMLError as error:
-        raise UserError(f"configuration file {str(file)!r} is not YAML: {error}.") from error
+        raise UserError(f"configuration file {str(file)!r} is not YAML: {_where(error)}.") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise UserError(f"configuration file {str(file)!r}: expected keys and values, such as `strategy: full`.")
     return tree
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """The problem and its line, counted from 1, on one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"line {mark.line + 1}: {problem}" if mark else " ".join(str(error).split())
 
 
 def set_key(tree: dict[str, Any], dotted: str, value: Any) -> None:

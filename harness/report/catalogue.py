@@ -12,6 +12,7 @@ from rich.table import Table
 
 import strategies
 from harness import baselines
+from harness.config.command_line import typed
 from harness.config.strategy import AttentionKind, Strategy
 from harness.model.named.models import GPT2Model, Model
 from harness.model.named.shapes import SHAPES
@@ -40,7 +41,8 @@ def print_strategies(console: Console, name: str, classes: int, cache: Path) -> 
         table.add_row(name, counted, reads, phases, escape(entry.description + origin))
     console.print(table)
     console.print(_baselines())
-    console.print("Run one with [bold]make bench STRATEGY=name[/]; add your own with STRATEGY=path/to/file.py.")
+    one, own = typed("bench", STRATEGY="name"), typed("bench", STRATEGY="path/to/file.py")
+    console.print(f"Run one with [bold]{one}[/], your own with [bold]{own}[/].")
 
 
 def _model(name: str, cache: Path) -> Model:

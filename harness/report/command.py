@@ -57,7 +57,7 @@ def make_report(
     problems = left_out(store)
     written = write_report(store, records, problems, cache, reference, compared_by, price)
     messages.print_left_out(console, problems)
-    for path in written:
+    for path in sorted(written, key=lambda path: path.suffix == ".html"):  # the page last, where it is seen
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -75,4 +75,5 @@ def _nothing_to_show(store: Store) -> UserError:
     problems = store.unreadable()
     if problems:
         return UserError(f"none of the {len(problems)} record(s) below {str(store.runs)!r} can be read; {problems[0]}")
-    return UserError(f"no records below {str(store.runs)!r}: run `make bench` first, or name the folder with RESULTS.")
+    asked = "run `ftbench run` (`make bench`) first, or name the folder with RESULTS"
+    return UserError(f"no records below {str(store.runs)!r}: {asked}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.config.command_line import typed
 from harness.config.schema import RunConfig
 from harness.data.dataset import load_dataset
 from harness.data.downloads import NotAvailable, assets_folder
@@ -86,9 +86,9 @@ def _print(console: Console, found: Survey, next_command: str) -> None:
 
 def _next_command(config: RunConfig, assignments: Sequence[str]) -> str:
     """A run on the same data, read in the same way."""
-    model = [] if config.model.name == "auto" else [f"MODEL={shlex.quote(config.model.name)}"]
-    settings = [f'SET="{" ".join(assignments)}"'] if assignments else []
-    return " ".join(["make bench STRATEGY=all", f"DATA={shlex.quote(config.data.name)}", *model, *settings])
+    model = {} if config.model.name == "auto" else {"MODEL": config.model.name}
+    settings = {"SET": " ".join(assignments)} if assignments else {}
+    return typed("bench", STRATEGY="all", DATA=config.data.name, **model, **settings)
 
 
 def _classes(found: Survey) -> Table:

@@ -42,9 +42,10 @@ def _most_accurate(best: Entry, base: Entry) -> str:
 
 def _cheapest(best: Entry, base: Entry, entries: list[Entry]) -> Iterator[str]:
     """What takes least time of those that are shown to be better than the reference; where none is, of those that are
-    not shown to be worse. Nothing where their times can't be compared."""
+    not shown to be worse. Nothing where their times can't be compared. Never `majority`, which looks at no text: few
+    test texts show nothing against it."""
     better = best is not base
-    ran = [entry for entry in entries if entry.ok]
+    ran = [entry for entry in entries if entry.ok and entry.name != "majority"]
     able = [entry for entry in ran if _verdict(entry) == "better" or (not better and _verdict(entry) != "worse")]
     timed = {entry.name: seconds for entry in able if (seconds := seconds_of(entry)) is not None}
     if not timed or not are_costs_comparable(able):

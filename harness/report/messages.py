@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from harness.config.command_line import typed
 from harness.errors import UserError
 from harness.metrics import Metric
 from harness.report.across.matrix import print_matrix
@@ -76,7 +77,7 @@ def print_too_large(console: Console, predictions: Sequence[Prediction]) -> None
     for one in predictions:
         console.print(
             f"[yellow]{escape(one.planned.title)}: needs about {one.bytes.peak / 1e9:.1f} GB of "
-            f"{one.available / 1e9:.1f} GB, and may run out of memory; [bold]make plan[/] says what fits[/]",
+            f"{one.available / 1e9:.1f} GB, and may run out of memory; [bold]{typed('plan')}[/] says what fits[/]",
             highlight=False,
             soft_wrap=True,
         )
@@ -111,15 +112,13 @@ def print_results(
     for suite in suites:
         if suite.is_published:
             print_published(console, suite, everything)
-    if len(records) == 1 and not quiet:
-        console.print(
-            "\nTo see what the other choices cost: [bold]make bench STRATEGY=all[/]; with plots: [bold]make report[/]",
-            highlight=False,
-        )
     print_left_out(console, left_out(store))
     if not quiet:
         files = f"\nWrote {', '.join(map(str, written.paths))}; each run's record is in {store.runs}."
         console.print(files, highlight=False)
+        others = typed("bench", STRATEGY="all")
+        others = f"What the other choices cost: [bold]{others}[/]. " if len(records) == 1 else ""
+        console.print(f"{others}With plots, as a page: [bold]{typed('report')}[/].", highlight=False)
 
 
 def print_tables(console: Console, tables: list[ComparisonTable], view: View = FULL_VIEW) -> None:
@@ -145,7 +144,8 @@ def print_saved(console: Console, installed: tuple[Record, Path] | None, metric:
         return
     best, folder = installed
     console.print(
-        f"Saved the classifier of [bold]{escape(best.run_id)}[/], the best by {metric.title} on the validation texts; "
+        f"Saved the classifier of [bold]{escape(best.run_id)}[/], of the strategies the best by {metric.title} on the "
+        "validation texts; "
         f'ask it: [bold]ftbench predict "a text" --classifier {escape(str(folder))}[/]',
         highlight=False,
         soft_wrap=True,

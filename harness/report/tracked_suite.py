@@ -41,5 +41,7 @@ def end(console: Console, plan: Plan, reference: str | None, metric: Metric, pri
     write_report(store, records, left_out(store), plan.cache, reference, metric, price)
     with TrackingClient(plan.results, plan.tracking) as client:
         problems = [problem for planned in plan.runs for problem in log_run(client, planned)]
-        problems += client.suite_ended([planned.run_id for planned in plan.runs])
+        # With runs that were forced before, which have ids of their own.
+        identities = {planned.identity for planned in plan.runs}
+        problems += client.suite_ended([record.run_id for record in records if record.identity in identities])
     messages.print_not_tracked(console, problems)

@@ -21,7 +21,7 @@ from torch import Tensor
 from harness.config.schema import RunConfig
 from harness.config.tree import first_mistake
 from harness.errors import UserError
-from harness.files import file_sha256, write_atomically
+from harness.files import file_sha256, open_to_readers, write_atomically
 from harness.metrics import MetricName
 from harness.results.record import Record, StrategySource
 from harness.results.store import Store
@@ -29,7 +29,7 @@ from harness.results.store import Store
 # Copied from its run: what a model card tells.
 ORIGIN = ("record.json", "predictions.csv")
 FOLDER, MANIFEST, TENSORS = "classifier", "classifier.json", "model.safetensors"
-TRAIN_ONE = "`make bench SAVE=1` trains and saves one"
+TRAIN_ONE = "`ftbench run --save` (`make bench SAVE=1`) trains and saves one"
 Label = str | bool | int | float
 
 
@@ -80,6 +80,7 @@ def save(folder: Path, tensors: dict[str, Tensor], about: Callable[[str], SavedC
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
+        open_to_readers(folder / TENSORS)
         manifest = about(file_sha256(folder / TENSORS))
         write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     except (OSError, SafetensorError) as error:

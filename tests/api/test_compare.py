@@ -112,7 +112,7 @@ def test_the_same_call_and_the_same_command_find_the_runs_done(made: Made, run_c
 def test_predictions_are_of_rows_of_the_data(made: Made) -> None:
     found = made.comparison.predictions("head_only")
     assert found["seed"].unique().tolist() == [0, 1]
-    assert found["label"].tolist() == _texts()["label"].iloc[found["index"]].astype(str).tolist()
+    assert found["label"].tolist() == _texts()["label"].iloc[found["index"]].tolist(), "as they were given"
     of_table = made.comparison.table.set_index("strategy").loc["head_only", "test"]
     assert (found["label"] == found["predicted"]).mean() == pytest.approx(of_table)
     with pytest.raises(UserError, match="unknown strategy 'head_onyl' of this comparison: did you mean 'head_only'"):
@@ -227,6 +227,7 @@ def test_the_best_of_another_comparison_is_not_taken_for_this_ones(tmp_path: Pat
         ({"strategies": [harness.Strategy()]}, "expected a name of `ftbench list`, or a path to a `.py` file."),
         ({"strategies": []}, "configuration key 'strategy' is an empty list"),
         ({"settings": {"training.epoch": 1}}, "unknown configuration key 'training.epoch'"),
+        ({"settings": ["data.size"]}, "settings=['data.size']: expected keys of the configuration with their values"),
         ({"data": {"text": ["a"]}}, "data is a dict: expected a DataFrame, a pair of texts and labels"),
         ({"data": (["a", "b"], [0, 1]), "text": "review"}, "text and label name columns"),
         ({"data": (["a", None], [0, 1])}, "1 of 2 texts are missing"),

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.config.command_line import parse_seeds, split_assignments
+from harness.config.command_line import parse_seeds, split_assignments, typed
 from harness.config.schema import RunConfig
 from harness.config.suite import load_suite
 from harness.errors import UserError
+from tests.support.runs import ROOT
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_every_mistake_is_told_at_once() -> None:
     ("content", "part"),
     [
         (b"- full\n- lora\n", "keys and values"),
-        (b"strategy: [full\n", "not YAML"),
+        (b"strategy: [full\n", "is not YAML: line 2: "),
         (b"strategy: \xff\n", "can't be read"),
         (b"1: 2\n", "unknown configuration key '1'"),
         (b"model: mini\n", "'model' is 'mini'"),
@@ -207,3 +208,12 @@ def test_a_value_in_quotes_may_hold_spaces() -> None:
     assert (suite.runs()[0].training.epochs, suite.runs()[0].seed) == (2, 3)
     with pytest.raises(UserError, match="close the quotes"):
         split_assignments(["data.text_column='the text"])
+
+
+def test_a_command_is_told_as_it_is_typed_where_the_user_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"STRATEGY": "all", "SET": "a=1 b=2", "SAVE": "1"}
+    monkeypatch.chdir(ROOT)
+    assert typed("bench", **given) == 'make bench STRATEGY=all SET="a=1 b=2" SAVE=1'
+    monkeypatch.chdir(tmp_path)
+    assert typed("bench", **given) == 'ftbench run --strategy all --set "a=1 b=2" --save'
+    assert typed("report") == "ftbench report"

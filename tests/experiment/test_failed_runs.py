@@ -116,7 +116,7 @@ def test_a_rank_that_the_kernel_kills_for_memory_is_out_of_memory(
     store = Store(tmp_path / "results")
     assert _statuses(store) == {"greedy": "oom", "head_only": "ok"}
     (greedy,) = (record for record in store.all() if record.strategy == "greedy")
-    assert "the kernel killed 1 process(es) of this machine for want of memory" in greedy.error
+    assert "the kernel killed 1 process(es), out of memory" in greedy.error
     assert "oom" in (tmp_path / "results" / "table.md").read_text()
 
 

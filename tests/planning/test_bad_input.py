@@ -65,7 +65,7 @@ from tests.support.runs import assert_refused, records_below
         (["--set", "training.dropout=1"], ["training.dropout", "less than 1"]),
         (["--set", "training.label_smoothing=-0.1"], ["training.label_smoothing", "greater than or equal to 0"]),
         (["--strategy", "last_block", "--set", "adapter.rank=4"], ["'last_block'", "adapter.rank", "lora"]),
-        (["--config", "nowhere.yaml"], ["'nowhere.yaml'", "can't be read"]),
+        (["--config", "nowhere.yaml"], ["'nowhere.yaml'", "does not exist", "textbook"]),
         (["--weights", "pretraned"], ["'pretraned'", "does not exist", "pretrained", ".safetensors"]),
     ],
     ids=" ".join,

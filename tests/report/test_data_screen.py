@@ -68,7 +68,7 @@ def test_the_screen_is_for_people(run_cli: Callable, file: Path) -> None:
         "Contradictions: 1 (texts with several labels), in 3 rows",
     ):
         assert part in out
-    command = f'make bench STRATEGY=all DATA={file} MODEL=mini SET="data.max_tokens=20"'
+    command = f"make bench STRATEGY=all DATA={file} MODEL=mini SET=data.max_tokens=20"
     assert command in out.replace("\n", "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,29 @@ def _classifier(tmp_path: Path) -> Classifier:
 def _own_logits(classifier: Classifier, texts: list[str]) -> np.ndarray:
     examples = Features.computed(classifier.prefix, classifier.encode(texts), classifier.device)
     return predict(classifier, examples, World(0, 1, classifier.device)) / classifier.about.temperature
+
+
+@pytest.mark.parametrize(("form", "package"), [("transformers", "tokenizers"), ("onnx", "onnxruntime")])
+def test_a_package_that_is_missing_is_told_with_what_brings_it(
+    run_here: Callable, export: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, package: str
+) -> None:
+    run_here(strategy=["head_only"], save=True, data__size=50, training__epochs=0)
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not there
+    code, out, told = export(str(tmp_path / "exported"), "--format", form)
+    assert_refused(code, out, told)
+    assert f"the package {package} is not installed; `pip install 'ftbench[export]'` brings it" in told
+    assert not (tmp_path / "exported").exists()
+
+
+@pytest.mark.parametrize("folder", ["exported", "results/classifier"])
+def test_whoever_may_read_a_folder_may_read_its_weights(
+    run_here: Callable, export: Callable, tmp_path: Path, folder: str
+) -> None:
+    run_here(strategy=["head_only"], save=True, data__size=50, training__epochs=0)
+    assert export(str(tmp_path / "exported"))[0] == 0
+    other = tmp_path / "other"
+    other.write_text("")
+    assert {path.stat().st_mode for path in (tmp_path / folder).iterdir()} == {other.stat().st_mode}
 
 
 @pytest.mark.parametrize("name", EXPRESSIBLE)

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from harness import commands
+from harness.config.suite import load_suite
 from harness.results.store import Store
 from tests.support.runs import run_command
+from tests.tracking import readers
 from tests.tracking.conftest import run_tracked
 
 pytest.importorskip("tensorboard")
@@ -55,6 +59,16 @@ def test_a_tracker_that_fails_is_told_once_and_what_it_lacks_is_logged_once_by_a
     run_tracked(tmp_path, "tensorboard", **SMALL | {"strategy": ["majority", "length_rule"]})
     assert _logged(tmp_path) == ["ftbench", "length_rule, seed 0", "majority, seed 0"], "the table is the same"
     assert Store(tmp_path / "results").all() == before, "a tracker is no part of a run's identity"
+
+
+def test_the_suite_has_figures_of_rows_that_were_run_again(tmp_path: Path) -> None:
+    """Which have other ids than the runs that are asked for."""
+    suite, folders = load_suite(None, SMALL, []), (tmp_path / "results", tmp_path / "cache")
+    for force in (False, True):
+        commands.run_suite(Console(quiet=True), suite, *folders, force)
+    run_tracked(tmp_path, "tensorboard", **SMALL)
+    (tmp_path / "results/tracking/tensorboard/ftbench").rename(tmp_path / "my-suite")
+    assert "majority/test/accuracy" in readers.tensorboard(tmp_path)["ftbench"].figures
 
 
 @pytest.mark.long

@@ -62,7 +62,8 @@ def files_of(given: str) -> list[DataFile]:
     """
     path = Path(given).expanduser()
     if not is_data_path(given):
-        raise UserError(f"data file {given!r}: expected {EXPECTED}.")
+        missing = "" if path.exists() else " there is no such file or folder;"
+        raise UserError(f"data file {given!r}:{missing} expected {EXPECTED}.")
     if path.is_dir():
         files = list(_in_folder(given.rstrip("/"), path))
     elif path.is_file():

@@ -22,7 +22,7 @@ T_co = TypeVar("T_co", covariant=True)
 # What tensors hold whose content does not matter: no number that slows a processor down.
 SMALL = 0.01
 # Of a rehearsal in seconds.
-LONGEST_SECONDS, LEAST_CALLS, MOST_CALLS = 0.5, 4, 40
+LONGEST_SECONDS, LEAST_CALLS, MOST_CALLS = 0.5, 4, 200
 
 
 class Rehearsal(Protocol[T_co]):
@@ -54,7 +54,8 @@ class Timing:
 
 
 class Stopwatch:
-    """On real tensors, as one rank of `world` on so many threads: the median of several times."""
+    """On real tensors, as one rank of `world` on so many threads: the mean of several times, since what holds up a step
+    now and then holds up a run as often."""
 
     def __init__(self, threads: int, world: World) -> None:
         self._threads, self._world = threads, world
@@ -81,7 +82,7 @@ class Stopwatch:
             first, again = _timed(compute), _timed(compute)
             # All ranks do it equally often.
             count = int(min(self._world.gather(max(LEAST_CALLS, min(MOST_CALLS, LONGEST_SECONDS / again)))))
-            seconds = statistics.median(_timed(compute) for _ in range(count))
+            seconds = statistics.fmean(_timed(compute) for _ in range(count))
         return Timing(seconds, max(0.0, first - seconds), self._engine_seconds)
 
 

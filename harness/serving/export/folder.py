@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from safetensors import SafetensorError
 
 from harness.errors import UserError
+from harness.files import open_to_readers
 from harness.serving.classifier import Classifier
 from harness.serving.export import onnx_graph
 from harness.serving.export.library_model import library_config, library_model
@@ -25,8 +27,9 @@ Form = Literal["transformers", "onnx"]
 def write_folder(classifier: Classifier, source: Path, target: Path, form: Form = "transformers") -> str:
     """Write the classifier of the folder `source` into `target`; uses it up. Returns what the model can be called.
 
-    Raises UserError where the form can't express the classifier, or `target` is not empty.
+    Raises UserError where the form can't express the classifier, `target` is not empty, or a package is missing.
     """
+    _check_packages(form)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{str(target)!r} exists and is not an empty folder: name another.")
     tokenizer = exported_tokenizer(classifier)
@@ -44,11 +47,21 @@ def write_folder(classifier: Classifier, source: Path, target: Path, form: Form 
             tokenizer.save_pretrained(partial)
             (partial / "README.md").write_text(card, encoding="utf-8")
             for file in partial.iterdir():
+                open_to_readers(file)
                 file.replace(target / file.name)
     except (OSError, SafetensorError) as error:  # safetensors wraps errors of the system
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{str(target)!r} can't be written ({reason}): name another.") from error
     return name
+
+
+def _check_packages(form: Form) -> None:
+    for name in ("transformers", "tokenizers", *(("onnx", "onnxruntime") if form == "onnx" else ())):
+        if importlib.util.find_spec(name) is None:
+            raise UserError(
+                f"ftbench export: the package {name} is not installed; `pip install 'ftbench[export]'` brings it, "
+                "`make setup` too."
+            )
 
 
 def _onnx(classifier: Classifier, tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,8 +64,7 @@ class Graph(nn.Module):
 
 
 def graph_of(classifier: Classifier, tokenizer: PreTrainedTokenizerBase) -> Graph:
-    """In float32, on the CPU; uses the classifier up. Raises UserError where a package is missing."""
-    _import_libraries()
+    """In float32, on the CPU; uses the classifier up."""
     for part in (classifier.prefix, classifier.suffix):
         kernels.restore(part)
     pad_token = tokenizer.pad_token_id
@@ -80,6 +78,9 @@ def write(graph: Graph, classifier: Classifier, folder: Path) -> None:
 
     Raises UserError where the network can't be recorded, or the file gives other logits.
     """
+    import onnx
+    import onnxruntime
+
     path, about = folder / FILE, classifier.about
     try:
         _record(graph, classifier, path)
@@ -87,11 +88,10 @@ def write(graph: Graph, classifier: Classifier, folder: Path) -> None:
         raise
     except Exception as error:  # whatever the exporter makes of a stranger's code
         raise _refused(classifier, f"its network can't be recorded ({one_line(error)})") from error
-    onnx, runtime = _import_libraries()
     model = onnx.load(path, load_external_data=False)
     onnx.helper.set_model_props(model, {LABELS: json.dumps(about.classes), "run_id": about.run_id})
     onnx.save(model, path)
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for rows, tokens in _CHECKED:
         inputs = _example(classifier, rows, min(tokens, _most_tokens(classifier)))
         with torch.no_grad():
@@ -100,8 +100,8 @@ def write(graph: Graph, classifier: Classifier, folder: Path) -> None:
             (found,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
         except Exception as error:  # the runtime has a type for each of its errors, and no common one
             raise _refused(classifier, f"for {rows} rows of {tokens} tokens it fails ({one_line(error)})") from error
-        if not np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
-            difference = np.abs(found - expected).max()
+        if not np.allclose(np.asarray(found), expected, rtol=TOLERANCE, atol=TOLERANCE):
+            difference = np.abs(np.asarray(found) - expected).max()
             raise _refused(classifier, f"for {rows} rows of {tokens} tokens a logit differs by {difference:.2g}")
 
 
@@ -147,19 +147,6 @@ def _example(classifier: Classifier, rows: int, tokens: int) -> dict[str, Tensor
 def _most_tokens(classifier: Classifier) -> int:
     rule = classifier.row_rule
     return min(rule.most_tokens, classifier.about.pad_to or rule.most_tokens)
-
-
-def _import_libraries() -> tuple[ModuleType, ModuleType]:
-    """ONNX and its runtime. Raises UserError where one is not installed."""
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(
-            f"--format onnx: the package {error.name} is not installed; `pip install 'ftbench[export]'` brings it, "
-            "`make setup` too."
-        ) from error
-    return onnx, onnxruntime
 
 
 def _refused(classifier: Classifier, reason: str) -> UserError:
