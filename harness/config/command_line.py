@@ -8,20 +8,21 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.config.options import option_named
 from harness.config.tree import as_list, scalar
 from harness.errors import UserError
 
 
 def typed(target: str, **variables: str) -> str:
     """A command as it is typed where the user is: `make bench STRATEGY=all` in a clone, `ftbench run --strategy all`
-    elsewhere. A flag has the value 1."""
+    elsewhere."""
     if Path.cwd() == Path(__file__).parents[2] and Path("Makefile").is_file():
         return " ".join(["make", target, *(f"{name}={quoted(value)}" for name, value in variables.items())])
-    options = [
-        f"--{name.lower().replace('_', '-')}" + ("" if value == "1" else f" {quoted(value)}")
-        for name, value in variables.items()
-    ]
-    return " ".join(["ftbench", {"bench": "run"}.get(target, target), *options])
+    words = ["ftbench", {"bench": "run"}.get(target, target)]
+    for name, value in variables.items():
+        option = option_named(name.lower().replace("_", "-"))
+        words += [f"--{option.name}"] if option.is_flag else [f"--{option.name}", quoted(value)]
+    return " ".join(words)
 
 
 def quoted(value: str) -> str:

@@ -216,4 +216,5 @@ def test_a_command_is_told_as_it_is_typed_where_the_user_is(tmp_path: Path, monk
     assert typed("bench", **given) == 'make bench STRATEGY=all SET="a=1 b=2" SAVE=1'
     monkeypatch.chdir(tmp_path)
     assert typed("bench", **given) == 'ftbench run --strategy all --set "a=1 b=2" --save'
+    assert typed("bench", EPOCHS="1") == "ftbench run --epochs 1"
     assert typed("report") == "ftbench report"
