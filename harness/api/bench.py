@@ -17,7 +17,7 @@ from harness.experiment.runner import prepare_store
 from harness.launch.launcher import launch
 from harness.planning.data import resolve_data
 from harness.planning.jobs import with_jobs
-from harness.planning.plan import Plan, resolve, saving
+from harness.planning.plan import Plan, resolve
 from harness.planning.sizes import at_sizes
 from harness.planning.sweep import tuned
 from harness.planning.workspace import Workspace
@@ -98,7 +98,7 @@ class Bench:
         try:
             if suite.tune:
                 plan = tuned(suite, plan, self.resolve, self.sweep, partial(best_rates, metric=suite.metric))
-            plan = self.prepare(saving(plan) if save else plan)
+            plan = self.prepare(_saving(plan) if save else plan)
             self.launch(plan, self.workspace)
         except KeyboardInterrupt:
             interrupted = True
@@ -156,3 +156,14 @@ def with_sizes(suite: SuiteConfig, workspace: Workspace) -> SuiteConfig:
     if not suite.sizes:
         return suite
     return at_sizes(suite, lambda run: resolve_data(run.data, workspace.dataset)[0])
+
+
+def _saving(plan: Plan) -> Plan:
+    """The plan whose runs save what they train. Raises UserError where it has baselines only, or several data
+    sets."""
+    if all(run.source.is_baseline for run in plan.runs):
+        raise UserError("SAVE=1: baselines train nothing that could be saved; name a strategy, too.")
+    if len({run.data_sha256 for run in plan.runs}) > 1:
+        raise UserError("SAVE=1 with several data sets: one classifier is kept, for one of them; name one.")
+    runs = [run.model_copy(update={"save": not run.source.is_baseline}) for run in plan.runs]
+    return plan.model_copy(update={"runs": runs})

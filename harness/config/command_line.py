@@ -17,15 +17,15 @@ def typed(target: str, **variables: str) -> str:
     """A command as it is typed where the user is: `make bench STRATEGY=all` in a clone, `ftbench run --strategy all`
     elsewhere."""
     if Path.cwd() == Path(__file__).parents[2] and Path("Makefile").is_file():
-        return " ".join(["make", target, *(f"{name}={quoted(value)}" for name, value in variables.items())])
+        return " ".join(["make", target, *(f"{name}={_quoted(value)}" for name, value in variables.items())])
     words = ["ftbench", {"bench": "run"}.get(target, target)]
     for name, value in variables.items():
         option = option_named(name.lower().replace("_", "-"))
-        words += [f"--{option.name}"] if option.is_flag else [f"--{option.name}", quoted(value)]
+        words += [f"--{option.name}"] if option.is_flag else [f"--{option.name}", _quoted(value)]
     return " ".join(words)
 
 
-def quoted(value: str) -> str:
+def _quoted(value: str) -> str:
     return f'"{value}"' if " " in value and '"' not in value else shlex.quote(value)
 
 

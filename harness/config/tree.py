@@ -29,10 +29,10 @@ def read_file(file: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(found.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        named = ", ".join(sorted(suite.stem for suite in BUILT_IN.glob("*.yaml")))
+        named = sorted(suite.stem for suite in BUILT_IN.glob("*.yaml"))
         raise UserError(
             f"configuration file {str(file)!r} does not exist: check the path; a relative one counts from "
-            f"{Path.cwd()}. {did_you_mean(str(file), named.split(', '))}Suites that have a name are {named}."
+            f"{Path.cwd()}. {did_you_mean(str(file), named)}Suites that have a name are {', '.join(named)}."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"configuration file {str(file)!r} can't be read: {error}.") from error

@@ -166,17 +166,6 @@ def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Host
     )
 
 
-def saving(plan: Plan) -> Plan:
-    """The plan whose runs save what they train. Raises UserError where it has baselines only, or several data
-    sets."""
-    if all(run.source.is_baseline for run in plan.runs):
-        raise UserError("SAVE=1: baselines train nothing that could be saved; name a strategy, too.")
-    if len({run.data_sha256 for run in plan.runs}) > 1:
-        raise UserError("SAVE=1 with several data sets: one classifier is kept, for one of them; name one.")
-    runs = [run.model_copy(update={"save": not run.source.is_baseline}) for run in plan.runs]
-    return plan.model_copy(update={"runs": runs})
-
-
 class _Planner:
     """Plans run after run; what several of them ask of the network or of other machines is asked once."""
 

@@ -74,8 +74,8 @@ class Machine:
         threads = cores_each(engine.processes)
         walks = [walk for one in work.passes for walk in (one.walk, one.sample)]
         timed = {_signature(operation, threads) for walk in walks for operation in walk.operations}
-        rehearsed = (self._rehearsals(one, work, engine) for one in work.passes)
-        return all(key in self.known for keys in rehearsed for key in keys) and timed <= self.known.keys()
+        keys = {key for one in work.passes for key in self._rehearsals(one, work, engine)}
+        return keys | timed <= self.known.keys()
 
     def rehearse(self, runs: Runs, walker_of: Callable[[PlannedRun], RunWalker]) -> None:
         """Do a part of each pass of these runs for real, where that was not done before.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -22,15 +23,15 @@ class Adapted(nn.Module):
         """Set what is added and follows from the module's own parameters, which are there."""
 
 
-class AdaptedLinear(Adapted, nn.Linear):
+class AdaptedLinear(Adapted, nn.Linear, ABC):
     def __init__(self, layer: nn.Linear) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
 
+    @abstractmethod
     def merged(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of a plain Linear that computes the same."""
-        raise NotImplementedError
 
 
 def replace_layers(module: nn.Module, replacement: Callable[[nn.Linear], nn.Linear | None]) -> None:

@@ -97,11 +97,11 @@ def write(graph: Graph, classifier: Classifier, folder: Path) -> None:
         with torch.no_grad():
             expected = graph(*inputs.values()).numpy()
         try:
-            (found,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+            found = np.asarray(session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})[0])
         except Exception as error:  # the runtime has a type for each of its errors, and no common one
             raise _refused(classifier, f"for {rows} rows of {tokens} tokens it fails ({one_line(error)})") from error
-        if not np.allclose(np.asarray(found), expected, rtol=TOLERANCE, atol=TOLERANCE):
-            difference = np.abs(np.asarray(found) - expected).max()
+        if not np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
+            difference = np.abs(found - expected).max()
             raise _refused(classifier, f"for {rows} rows of {tokens} tokens a logit differs by {difference:.2g}")
 
 
