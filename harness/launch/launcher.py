@@ -62,11 +62,7 @@ def launch(plan: Plan, workspace: Workspace | None = None) -> None:
         run_preflight(engine, plan.hosts, runs=", ".join(run.run_id + " (saved)" * run.save for run in plan.runs))
     while pending := _pending(plan, store):
         kills_before = kernel_kills()
-        try:
-            exit_code = _run_group(plan, engine, stop_signals)
-        except KeyboardInterrupt:
-            _record_first_pending(plan, store, Ending("interrupted", "interrupted"))
-            raise
+        exit_code = _run_group(plan, engine, store, stop_signals)
         if exit_code and _pending(plan, store) == pending:
             ending = why_lost(kills_before)
             reason = f"{ending.error}: the launcher ended with exit code {exit_code}"
@@ -75,8 +71,11 @@ def launch(plan: Plan, workspace: Workspace | None = None) -> None:
             return  # a new group would need all machines: the same command, on each, goes on
 
 
-def _run_group(plan: Plan, engine: EngineConfig, stop_signals: StopSignals) -> int:
-    """Start a launcher and wait for its ranks; returns its exit code."""
+def _run_group(plan: Plan, engine: EngineConfig, store: Store, stop_signals: StopSignals) -> int:
+    """Start a launcher and wait for its ranks; returns its exit code.
+
+    Raises KeyboardInterrupt where the user stopped it: the run in progress has its record then.
+    """
     # Ranks on other machines see the results folder, but not this machine's /tmp.
     with tempfile.TemporaryDirectory(dir=plan.results if plan.hosts.hostfile else None) as folder:
         path = Path(folder) / "plan.json"
@@ -89,7 +88,9 @@ def _run_group(plan: Plan, engine: EngineConfig, stop_signals: StopSignals) -> i
         try:
             return _wait(group, engine, stop_signals)
         except KeyboardInterrupt:
+            pending = _pending(plan, store)
             _stop(group, stop_signals)
+            _record_interrupted(plan, store, pending)
             raise
 
 
@@ -187,6 +188,15 @@ def _environment_of_ranks(engine: EngineConfig) -> dict[str, str]:
 
 def _pending(plan: Plan, store: Store) -> list[PlannedRun]:
     return [planned for planned in plan.in_order() if not store.has(planned.run_id)]
+
+
+def _record_interrupted(plan: Plan, store: Store, pending: list[PlannedRun]) -> None:
+    """pending: when the user stopped the group. A rank that stops later than another may record that as a loss."""
+    for run in pending:
+        record = store.read(run.run_id)
+        if record and record.status == "failed":
+            store.remove(run.run_id)
+    _record_first_pending(plan, store, Ending("interrupted", "interrupted"))
 
 
 def _record_first_pending(plan: Plan, store: Store, ending: Ending) -> None:
