@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from harness import __version__
 from harness.config.options import option_named
 from harness.config.signature import declared, with_options_of
 from harness.errors import UserError
@@ -37,6 +38,21 @@ Classifier = Annotated[Path, typer.Option(help="the folder of the saved classifi
 RESULTS: Path = option_named("results").default
 CACHE: Path = option_named("cache").default
 CLASSIFIER = RESULTS / "classifier"
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ftbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and end")
+    ] = False,
+) -> None:
+    """Options of the program, beside those of its commands."""
 
 
 @app.command()

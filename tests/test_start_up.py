@@ -44,6 +44,7 @@ def slow_imports_of(*arguments: str) -> set[str]:
 def test_help_imports_nothing_slow() -> None:
     assert slow_imports_of("--help") == set()
     assert slow_imports_of("run", "--help") == set()
+    assert slow_imports_of("--version") == set()
 
 
 def test_strategies_and_baselines_are_listed_without_pytorch() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from harness.config.strategy import AttentionKind, Readout
 from harness.metrics import MetricName
@@ -41,8 +42,16 @@ def _complete(sizes: tuple[float, float, float]) -> tuple[float, float, float]:
 ColumnNames = Annotated[str, BeforeValidator(_joined)]
 _Size = Annotated[float, Field(gt=0, lt=100)]
 SplitSizes = Annotated[tuple[_Size, _Size, _Size], BeforeValidator(_sizes), AfterValidator(_complete)]
+
+
+def _hub_name(given: str) -> str:
+    if not given.startswith("hf:") or given == "hf:":
+        raise PydanticCustomError("hub_name", "hf: and a hub id, a folder or a GGUF file")
+    return given
+
+
 # A model that `transformers` reads.
-HubName = Annotated[str, Field(pattern=r"^hf:.")]
+HubName = Annotated[str, AfterValidator(_hub_name)]
 
 
 class Part(BaseModel):

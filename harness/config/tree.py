@@ -124,6 +124,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """
     known = _fields(model)
     expected: dict[str, list[str]] = {}
+    hints: dict[str, str] = {}
     for mistake in error.errors():
         key = _key_of(mistake, known)
         if mistake["type"] == "missing":
@@ -134,7 +135,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         else:
             given = f"configuration key {key!r} is {mistake['input']!r}: expected "
             expected.setdefault(given, []).append(_expectation(key, mistake, known))
-    return "\n".join(given + " or ".join(alternatives) for given, alternatives in expected.items())
+            hints[given] = hints.get(given) or _hint(mistake)
+    return "\n".join(
+        given + " or ".join(alternatives) + hints.get(given, "") for given, alternatives in expected.items()
+    )
 
 
 def _key_of(mistake: ErrorDetails, known: list[str]) -> str:
@@ -159,12 +163,17 @@ def _nearest_keys(key: str, known: list[str]) -> str:
 def _expectation(key: str, mistake: ErrorDetails, known: list[str]) -> str:
     if mistake["type"] == "model_type":
         return f"keys below it: {', '.join(other for other in known if other.startswith(f'{key}.'))}"
-    given, hint = mistake["input"], ""
-    if mistake["type"] == "literal_error" and isinstance(given, str):
-        expected = mistake.get("ctx", {})["expected"]
-        options = [option.strip("'") for option in expected.replace(" or ", ", ").split(", ")]
-        hint = did_you_mean(given, options).rstrip()
-    return mistake["msg"].removeprefix("Input should be ") + (f"; {hint}" if hint else "")
+    return mistake["msg"].removeprefix("Input should be ")
+
+
+def _hint(mistake: ErrorDetails) -> str:
+    """The option that was probably meant, as the end of a message."""
+    given = mistake["input"]
+    if mistake["type"] != "literal_error" or not isinstance(given, str):
+        return ""
+    options = [option.strip("'") for option in mistake.get("ctx", {})["expected"].replace(" or ", ", ").split(", ")]
+    question = did_you_mean(given, options).rstrip()
+    return f"; {question}" if question else ""
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> list[str]:

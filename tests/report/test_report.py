@@ -108,6 +108,15 @@ def test_whatever_the_terminal_numbers_are_whole(three: list[Record], store: Sto
         assert cells["test % [95%]"] in text
 
 
+def test_a_terminal_explains_the_columns_that_it_shows(three: list[Record], store: Store) -> None:
+    narrow, wide = printed(three[:2], 100, store), printed(three[:2], 400, store)
+    page = markdown(comparison_tables(groups(three[:2]), store))
+    assert [" ECE " in text for text in (narrow, wide)] == [False, True]
+    assert ["ROC AUC and ECE (" in text for text in (narrow, wide, page)] == [False, True, True]
+    assert ["and MCC: on test" in text for text in (narrow, wide, page)] == [False, False, True]
+    assert all("[95%]: Wilson" in text for text in (narrow, wide, page))
+
+
 def test_runs_under_other_conditions_stand_in_another_table(three: list[Record], store: Store) -> None:
     assert len(comparison(comparison_tables(groups(three[:2]), store))) == 1
     assert len(comparison(comparison_tables(groups(three), store))) == 2

@@ -15,6 +15,7 @@ from harness.report.analysis.sweep import SweepCurve, curves
 from harness.report.in_words import in_words
 from harness.report.table.columns import Column, columns
 from harness.report.table.notes.layers import layer_notes
+from harness.report.table.notes.note import Note, as_notes
 from harness.report.table.notes.table import headings, notes
 from harness.report.table.rows import TableRow, table_rows
 from harness.report.table.sweep import sweep_notes
@@ -40,9 +41,9 @@ FULL_VIEW = View()
 @dataclass(frozen=True)
 class ComparisonTable:
     """rows: of `entries`, with the cells of `columns`. first_title: of the column with names. in_words: sentences on
-    all entries. swept: what a sweep of learning rates gave, if there was one. layers: the strategies that were run at
-    several layers. metric: what rows are compared by. conditions: what all rows have in common; none for the rows of a
-    suite.
+    all entries. all_notes: those on columns that are not shown, too. swept: what a sweep of learning rates gave, if
+    there was one. layers: the strategies that were run at several layers. metric: what rows are compared by.
+    conditions: what all rows have in common; none for the rows of a suite.
 
     What is best, the evidence, heading and notes refer to the full table, not only to the rows that are shown.
     """
@@ -53,11 +54,21 @@ class ComparisonTable:
     entries: list[Entry]
     rows: list[TableRow]
     in_words: list[str]
-    notes: list[str]
+    all_notes: list[Note]
     swept: list[SweepCurve]
     layers: list[LayerCurve]
     metric: Metric
     conditions: dict[str, object]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of all columns must know."""
+        return self.notes_on(self.columns)
+
+    def notes_on(self, columns: Sequence[Column]) -> list[str]:
+        """What a reader of these columns must know."""
+        names = {column.name for column in columns}
+        return [note.text for note in self.all_notes if note.is_needed(names)]
 
 
 def comparison_tables(
@@ -107,7 +118,7 @@ def _table(heading: str, group: Group, entries: list[Entry], view: View, metric:
         entries=[entries[n] for n in shown_rows],
         rows=[_with_columns(rows[n], shown_columns) for n in shown_rows],
         in_words=in_words(entries),
-        notes=lines,
+        all_notes=as_notes(lines),
         swept=swept,
         layers=layers,
         metric=metric,

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from harness.report.table.columns import FILES_ONLY, UNMEASURED
 from harness.report.table.comparison_table import FULL_VIEW, ComparisonTable, View
@@ -25,11 +27,17 @@ def print_tables(console: Console, tables: Sequence[ComparisonTable], view: View
                 console.print(f"  [bold red]{escape(row.name)}, {escape(row.failure)}[/]")
         print_sweep(console, table.swept)
         if table.in_words:
-            console.print(f"  {escape(' '.join(table.in_words))}\n", highlight=False)
-        for line in table.notes:
-            console.print(f"  [dim]{escape(line)}[/]", highlight=False)
+            console.print(_indented(" ".join(table.in_words)))
+            console.print()
+        notes = table.notes_on([table.columns[n] for n in shown])
         if len(shown) < len(wanted):
-            console.print("  [dim]Not every column has room here: table.md has all columns.[/]")
+            notes.append("Not every column has room here: table.md has all columns, and what to know about them.")
+        for note in notes:
+            console.print(_indented(note, "dim"))
+
+
+def _indented(text: str, style: str = "") -> Padding:
+    return Padding(Text(text, style), (0, 0, 0, 2), expand=False)
 
 
 def _table(table: ComparisonTable, shown: list[int]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.report.analysis.entry import Entry, device_hours
+from harness.report.table.notes.note import Note
 from harness.results.record import Record
 
 
@@ -47,7 +48,7 @@ def job_notes(entries: list[Entry]) -> list[str]:
     ]
 
 
-def energy_notes(entries: list[Entry]) -> list[str]:
+def energy_notes(entries: list[Entry]) -> list[str | Note]:
     """What was measured, by what, and of which rows not. Nothing where no row has it."""
     measured: dict[str, list[str]] = {}
     missing: dict[str, list[str]] = {}
@@ -60,12 +61,13 @@ def energy_notes(entries: list[Entry]) -> list[str]:
                 missing.setdefault(reason, []).append(entry.name)
     if not measured:
         return []
-    lines = [
+    lines: list[str | Note] = [
         f"energy of {how}{f': {_once(names)}' if len(measured) > 1 else ''}. What else runs on the machine counts too."
         for how, names in measured.items()
     ]
     lines += [f"energy not measured of {_once(names)}: {reason}." for reason, names in missing.items()]
-    return [*lines, "per 1000 predictions: energy of the evaluation and of the features of its texts."]
+    part = "per 1000 predictions"
+    return [*lines, Note(f"{part}: energy of the evaluation and of the features of its texts.", (part,))]
 
 
 def cost_notes(entries: list[Entry]) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from harness.metrics import ACCURACY, METRICS, Metric
 from harness.report.analysis.entry import Entry, Evidence
+from harness.report.table.notes.note import Note
 from harness.statistics import MOST_SEEDS
 
 
-def evidence_notes(entries: list[Entry]) -> list[str]:
+def evidence_notes(entries: list[Entry]) -> list[str | Note]:
     lines = _interval_notes(entries)
     compared = {entry.name: entry.evidence for entry in entries if entry.evidence}
     if compared:
@@ -23,9 +24,9 @@ def evidence_notes(entries: list[Entry]) -> list[str]:
     return lines
 
 
-def _interval_notes(entries: list[Entry]) -> list[str]:
+def _interval_notes(entries: list[Entry]) -> list[str | Note]:
     several = [len(entry.ok) > 1 for entry in entries if entry.ok and not entry.runs_once]
-    lines = []
+    lines: list[str | Note] = []
     if any(several):
         lines.append("[95%]: interval of the mean for other seeds and other test messages; sd: over seeds.")
     if not all(several) or not several:
@@ -38,9 +39,8 @@ def _interval_notes(entries: list[Entry]) -> list[str]:
         lines.append("[95%] of baselines: Wilson interval for the size of the test set; no seed changes them.")
     if any(entry.scores for entry in entries):
         titles = [metric.title for metric in METRICS.values() if metric is not ACCURACY]
-        lines.append(
-            f"{', '.join(titles[:-1])} and {titles[-1]}: on test, times 100, [95%] from a bootstrap over test messages."
-        )
+        named = f"{', '.join(titles[:-1])} and {titles[-1]}"
+        lines.append(Note(f"{named}: on test, times 100, [95%] from a bootstrap over test messages.", tuple(titles)))
     return lines
 
 

@@ -12,6 +12,7 @@ from harness.report.analysis.grouping import Group, recipe
 from harness.report.table.columns import reused, several_seeds
 from harness.report.table.notes.device import cost_notes, device_notes, energy_notes, job_notes, settings_of
 from harness.report.table.notes.evidence import evidence_notes
+from harness.report.table.notes.note import Note
 from harness.report.table.rows import MARK
 from harness.results.names import engine_name, rate_of, row_name
 from harness.results.record import DataFacts, Record
@@ -63,11 +64,11 @@ def _heading_parts(record: Record) -> list[str]:
     ]
 
 
-def notes(entries: list[Entry]) -> list[str]:
+def notes(entries: list[Entry]) -> list[str | Note]:
     """What a reader must know to interpret the table."""
     records = [record for entry in entries for record in entry.records]
     chosen = [(what, why) for record in records for what, why in record.choices.items() if why.startswith("auto")]
-    lines = [f"{what} chosen by {why}." for what, why in chosen]
+    lines: list[str | Note] = [f"{what} chosen by {why}." for what, why in chosen]
     lines += evidence_notes(entries)
     lines += [*device_notes(entries), *job_notes(entries), *energy_notes(entries), *cost_notes(entries)]
     lines += _data_notes([record.data for record in records if record.data])
@@ -75,12 +76,12 @@ def notes(entries: list[Entry]) -> list[str]:
     if several_seeds(entries):
         lines.append("loss and accuracy are means over seeds, speed, memory and time medians.")
     if any(reused(entry) for entry in entries):
-        lines.append("*: without the time of what another run had stored of its frozen part.")
+        lines.append(Note("*: without the time of what another run had stored of its frozen part.", ("time", "cost")))
     lines += _joint_notes(entries)
     lines += [_epoch_note(entry) for entry in entries if any(record.epochs for record in entry.ok)]
     lines += _head_notes([entry for entry in entries if any(record.head_fit for record in entry.ok)])
     lines += [
-        f"memory: {definition}, highest of all ranks and phases, above the start of the run."
+        Note(f"memory: {definition}, highest of all ranks and phases, above the start of the run.", ("memory",))
         for definition in dict.fromkeys(record.memory.definition for record in records if record.memory)
     ]
     lines += [
@@ -93,15 +94,14 @@ def notes(entries: list[Entry]) -> list[str]:
         for other in records
         if other.prefix and other.prefix.not_stored
     ]
-    lines += _baseline_notes(entries)
-    return list(dict.fromkeys(line[0].upper() + line[1:] for line in lines))
+    return [*lines, *_baseline_notes(entries)]
 
 
-def _calibration_notes(entries: list[Entry]) -> list[str]:
+def _calibration_notes(entries: list[Entry]) -> list[Note]:
     found = [entry for entry in entries if any(record.calibration for record in entry.ok)]
     if not found:
         return []
-    lines = [
+    texts = [
         "scaled ECE and scaled loss: on test, of logits divided by one temperature, which is fitted on validation and "
         "changes no prediction."
     ]
@@ -109,8 +109,8 @@ def _calibration_notes(entries: list[Entry]) -> list[str]:
         reasons = [one.calibration.not_fitted for one in entry.ok if one.calibration and one.calibration.not_fitted]
         seeds = f" on {len(reasons)} of {len(entry.ok)} seeds" if len(entry.ok) > 1 else ""
         if reasons:
-            lines.append(f"no temperature for {entry.name}{seeds}: {'; '.join(dict.fromkeys(reasons))}.")
-    return lines
+            texts.append(f"no temperature for {entry.name}{seeds}: {'; '.join(dict.fromkeys(reasons))}.")
+    return [Note(text, ("scaled ECE", "scaled loss")) for text in texts]
 
 
 def _forgetting_notes(entries: list[Entry]) -> list[str]:
@@ -183,16 +183,18 @@ def _how_often(baselines: list[Entry]) -> str:
     return f"They run once a seed, which draws the training texts{rest}."
 
 
-def _data_notes(data: list[DataFacts]) -> list[str]:
+def _data_notes(data: list[DataFacts]) -> list[str | Note]:
     """With the name of the data set where the rows have several."""
-    lines, several = [], len({facts.name for facts in data}) > 1
+    lines: list[str | Note] = []
+    several = len({facts.name for facts in data}) > 1
     for facts in data:
         on = f"on {facts.name}, " if several else ""
         if facts.test_in_train:
-            lines.append(
+            unseen = (
                 f"{on}unseen %: without the {facts.test_in_train} of {facts.sizes['test']} test texts that stand "
                 f"in the training set verbatim ({facts.test_near_train} but for digits and punctuation)."
             )
+            lines.append(Note(unseen, ("unseen",)))
         if facts.best_accuracy:
             best = f"{100 * facts.best_accuracy:.0f}%"
             lines.append(f"{on}best possible on average: {best}; the other labels are flipped.")
@@ -201,5 +203,6 @@ def _data_notes(data: list[DataFacts]) -> list[str]:
             share = 100 * facts.cut_texts / sum(facts.sizes.values())
             lines.append(f"{on}{facts.cut_texts} texts ({share:.1f}%) were longer than a row may be, and were cut.")
         scored = f"of {facts.classes[1]}" if len(facts.classes) == 2 else "mean over classes"
-        lines.append(f"{on}F1 ({scored}), ROC AUC and ECE (expected calibration error, 15 bins) on test.")
+        scores = f"{on}F1 ({scored}), ROC AUC and ECE (expected calibration error, 15 bins) on test."
+        lines.append(Note(scores, ("F1", "ROC AUC", "ECE")))
     return lines
