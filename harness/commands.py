@@ -47,7 +47,7 @@ def run_suite(
         console, bench.store, done.shown, suite.reference, metric, done.suites, quiet=quiet, price=price
     )
     if done.plan.tracking and not done.interrupted:
-        tracked_suite.end(console, done.plan, suite.reference, metric, price)
+        tracked_suite.end(console, done.plan, suite.reference, metric, price, quiet)
     messages.print_saved(console, done.saved, metric)
     messages.print_missing(console, done.missing, done.interrupted)
     return int(not done.is_good)

@@ -86,7 +86,7 @@ def compare(
     if finished.interrupted:
         raise KeyboardInterrupt
     if finished.plan.tracking:
-        tracked_suite.end(console, finished.plan, suite.reference, metric, price)
+        tracked_suite.end(console, finished.plan, suite.reference, metric, price, quiet)
     return Comparison(store, cache, suite, finished, price, in_memory.label_of if in_memory else {})
 
 

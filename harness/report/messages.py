@@ -23,6 +23,7 @@ from harness.report.table.scaling import print_scaling
 from harness.results.record import Record
 from harness.results.store import Store, newest_of_each
 from harness.results.suites import SavedSuite, left_out
+from harness.tracking.trackers import command_that_shows
 
 if TYPE_CHECKING:  # a table of records needs no PyTorch
     from harness.config.schema import RunConfig
@@ -150,6 +151,12 @@ def print_saved(console: Console, installed: tuple[Record, Path] | None, metric:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def print_tracked(console: Console, results: Path, trackers: Sequence[str]) -> None:
+    for name in trackers:
+        command = command_that_shows(name, results)
+        console.print(f"Logged to {name}{f': {escape(command)}' if command else '.'}", highlight=False, soft_wrap=True)
 
 
 def print_not_tracked(console: Console, problems: Sequence[str]) -> None:

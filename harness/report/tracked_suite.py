@@ -28,9 +28,11 @@ def begin(given: str, suite: SuiteConfig, results: Path) -> Tracking:
     return Tracking(suite=re.sub(r"[^\w.-]", "-", name, flags=re.ASCII), trackers=trackers)
 
 
-def end(console: Console, plan: Plan, reference: str | None, metric: Metric, price: float | None) -> None:
+def end(
+    console: Console, plan: Plan, reference: str | None, metric: Metric, price: float | None, quiet: bool = False
+) -> None:
     """Log the runs that are not logged, such as those of lost ranks and of earlier suites; then the tables and the
-    report, which it writes."""
+    report, which it writes. quiet: print problems only."""
     from harness.report.page import write_report  # imports matplotlib, which is slow to load
 
     assert plan.tracking is not None, "the suite is not tracked"
@@ -45,3 +47,5 @@ def end(console: Console, plan: Plan, reference: str | None, metric: Metric, pri
         identities = {planned.identity for planned in plan.runs}
         problems += client.suite_ended([record.run_id for record in records if record.identity in identities])
     messages.print_not_tracked(console, problems)
+    if not (quiet or problems):
+        messages.print_tracked(console, plan.results, plan.tracking.trackers)

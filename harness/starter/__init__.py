@@ -51,5 +51,8 @@ def _print_next(console: Console, folder: Path) -> None:
         console.print(f"  [bold]cd {escape(str(folder))}[/]", highlight=False, soft_wrap=True)
     for command, purpose in NEXT.items():
         console.print(f"  [bold]{escape(command)}[/]  [dim]# {purpose}[/]", highlight=False, soft_wrap=True)
-    edit = f"\nThen take your own texts and strategies, and say in {WORKFLOW} what pip installs."
-    console.print(edit, markup=False, highlight=False)
+    edit = (
+        "\nThen take your own texts (columns `text` and `label`; others are named by data.text_column and "
+        f"data.label_column in suite.yaml) and strategies, and say in {WORKFLOW} what pip installs."
+    )
+    console.print(edit, markup=False, highlight=False, soft_wrap=True)

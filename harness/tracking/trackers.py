@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shlex
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +15,15 @@ from harness.tracking.logged import LoggedRun, LoggedSuite
 
 NAMES = ("tensorboard", "mlflow", "trackio", "wandb")  # of the options, and of the packages
 FOLDER = "tracking"  # in RESULTS
+# Commands that show what was logged below a folder.
+_SHOW = {
+    "tensorboard": "tensorboard --logdir {folder}",
+    "mlflow": "mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db",
+    "trackio": "TRACKIO_DIR={folder} trackio show",
+    "wandb": "wandb sync {folder}/wandb/offline-run-*",
+}
+# Variables of the user with which a tracker logs elsewhere.
+_ELSEWHERE = {"mlflow": "MLFLOW_TRACKING_URI", "trackio": "TRACKIO_DIR", "wandb": "WANDB_DIR"}
 
 
 class Tracker(Protocol):
@@ -45,6 +56,13 @@ def parse_trackers(given: str) -> tuple[str, ...]:
                 f"TRACK={given!r}: the package {name} is not installed; `pip install 'ftbench[track]'` brings it."
             )
     return names
+
+
+def command_that_shows(name: str, results: Path) -> str | None:
+    """What the user types to see what is logged in a results folder; None where it is logged elsewhere."""
+    if (variable := _ELSEWHERE.get(name)) and variable in os.environ:
+        return None
+    return _SHOW[name].format(folder=shlex.quote(str(results / FOLDER / name)))
 
 
 def open_tracker(name: str, suite: str, folder: Path) -> Tracker:

@@ -12,7 +12,8 @@ from rich.console import Console
 from harness import commands
 from harness.config.suite import load_suite
 from harness.results.store import Store
-from tests.support.runs import run_command
+from harness.tracking.trackers import NAMES, command_that_shows
+from tests.support.runs import ROOT, run_command
 from tests.tracking import readers
 from tests.tracking.conftest import run_tracked
 
@@ -54,11 +55,23 @@ def test_a_tracker_that_fails_is_told_once_and_what_it_lacks_is_logged_once_by_a
 
     in_the_way.unlink()
     code, printed = run_tracked(tmp_path, "tensorboard", **SMALL)
-    assert (code, "tracking" in printed) == (0, False)
+    assert (code, "tracking with" in printed) == (0, False)
     assert _logged(tmp_path) == ["ftbench", "majority, seed 0"]
     run_tracked(tmp_path, "tensorboard", **SMALL | {"strategy": ["majority", "length_rule"]})
     assert _logged(tmp_path) == ["ftbench", "length_rule, seed 0", "majority, seed 0"], "the table is the same"
     assert Store(tmp_path / "results").all() == before, "a tracker is no part of a run's identity"
+
+
+def test_the_end_of_a_suite_says_how_to_look_at_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_command(tmp_path, "run", "--strategy=majority", "--model=mini", "--data=synthetic", "--track=tensorboard")
+    folder = tmp_path / "results" / "tracking" / "tensorboard"
+    assert f"Logged to tensorboard: tensorboard --logdir {folder}\n" in capsys.readouterr().out
+    page = (ROOT / "docs" / "tracking.md").read_text()
+    assert all(f"`{command_that_shows(name, Path('results'))}`" in page for name in NAMES)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere")
+    assert command_that_shows("mlflow", Path("results")) is None
 
 
 def test_the_suite_has_figures_of_rows_that_were_run_again(tmp_path: Path) -> None:
