@@ -46,7 +46,8 @@ def launch(plan: Plan, workspace: Workspace | None = None) -> None:
     workspace: what planning has loaded; other processes load it again.
     Raises KeyboardInterrupt where the user stopped it, UserError where machines were asked for different things.
     """
-    if not plan.runs:
+    store = Store(plan.results)
+    if not _pending(plan, store):
         return
     if plan.jobs > 1:
         launch_jobs(plan, workspace or Workspace(plan.cache, plan.features))
@@ -57,8 +58,7 @@ def launch(plan: Plan, workspace: Workspace | None = None) -> None:
         return
     stop_signals = StopSignals()
     stop_signals.listen()
-    store = Store(plan.results)
-    if engine.nodes > 1 and not plan.hosts.hostfile and _pending(plan, store):
+    if engine.nodes > 1 and not plan.hosts.hostfile:
         run_preflight(engine, plan.hosts, runs=", ".join(run.run_id + " (saved)" * run.save for run in plan.runs))
     while pending := _pending(plan, store):
         kills_before = kernel_kills()
