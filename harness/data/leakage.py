@@ -37,6 +37,12 @@ def warnings(texts: pd.DataFrame, split: Split) -> Iterator[str]:
             f"contradictions: {count:,} (texts with several labels), in {rows:,} rows; no classifier gets all of them "
             "right"
         )
+    numbers = texts["text"][pd.to_numeric(texts["text"], errors="coerce").notna()]
+    if len(numbers) > len(texts) / 2:
+        yield (
+            f"texts that are numbers: {len(numbers):,} of {len(texts):,}, such as {numbers.iloc[0]!r}; "
+            "data.text_column names another column"
+        )
     counts = texts["label"].value_counts()
     rare = counts[counts < FEWEST]
     if len(rare):

@@ -178,6 +178,16 @@ def test_a_class_with_one_text_is_named(tmp_path: Path, rows: list) -> None:
     assert shares == pytest.approx([0.35, 0.05, 0.1], abs=0.02)
 
 
+@pytest.mark.parametrize(("numbers", "is_said"), [(0.4, False), (0.6, True)])
+def test_a_column_of_numbers_is_told(tmp_path: Path, rows: list, numbers: float, is_said: bool) -> None:
+    count = int(numbers * len(rows))
+    texts = [*(f"{number / 8}" for number in range(count)), *(text for text, _ in rows[count:])]
+    dataset = load(write(tmp_path, list(zip(texts, (label for _, label in rows), strict=True)), Form()))
+    said = f"texts that are numbers: {count:,} of {len(rows):,}, such as '0.0'; data.text_column names another column"
+    assert (said in dataset.notes) == is_said
+    assert any("are numbers" in note for note in dataset.notes) == is_said
+
+
 def test_contradictions_are_counted(tmp_path: Path, rows: list) -> None:
     dataset = load(write(tmp_path, [*rows, (rows[0][0], "kind1"), (rows[0][0], "kind0")], Form()))
     assert "contradictions: 1 (texts with several labels), in 3 rows" in "; ".join(dataset.notes)
