@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import threading
@@ -149,6 +150,8 @@ def leave(exit_code: int) -> NoReturn:
     Objects that still refer to a group during shutdown, such as parameters that DeepSpeed has sharded, sometimes make
     its threads abort the process (pytorch/pytorch#190489).
     """
+    for child in multiprocessing.active_children():  # as the shutdown does: those that read energy never end
+        child.kill()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)

@@ -121,6 +121,7 @@ def _gpu(device: torch.device) -> Reader:
         gpus = get_gpus()
         if not gpus.supports_get_total_energy_consumption(index):
             raise _NoCounter("it has no energy counter")
+        gpus.get_total_energy_consumption(index)  # a part of a GPU has none, whatever its architecture has
     except (ZeusBaseError, ImportError, ValueError) as error:  # CUDA_VISIBLE_DEVICES without plain numbers
         raise _NoCounter(_one_line(error)) from error
     return lambda: {GPU: gpus.get_total_energy_consumption(index) / 1000}
