@@ -71,10 +71,16 @@ def given_group(environment: Mapping[str, str]) -> GivenGroup | None:
             f"WORLD_SIZE={environment['WORLD_SIZE']} without {', '.join(missing)}: a launcher such as torchrun sets "
             f"{', '.join(VARIABLES)}; without one leave WORLD_SIZE out, and use NPROC."
         )
-    rank, size, processes = (_number(environment, name) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    if size % processes:
+    numbers = {name: _number(environment, name) for name in VARIABLES if name != "MASTER_ADDR"}
+    rank, size, processes = (numbers[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if not processes or size % processes:
         raise UserError(
             f"WORLD_SIZE={size} with LOCAL_WORLD_SIZE={processes}: every machine must have as many ranks as the others."
+        )
+    if rank >= size or numbers["LOCAL_RANK"] >= processes:
+        raise UserError(
+            f"RANK={rank} of WORLD_SIZE={size}, LOCAL_RANK={numbers['LOCAL_RANK']} of LOCAL_WORLD_SIZE={processes}: "
+            "ranks count from 0, so each must be below its size."
         )
     rendezvous = f"{environment['MASTER_ADDR']}:{environment['MASTER_PORT']}"
     return GivenGroup(rank, processes, size // processes, rendezvous)
@@ -94,12 +100,14 @@ def asked_of_torchrun(environment: Mapping[str, str]) -> tuple[dict[str, int], H
     Raises UserError where they are no numbers.
     """
     nodes, processes = (environment.get(f"PET_{name}", "1") for name in ("NNODES", "NPROC_PER_NODE"))
-    if processes == "auto":  # as torchrun takes it
-        processes = str(torch.cuda.device_count() if torch.cuda.is_available() else os.cpu_count())
+    if processes == "auto":
+        processes = "gpu" if torch.cuda.is_available() else "cpu"
+    if processes in ("cpu", "gpu"):  # as torchrun takes them
+        processes = str(torch.cuda.device_count() if processes == "gpu" else os.cpu_count())
     if not (nodes.isdecimal() and processes.isdecimal()):
         raise UserError(
             f"PET_NNODES={nodes!r}, PET_NPROC_PER_NODE={processes!r}: expected numbers of machines and of ranks on "
-            "each."
+            "each, or auto, cpu or gpu."
         )
     if int(nodes) * int(processes) == 1:
         return None

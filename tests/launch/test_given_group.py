@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,11 @@ def test_a_group_is_read_from_the_environment() -> None:
         ({"LOCAL_RANK": ""}, "without LOCAL_RANK"),
         ({"RANK": "first"}, "RANK='first' in the environment"),
         ({"WORLD_SIZE": "3"}, "WORLD_SIZE=3 with LOCAL_WORLD_SIZE=2"),
+        ({"LOCAL_WORLD_SIZE": "0"}, "WORLD_SIZE=4 with LOCAL_WORLD_SIZE=0"),
+        ({"LOCAL_RANK": "x"}, "LOCAL_RANK='x' in the environment"),
+        ({"MASTER_PORT": "abc"}, "MASTER_PORT='abc' in the environment"),
+        ({"RANK": "4"}, "RANK=4 of WORLD_SIZE=4"),
+        ({"LOCAL_RANK": "2"}, "LOCAL_RANK=2 of LOCAL_WORLD_SIZE=2"),
     ],
 )
 def test_half_a_group_is_refused(changes: dict[str, str], message: str) -> None:
@@ -91,6 +97,8 @@ def test_what_torchrun_would_read_asks_for_ranks() -> None:
     engine, hosts = asked_of_torchrun(several | {"PET_MASTER_PORT": "29400"})
     assert engine == {"processes": 4, "nodes": 2}
     assert hosts == Hosts(node_rank=1, rendezvous="node-0:29400")
+    engine, _ = asked_of_torchrun(several | {"PET_NPROC_PER_NODE": "cpu"})
+    assert engine["processes"] == os.cpu_count()
     with pytest.raises(UserError, match="PET_NODE_RANK='first' in the environment"):
         asked_of_torchrun(several | {"PET_NODE_RANK": "first"})
     with pytest.raises(UserError, match="PET_NPROC_PER_NODE='several'"):
