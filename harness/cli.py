@@ -121,10 +121,11 @@ def manifest(
 ) -> None:
     """The YAML with which Kubeflow's Trainer or SkyPilot starts `ftbench run` with the same options."""
     from harness.api.asked import changes_of
-    from harness.config.command_line import split_assignments
+    from harness.config.command_line import parse_price, split_assignments
     from harness.config.suite import load_suite
     from harness.launch.manifests import local_files, manifest_of, write
 
+    parse_price(given["price"])  # refuses what the cluster would
     suite = load_suite(given["config"], changes_of(given), split_assignments(given["set"] or []))
     write(manifest_of(platform, given, suite, image, gpus, volume), output)
     for name in local_files(suite, given["config"]):

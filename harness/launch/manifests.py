@@ -16,11 +16,16 @@ from typing import Any, Literal
 
 import yaml
 
+import strategies
+from harness import baselines
 from harness.config.command_line import data_names
 from harness.config.options import option_named, options_of
+from harness.config.schema import EngineConfig, RunConfig
 from harness.config.suite import SuiteConfig
 from harness.errors import UserError
 from harness.files import write_atomically
+from harness.planning.resolve import check_engine
+from harness.planning.validate import check_batch_of_ranks
 
 Platform = Literal["kubeflow", "skypilot"]
 # The group of the image's user, who writes to the volume.
@@ -61,8 +66,8 @@ def manifest_of(
     """The YAML that has a cluster run the suite.
 
     given: the options of `ftbench run`, by parameter, that describe the suite. gpus: of each machine, 8 or H100:8.
-    Raises UserError for options that only make sense on a machine at hand, for results that would be lost, and for GPUs
-    in a form that the platform does not take, or fewer or more than ranks.
+    Raises UserError for options that only make sense on a machine at hand, for results that would be lost, for GPUs in
+    a form that the platform does not take, or fewer or more than ranks, and for runs that could not begin there.
     """
     job = _job(platform, given, suite, image, gpus, volume)
     tree = _train_job(job) if platform == "kubeflow" else _sky_task(job)
@@ -103,8 +108,18 @@ def _job(
     kind, count = _gpus(platform, gpus)
     if count and (given["nproc"] or processes > 1) and processes != count:
         raise UserError(f"NPROC={processes} with --gpus {gpus}: one rank a GPU; leave NPROC out.")
+    for run in suite.runs():
+        _check_runs_there(run, run.engine.model_copy(update={"processes": count or processes, "nodes": nodes}))
     arguments = ["run", *_arguments(given), *_folders(given, volume)]
     return ClusterJob(arguments, count or processes, nodes, image, count, kind, volume)
+
+
+def _check_runs_there(run: RunConfig, engine: EngineConfig) -> None:
+    """engine: as the cluster starts it. What only the cluster can know, such as its files, is not looked at."""
+    check_engine(engine, run.precision)
+    check_batch_of_ranks(run.model_copy(update={"engine": engine}))
+    if run.strategy not in baselines.NAMES and not run.strategy.endswith(".py"):
+        strategies.load(run.strategy)
 
 
 def _check_places(given: Mapping[str, Any]) -> None:

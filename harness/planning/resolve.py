@@ -158,6 +158,19 @@ def _resolve_weights(name: str, given: str, workspace: Workspace) -> tuple[str, 
 
 
 def resolve_engine(config: EngineConfig, precision: str) -> EngineConfig:
+    check_engine(config, precision)
+    if config.name != "deepspeed":
+        return config
+    if importlib.util.find_spec("deepspeed") is None:
+        raise UserError(
+            "ENGINE=deepspeed: the package is not installed; `pip install 'ftbench[deepspeed]'` brings it, "
+            "`make setup` too."
+        )
+    return config.model_copy(update={"zero_stage": _stage(config)})
+
+
+def check_engine(config: EngineConfig, precision: str) -> None:
+    """Whether an engine can do what is asked of it, wherever it runs. precision: auto, too."""
     if config.shard_frozen and config.name != "fsdp":
         raise UserError(f"engine.shard_frozen: {config.name} can't do that; use ENGINE=fsdp.")
     if config.name != "deepspeed":
@@ -167,17 +180,14 @@ def resolve_engine(config: EngineConfig, precision: str) -> EngineConfig:
             raise UserError(
                 f"engine.offload_optimizer: {config.name} can't do that; use ENGINE=deepspeed with ZERO=1, 2 or 3."
             )
-        return config
-    if importlib.util.find_spec("deepspeed") is None:
-        raise UserError(
-            "ENGINE=deepspeed: the package is not installed; `pip install 'ftbench[deepspeed]'` brings it, "
-            "`make setup` too."
-        )
-    stage = 2 if config.zero_stage is None else config.zero_stage
-    if config.offload_optimizer and stage == 0:
+        return
+    if config.offload_optimizer and _stage(config) == 0:
         raise UserError("engine.offload_optimizer with ZERO=0: expected ZERO=1, 2 or 3, which hold the state in parts.")
     if precision == "fp64":
         raise UserError(
             "PRECISION=fp64 with ENGINE=deepspeed: it exchanges no float64 gradients; use ENGINE=ddp or PRECISION=fp32."
         )
-    return config.model_copy(update={"zero_stage": stage})
+
+
+def _stage(config: EngineConfig) -> int:
+    return 2 if config.zero_stage is None else config.zero_stage

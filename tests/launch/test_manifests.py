@@ -39,13 +39,13 @@ def manifest(run_cli: Callable) -> Callable[..., Any]:
 
 
 def test_a_train_job_has_the_types_of_kubeflow(manifest: Callable) -> None:
-    job = manifest("kubeflow", *SMALL_RUN, *SHARDED, "--gpus=8", "--save")
+    job = manifest("kubeflow", *SMALL_RUN, *SHARDED, "--gpus=4", "--save")
     typed = TrainerV1alpha1TrainJob.from_dict(job)
     assert typed is not None
     assert typed.to_dict() == job, "a key that the types don't have would be left out"
     trainer = job["spec"]["trainer"]
-    assert (trainer["numNodes"], trainer["numProcPerNode"]) == (2, 8)
-    assert trainer["resourcesPerNode"]["limits"] == trainer["resourcesPerNode"]["requests"] == {"nvidia.com/gpu": "8"}
+    assert (trainer["numNodes"], trainer["numProcPerNode"]) == (2, 4)
+    assert trainer["resourcesPerNode"]["limits"] == trainer["resourcesPerNode"]["requests"] == {"nvidia.com/gpu": "4"}
     folders = ["--results=/volume/results", "--cache=/volume/cache"]
     assert sorted(trainer["args"]) == sorted(["run", *SMALL_RUN, "--engine=fsdp", "--save", *folders])
     (node,) = job["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
@@ -56,9 +56,9 @@ def test_a_train_job_has_the_types_of_kubeflow(manifest: Callable) -> None:
 
 
 def test_a_task_of_sky_pilot_has_the_keys_of_its_reference(manifest: Callable) -> None:
-    task = manifest("skypilot", *SMALL_RUN, *SHARDED, "--gpus=H100:8", "--image=registry/ftbench:1")
+    task = manifest("skypilot", *SMALL_RUN, *SHARDED, "--gpus=H100:4", "--image=registry/ftbench:1")
     assert set(task) <= SKY_TASK
-    assert task["resources"] == {"image_id": "docker:registry/ftbench:1", "accelerators": "H100:8"}
+    assert task["resources"] == {"image_id": "docker:registry/ftbench:1", "accelerators": "H100:4"}
     assert (task["num_nodes"], task["volumes"]) == (2, {"/volume": "claim"})
     assert '--nproc="$SKYPILOT_NUM_GPUS_PER_NODE"' in task["run"]
 
@@ -93,6 +93,11 @@ def test_files_of_this_machine_are_named(run_cli: Callable, tmp_path: Path) -> N
         (["kubeflow", "--volume=claim", "--gpus=0"], "their number on each machine, such as 8"),
         (["skypilot", "--volume=claim", "--gpus=8"], "expected KIND:NUMBER, such as H100:8"),
         (["kubeflow", "--volume=claim", "--gpus=8", "--nproc=1"], "NPROC=1 with --gpus 8: one rank a GPU"),
+        (["kubeflow", "--volume=claim", "--nnodes=2", "--gpus=8"], "NNODES=2 x NPROC=8 ranks can't share a batch of 8"),
+        (["kubeflow", "--volume=claim", "--engine=ddp", "--zero=3"], "ZERO=3: ddp has no stages"),
+        (["kubeflow", "--volume=claim", "--engine=deepspeed", "--precision=fp64"], "PRECISION=fp64 with ENGINE=deeps"),
+        (["skypilot", "--volume=claim", "--strategy=last_blok"], "did you mean 'last_block'?"),
+        (["skypilot", "--volume=claim", "--price=abc"], "PRICE='abc'"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )
