@@ -105,6 +105,25 @@ def test_measured_throughput_is_simulated_exactly_where_the_fit_is(overlap: floa
         assert [_as_measured(found, row) for row in rows] == pytest.approx([row.examples_per_second for row in rows])
 
 
+@pytest.mark.parametrize("measured", [(1, 2), (1, 2, 4)])
+def test_a_rank_alone_that_replays_captured_steps_is_not_fitted_with_those_that_the_host_drives(
+    measured: Sequence[int],
+) -> None:
+    """2 and 4 ranks take eight times as long as one alone, whatever their texts."""
+    driven = replace(DDP, fixed=4.4e-3, each=0.0, deviation=0.0, latency=1e-6, per_byte=1e-11, overlap=1.0)
+    alone = replace(driven, fixed=5.5e-4)
+    rows = [replace(_row(alone, "ddp", 1, 1), captured=True), *_rows(driven, "ddp", measured[1:], cores=8)]
+    found = calibrate(rows, "ddp")
+    assert found is not None
+    assert [_as_measured(found, row) for row in rows] == pytest.approx([row.examples_per_second for row in rows])
+    (simulated,) = simulations(rows)
+    assert simulated.weak[1].efficiency == pytest.approx(1 / 8, rel=0.05)
+    assert worth(simulated.weak) == worth(simulated.strong) == 1
+    sharded = replace(driven, joined=1e-3, passes=3, passed_bytes=3 * 4e6)
+    both = [*rows, *_rows(sharded, "fsdp", measured[1:], cores=8)]
+    assert all(worth(one.weak) == 1 for one in simulations(both))
+
+
 def test_exchange_that_the_backward_pass_hides_costs_nothing() -> None:
     computed = DDP.fixed + DDP.each * DDP.batch
     quiet = replace(DDP, deviation=0.0, latency=0.0, overlap=1.0)

@@ -17,7 +17,8 @@ class ScalingRow:
 
     bytes_by_collective: that a rank hands to each kind of collective in a step; empty for a single rank.
     has_own_cores: each rank, for all its threads. step_spread: 95th percentile of the time of a step over the median.
-    trained: parameters. batch: texts of a step, all ranks together.
+    trained: parameters. batch: texts of a step, all ranks together. captured: steps ran as captured CUDA graphs, which
+    those of one rank alone may.
     """
 
     engine: str
@@ -32,6 +33,7 @@ class ScalingRow:
     trained: int
     batch: int
     on_cpu: bool
+    captured: bool = False
 
     @property
     def bytes_per_step(self) -> float | None:
@@ -89,6 +91,7 @@ def _rows(setups: dict[tuple[int, str], list[Record]]) -> list[ScalingRow]:
                 trained=_trained(first),
                 batch=first.config["training"]["batch_size"],
                 on_cpu=first.environment["device"] == "cpu",
+                captured=first.graphs is not None and first.graphs.not_captured is None,
             )
         )
     return rows

@@ -152,7 +152,8 @@ def calibrate(rows: Sequence[ScalingRow], engine: str) -> Costs | None:
     """From the rows of a scaling table; None where no single rank ran, or no exchange of several was measured.
 
     a and b are least squares over the numbers of ranks. b is DDP's, which adds nothing to what the model computes, if
-    it ran on one and on several ranks; what another engine takes more is in its a and g. Else g is 0. The part of a
+    it ran on one and on several ranks; what another engine takes more is in its a and g. Else g is 0, unless one rank
+    ran captured steps and several did not, whose b and g are their own then: the host drives them. The part of a
     step outside collectives is computation; that inside is exchange and wait. Where ranks share cores a collective
     waits for ranks that wait for a core, too: there the exchange is what the computation leaves of the step.
     """
@@ -194,11 +195,12 @@ def _computation(
     """a, b and g."""
     ddp = [row for row in rows if row.engine == "ddp" and (row.ranks == 1 or row.milliseconds_per_step is not None)]
     by_ddp = joined[0].engine != "ddp" and ddp[:1] and ddp[0].ranks == 1 < ddp[-1].ranks
-    fitted = _unshared(ddp if by_ddp else [alone, *joined])
+    alike = _unshared(ddp if by_ddp else [alone, *joined])
+    fitted = [row for row in alike if not row.captured] or alike
     texts, computed = [row.batch / row.ranks for row in fitted], [_computed(row, overlap) for row in fitted]
     scale = [row.step_seconds * row.cores / row.ranks for row in fitted]
     fixed, each = _least_squares([[1.0] * len(fitted), texts], computed, scale)
-    if not by_ddp:
+    if not by_ddp and fitted == alike:
         return fixed, each, 0.0
     fixed = max(0.0, _computed(alone, overlap) - each * alone.batch)
     more = mean(_computed(row, overlap) - fixed - each * row.batch / row.ranks for row in _unshared(joined))
