@@ -9,7 +9,8 @@ from harness.errors import UserError
 from harness.measure.environment import cores
 from harness.planning.plan import PlannedRun
 from harness.planning.resolve import resolve_engine
-from harness.prediction.predict import Prediction, Predictor
+from harness.prediction.predict import Predictor
+from harness.prediction.prediction import Prediction
 
 # Of devices that are not at hand.
 MOST_RANKS = 8
@@ -49,7 +50,8 @@ def cheapest(predictor: Predictor, asked: Prediction) -> Prediction | None:
     if asked.fits and asked.ranks == 1:
         return asked
     for group in _candidates(asked.planned, predictor):
-        fitting = [one for planned in group if (one := predictor.of_run(planned)).fits]
+        predicted = map(predictor.of_run, group)
+        fitting = [one for one in predicted if isinstance(one, Prediction) and one.fits]
         if fitting:
             return min(fitting, key=lambda one: one.device_seconds)
     return asked if asked.fits else None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 
@@ -19,56 +21,17 @@ from harness.planning.plan import Plan, PlannedRun
 from harness.planning.workspace import Workspace
 from harness.prediction.devices import NamedDevice
 from harness.prediction.exchange import exchange_seconds
-from harness.prediction.machine import Machine
-from harness.prediction.memory import RankBytes, rank_bytes
+from harness.prediction.machine import Machine, Runs
+from harness.prediction.memory import rank_bytes
+from harness.prediction.prediction import PHASES, NotPredicted, Prediction, key_of, name_of
 from harness.prediction.work.kept import KeptWork
-from harness.prediction.work.passes import Parameters, Pass, RunWork
+from harness.prediction.work.passes import Pass, RunWork
 from harness.prediction.work.walker import ComputedFeatures, RunWalker, Texts
 
 Device = Machine | NamedDevice
 # Of the parameters that one collective takes: DDP's bucket.
 BUCKET_BYTES = 25_000_000
-PHASES = ("prepare", "features", "train", "evaluate")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """seconds: by phase, 0 where the run does not fit. bytes: of one rank. available: bytes that a rank may take.
-    steps: of all epochs."""
-
-    planned: PlannedRun
-    engine: EngineConfig
-    parameters: Parameters
-    seconds: dict[str, float]
-    bytes: RankBytes
-    available: float
-    steps: int
-
-    @property
-    def step_seconds(self) -> float:
-        """Of one step, exchange included."""
-        return self.seconds["train"] / self.steps if self.steps else 0.0
-
-    @property
-    def total_seconds(self) -> float:
-        return sum(self.seconds.values())
-
-    @property
-    def ranks(self) -> int:
-        return self.engine.processes * self.engine.nodes
-
-    @property
-    def device_seconds(self) -> float:
-        """Of all ranks together: what is paid for."""
-        return self.total_seconds * self.ranks
-
-    def cost(self, price: float, on_gpu: bool) -> float:
-        """price: of an hour of a GPU, or without GPUs of a machine."""
-        return price * self.total_seconds / 3600 * (self.ranks if on_gpu else self.engine.nodes)
-
-    @property
-    def fits(self) -> bool:
-        return self.bytes.peak <= self.available
+T = TypeVar("T")
 
 
 @dataclass
@@ -86,7 +49,7 @@ class Predictor:
         # Tells one list of runs, after those before it, from another.
         self._asked = f"{code_sha256()} {torch.__version__} {self.device.kind}"
 
-    def of_plan(self, plan: Plan) -> list[Prediction]:
+    def of_plan(self, plan: Plan) -> list[Prediction | NotPredicted]:
         """In the order in which runs are done: a run reads the features that those before it have computed. Baselines,
         which take seconds, are left out.
 
@@ -94,7 +57,7 @@ class Predictor:
         """
         return self._predicted([planned for planned in plan.in_order() if planned.strategy is not None])
 
-    def of_run(self, planned: PlannedRun) -> Prediction:
+    def of_run(self, planned: PlannedRun) -> Prediction | NotPredicted:
         """Of one more run."""
         return self._predicted([planned])[0]
 
@@ -103,7 +66,7 @@ class Predictor:
         if isinstance(self.device, Machine):
             self.device.keep()
 
-    def _predicted(self, runs: Sequence[PlannedRun]) -> list[Prediction]:
+    def _predicted(self, runs: Sequence[PlannedRun]) -> list[Prediction | NotPredicted]:
         try:
             return self._tried(runs)
         except (RuntimeError, MemoryError) as problem:
@@ -114,30 +77,48 @@ class Predictor:
                 "plan for another device (DEVICE)."
             ) from problem
 
-    def _tried(self, runs: Sequence[PlannedRun]) -> list[Prediction]:
+    def _tried(self, runs: Sequence[PlannedRun]) -> list[Prediction | NotPredicted]:
         walked = list(zip(runs, self._works(runs), strict=True))
-        of_memory = [self._without_time(*run) for run in walked]
+        failed: dict[str, NotPredicted] = {}
         if isinstance(self.device, Machine):  # what does not fit can't be rehearsed either
-            fitting = [run for run, one in zip(walked, of_memory, strict=True) if one.fits]
-            self.device.rehearse(fitting, self._walker)
-            # A rehearsal in a group shows what an engine's imports hold.
-            of_memory = [self._without_time(*run) for run in walked]
-        return [
-            replace(one, seconds=self._by_phase(*run)) if one.fits else one
-            for run, one in zip(walked, of_memory, strict=True)
-        ]
+            works = [(planned, work) for planned, work in walked if isinstance(work, RunWork)]
+            failed = self._rehearsed(self.device, [run for run in works if self._without_time(*run).fits])
+        return [failed.get(planned.run_id) or self._with_time(planned, work) for planned, work in walked]
 
-    def _works(self, runs: Sequence[PlannedRun]) -> list[RunWork]:
+    def _rehearsed(self, machine: Machine, runs: Runs) -> dict[str, NotPredicted]:
+        """By id those whose rehearsal fails. Where one of several does, each is rehearsed by itself."""
+        if not runs:
+            return {}
+        (first, _), *more = runs
+        failed = _attempt(first, lambda: machine.rehearse(runs, self._walker))
+        if not isinstance(failed, NotPredicted):
+            return {}
+        if not more:
+            return {first.run_id: failed}
+        return {run_id: one for run in runs for run_id, one in self._rehearsed(machine, [run]).items()}
+
+    def _with_time(self, planned: PlannedRun, work: RunWork | NotPredicted) -> Prediction | NotPredicted:
+        if isinstance(work, NotPredicted):
+            return work
+        # A rehearsal in a group has shown what an engine's imports hold.
+        one = self._without_time(planned, work)
+        if not one.fits:
+            return one
+        return _attempt(planned, lambda: replace(one, seconds=self._by_phase(planned, work)))
+
+    def _works(self, runs: Sequence[PlannedRun]) -> Sequence[RunWork | NotPredicted]:
         """As an earlier command has kept them, unless something of them has still to be timed."""
-        self._asked = hashlib.sha256(json.dumps([self._asked, [*map(_key, runs)]]).encode()).hexdigest()
+        self._asked = hashlib.sha256(json.dumps([self._asked, [*map(key_of, runs)]]).encode()).hexdigest()
         path = self.workspace.cache / "calibration" / "work" / f"{self._asked[:16]}.json"
         kept = KeptWork.read(path)
         if kept and self._is_timed(runs, kept.works):
             self._computed = kept.computed
             return kept.works
-        works = [self._work(planned) for planned in runs]
-        KeptWork(works, self._computed).write(path)
-        return works
+        tried = [_attempt(planned, partial(self._work, planned)) for planned in runs]
+        works = [work for work in tried if isinstance(work, RunWork)]
+        if len(works) == len(tried):
+            KeptWork(works, self._computed).write(path)
+        return tried
 
     def _is_timed(self, runs: Sequence[PlannedRun], works: Sequence[RunWork]) -> bool:
         device = self.device
@@ -149,7 +130,7 @@ class Predictor:
 
     def _work(self, planned: PlannedRun) -> RunWork:
         """Runs that differ in their seed only compute the same, but for the features, which the first stores."""
-        key = _key(planned)
+        key = key_of(planned)
         if key in self._walked:
             work = self._walked[key]
             return replace(work, features=None, stored_bytes=0, prefix_bytes=0) if work.features else work
@@ -157,7 +138,7 @@ class Predictor:
         return self._walked[key]
 
     def _walker(self, planned: PlannedRun) -> RunWalker:
-        strategy, engine, key = planned.strategy, planned.config.engine, _key(planned)
+        strategy, engine, key = planned.strategy, planned.config.engine, key_of(planned)
         assert strategy is not None, "baselines are not predicted"
         if key not in self._walkers:
             classes = len(planned.dataset(self.workspace).source.classes)
@@ -238,12 +219,22 @@ class Predictor:
         return parameters * each
 
 
-def _key(planned: PlannedRun) -> str:
-    """Equal for runs that differ in their seed only."""
-    assert planned.strategy is not None, "baselines are not predicted"
-    config = planned.config.model_dump(mode="json", exclude={"seed"})
-    hashes = [planned.source.sha256, planned.model.weights_sha256, planned.strategy.source.sha256]
-    return json.dumps([config, *hashes], sort_keys=True)
+def _attempt(planned: PlannedRun, compute: Callable[[], T]) -> T | NotPredicted:
+    """A strategy's code may ask for values, which tensors without content have none of; a rank may be killed."""
+    try:
+        return compute()
+    except UserError:
+        raise
+    except Exception as problem:
+        if is_out_of_memory(problem):
+            raise
+        reason = " ".join([f"{type(problem).__name__}:", *str(problem).strip().splitlines()[:1]])
+        return NotPredicted(
+            planned,
+            UserError(
+                f"{name_of(planned)} can't be predicted: {reason.rstrip('.')}. `ftbench run` does it all the same."
+            ),
+        )
 
 
 def _element(planned: PlannedRun) -> int:

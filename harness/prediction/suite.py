@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from harness.errors import UserError
@@ -10,7 +12,8 @@ from harness.planning.plan import Plan
 from harness.planning.workspace import Workspace
 from harness.prediction.devices import device_named, device_of_title
 from harness.prediction.machine import Machine
-from harness.prediction.predict import Device, Prediction, Predictor
+from harness.prediction.predict import Device, Predictor
+from harness.prediction.prediction import NotPredicted, Prediction
 
 
 def device_for(asked: str | None, workspace: Workspace) -> Device:
@@ -30,16 +33,28 @@ def device_for(asked: str | None, workspace: Workspace) -> Device:
     return found
 
 
-def expected(plan: Plan, workspace: Workspace) -> tuple[dict[str, float], list[Prediction]]:
-    """Seconds that its runs are expected to take, by their ids, and the predictions of those that do not fit. Nothing
-    where the figures of the GPU at hand are not kept.
+@dataclass(frozen=True)
+class Expected:
+    """seconds: of runs, by their ids. too_large: predictions of those that do not fit."""
+
+    seconds: dict[str, float]
+    too_large: list[Prediction]
+    not_predicted: list[NotPredicted]
+
+
+def expected(plan: Plan, workspace: Workspace) -> Expected:
+    """What its runs are expected to take. Nothing where the figures of the GPU at hand are not kept.
 
     Raises UserError where memory does not suffice for a prediction.
     """
     if torch.cuda.is_available() and device_of_title(torch.cuda.get_device_name()) is None:
-        return {}, []
+        return Expected({}, [], [])
     predictor = Predictor(workspace, device_for(None, workspace))
-    predictions = predictor.of_plan(plan)
+    found = predictor.of_plan(plan)
     predictor.keep()
-    seconds = {one.planned.run_id: one.total_seconds for one in predictions if one.fits}
-    return seconds, [one for one in predictions if not one.fits]
+    predictions = [one for one in found if isinstance(one, Prediction)]
+    return Expected(
+        seconds={one.planned.run_id: one.total_seconds for one in predictions if one.fits},
+        too_large=[one for one in predictions if not one.fits],
+        not_predicted=[one for one in found if isinstance(one, NotPredicted)],
+    )

@@ -10,20 +10,22 @@ from pathlib import Path
 import pytest
 
 from harness.config.suite import load_suite
-from harness.planning.plan import resolve
+from harness.planning.plan import PlannedRun, resolve
 from harness.planning.workspace import Workspace
 from harness.prediction.devices import device_named
 from harness.prediction.predict import Predictor
+from harness.prediction.prediction import Prediction
 from harness.prediction.work.walker import RunWalker
 from harness.results.store import Store
 from tests.support.runs import ROOT, command
+from tests.support.strategies import long
 
 SMALL = ("--model", "mini", "--data", "synthetic", "--set", "data.size=100")
 
 
 @pytest.fixture
 def plan(run_cli: Callable, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
-    return lambda *arguments: run_cli("plan", *arguments, *SMALL, "--cache", str(tmp_path / "cache"))
+    return lambda *arguments: run_cli("plan", *SMALL, *arguments, "--cache", str(tmp_path / "cache"))
 
 
 def test_it_shows_each_strategy_and_trains_nothing(plan: Callable, tmp_path: Path) -> None:
@@ -70,6 +72,12 @@ def test_what_was_timed_is_kept_and_timed_again_where_it_is_gone(
     assert (code, times.exists()) == (0, True)
 
 
+def _predicted(predictor: Predictor, planned: PlannedRun) -> Prediction:
+    one = predictor.of_run(planned)
+    assert isinstance(one, Prediction)
+    return one
+
+
 def test_arrangements_of_one_run_are_told_apart(tmp_path: Path) -> None:
     config = {"strategy": "full", "model.name": "mini", "data.name": "synthetic", "data.size": 100}
     workspace = Workspace(tmp_path / "cache")
@@ -77,14 +85,14 @@ def test_arrangements_of_one_run_are_told_apart(tmp_path: Path) -> None:
     training = asked.config.training.model_copy(update={"gradient_checkpointing": True})
     saving = asked.model_copy(update={"config": asked.config.model_copy(update={"training": training})})
     predictor = Predictor(workspace, device_named("h100"))
-    assert predictor.of_run(saving).bytes.activations < predictor.of_run(asked).bytes.activations
+    assert _predicted(predictor, saving).bytes.activations < _predicted(predictor, asked).bytes.activations
 
 
 def test_every_gpu_costs_and_of_a_machine_without_them_the_machine(tmp_path: Path) -> None:
     config = {"strategy": "full", "model.name": "mini", "data.name": "synthetic", "data.size": 100}
     workspace = Workspace(tmp_path / "cache")
     (run,) = resolve(load_suite(None, config | {"engine.processes": 4}, []), tmp_path, workspace).runs
-    one = Predictor(workspace, device_named("h100")).of_run(run)
+    one = _predicted(Predictor(workspace, device_named("h100")), run)
     assert one.cost(2.5, on_gpu=True) == pytest.approx(2.5 * one.total_seconds / 3600 * 4)
     assert one.cost(2.5, on_gpu=False) == pytest.approx(2.5 * one.total_seconds / 3600)
 
@@ -123,6 +131,117 @@ def test_wrong_input(plan: Callable, arguments: list[str], parts: list[str]) -> 
     assert code == 2
     assert "Traceback" not in told
     assert all(part in told for part in parts), told
+
+
+HOOK = """
+from harness import Strategy
+
+def check(module, inputs, output):
+    if bool(output.abs().max() > 1e9):
+        raise ArithmeticError
+
+def build(backbone):
+    backbone.blocks[-1].register_forward_hook(check)
+
+strategy = Strategy(build=build, trainable=("block.-1",))
+"""
+NORM = """
+from harness import Strategy
+
+def build(backbone):
+    if backbone.blocks[0].mlp.expand.weight.is_meta:
+        float(backbone.blocks[0].mlp.expand.weight.norm())
+
+strategy = Strategy(build=build, trainable=("block.-1",))
+"""
+
+
+def _written(folder: Path, **sources: str) -> list[str]:
+    for name, source in sources.items():
+        (folder / f"{name}.py").write_text(source)
+    return [str(folder / f"{name}.py") for name in sources]
+
+
+def test_a_run_whose_code_reads_values_is_a_row_without_figures(plan: Callable, tmp_path: Path) -> None:
+    paths = _written(tmp_path, hook=HOOK, norm=NORM)
+    code, out, _ = plan("--strategy", ",".join(["last_block", *paths]), "--device", "h100")
+    assert code == 0
+    rows = {line.split()[0]: "not predicted" in line for line in out.splitlines() if " ddp x 1 " in line}
+    assert rows == {"last_block": False, "hook": True, "norm": True}
+    assert "hook can't be predicted: DataDependentOutputException: " in out
+    assert "norm can't be predicted: RuntimeError: Tensor.item() cannot be called on meta tensors. `ftbench" in out
+    assert plan("--strategy", paths[0], "--device", "h100")[0] == 1, "nothing could be predicted"
+
+
+def test_what_can_not_be_predicted_is_run(
+    run_cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    monkeypatch.setattr("harness.api.bench.WORTH_A_PREDICTION", 0)
+    (path,) = _written(tmp_path, hook=HOOK)
+    options = ("--strategy", f"{path},head_only", "--epochs", "1", "--cache", str(tmp_path / "cache"))
+    code, out, _ = run_cli("run", *options, *SMALL)
+    assert code == 0
+    assert "hook can't be predicted: DataDependentOutputException" in out
+    assert [record.status for record in store.all()] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("others", [[], *long(["head_only"])])
+def test_a_killed_rank_of_a_rehearsal_costs_a_row_and_no_more(
+    plan: Callable, tmp_path: Path, others: list[str]
+) -> None:
+    """The code kills its process where it is done for real in a group."""
+    source = """
+import os, signal
+from harness import Strategy
+
+def kill(module, inputs, output):
+    if "RANK" in os.environ and type(output).__name__ != "FakeTensor":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def build(backbone):
+    backbone.blocks[-1].register_forward_hook(kill)
+
+strategy = Strategy(build=build, trainable=("block.-1",))
+"""
+    (path,) = _written(tmp_path, killed=source)
+    code, out, _ = plan("--strategy", ",".join([*others, path]), "--nproc", "2")
+    assert code == (0 if others else 1)
+    assert "killed can't be predicted: RuntimeError: rank " in out
+    assert "of a rehearsal was killed by SIGKILL. `ftbench run` does it all the same." in out
+    rows = {line.split()[0]: "not predicted" in line for line in out.splitlines() if " ddp x 2 " in line}
+    assert rows == dict.fromkeys(others, False) | {"killed": True}
+
+
+def test_baselines_alone_leave_nothing_to_predict(plan: Callable) -> None:
+    code, out, _ = plan("--strategy", "majority,tfidf")
+    assert code == 0
+    assert "2 baseline(s) are not predicted" in out
+    assert "In all" not in out
+
+
+def _names(out: str) -> list[str]:
+    """Of the rows of the table."""
+    return [
+        line.partition(" ddp ")[0].rstrip().removesuffix(" 2").strip()
+        for line in out.splitlines()
+        if " ddp x 1 " in line
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--sizes", "32,all"], ["head_only (32 texts)", "head_only (all texts)"]),
+        (["--layers", "0,3"], ["head_only (layer 0)", "head_only (layer 3)"]),
+        (["--data", "negation,synthetic"], ["head_only (negation)", "head_only (synthetic)"]),
+        (["--readout", "first"], ["head_only (first)"]),
+    ],
+)
+def test_runs_that_differ_in_more_than_their_seed_have_rows_of_their_own(
+    plan: Callable, options: list[str], expected: list[str]
+) -> None:
+    _, out, _ = plan("--strategy", "head_only", "--seeds", "0,1", "--device", "h100", *options)
+    assert sorted(_names(out)) == expected
 
 
 @pytest.mark.long

@@ -213,9 +213,9 @@ class RunWalker:
             return None, 0
         longest = len(prefix.stages) - (1 if prefix.facts.reads else 0)
         done = max((stages for stages, reads in earlier if reads is None and stages <= longest), default=0)
-        earlier.add(this)
         _drop_below(prefix, done)
         one = self._pass("features", prefix, done)
+        earlier.add(this)
         _, times = self._typical_chunk(rows)
         element = dtype_of(self._config.precision).itemsize
         return replace(one, times=times), int(rows.feature_lengths.sum()) * self._parts()[1].width * element
