@@ -28,6 +28,9 @@ def check_ranks(config: RunConfig) -> None:
         problem = f"{given} ranks can't share a batch of {batch_size}"
         remedy = f'use at most {batch_size} ranks, or a larger batch (SET="training.batch_size=...").'
         raise NotHere(problem, f"{problem}: {remedy}")
+
+
+def check_gpus(processes: int) -> None:
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise UserError(f"NPROC={processes}, but this machine has {torch.cuda.device_count()} GPU(s): one rank a GPU.")
 

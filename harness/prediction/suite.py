@@ -10,20 +10,17 @@ from harness.errors import UserError
 from harness.measure.memory import anonymous_bytes
 from harness.planning.plan import Plan
 from harness.planning.workspace import Workspace
-from harness.prediction.devices import device_named, device_of_title
+from harness.prediction.devices import device_of_title
 from harness.prediction.machine import Machine
 from harness.prediction.predict import Device, Predictor
 from harness.prediction.prediction import NotPredicted, Prediction
 
 
-def device_for(asked: str | None, workspace: Workspace) -> Device:
-    """asked: a name that `devices.yaml` has; None: what is at hand. To be called when all is imported: what this
-    process holds then is what a worker holds before a run.
+def device_at_hand(workspace: Workspace) -> Device:
+    """To be called when all is imported: what this process holds then is what a worker holds before a run.
 
-    Raises UserError for an unknown name, and for a GPU at hand whose figures are not kept.
+    Raises UserError for a GPU whose figures are not kept.
     """
-    if asked:
-        return device_named(asked)
     if not torch.cuda.is_available():
         return Machine.at_hand(workspace.cache, anonymous_bytes())
     title = torch.cuda.get_device_name()
@@ -49,7 +46,7 @@ def expected(plan: Plan, workspace: Workspace) -> Expected:
     """
     if torch.cuda.is_available() and device_of_title(torch.cuda.get_device_name()) is None:
         return Expected({}, [], [])
-    predictor = Predictor(workspace, device_for(None, workspace))
+    predictor = Predictor(workspace, device_at_hand(workspace))
     found = predictor.of_plan(plan)
     predictor.keep()
     predictions = [one for one in found if isinstance(one, Prediction)]

@@ -17,6 +17,7 @@ from harness.prediction.predict import Predictor
 from harness.prediction.prediction import Prediction
 from harness.prediction.work.walker import RunWalker
 from harness.results.store import Store
+from tests.support.hub_models import save_small, write_texts
 from tests.support.runs import ROOT, command
 from tests.support.strategies import long
 
@@ -105,6 +106,37 @@ def test_a_device_that_is_not_at_hand(plan: Callable) -> None:
     assert "full: costs least with ENGINE=ddp NPROC=1" in out
 
 
+def test_machines_and_gpus_that_are_not_there_are_planned(plan: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    code, out, _ = plan("--strategy", "full", "--device", "h100", "--nproc", "4", "--nnodes", "2")
+    assert code == 0
+    assert " ddp x 8 " in out
+
+
+def test_several_machines_like_this_one(plan: Callable) -> None:
+    code, out, _ = plan("--strategy", "head_only", "--nnodes", "2")
+    assert code == 0
+    assert " ddp x 2 " in out
+
+
+def test_jobs_change_nothing_and_that_is_said(plan: Callable) -> None:
+    code, out, _ = plan("--strategy", "head_only", "--device", "h100", "--jobs", "2")
+    assert code == 0
+    assert "JOBS=2 is not considered" in out
+
+
+def test_precision_is_chosen_by_the_device(plan: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict)
+    model = f"hf:{save_small(tmp_path / 'llama', 'llama')}"
+    texts = str(write_texts(tmp_path / "texts.csv", shortest=2, longest=9))
+    options = ("--strategy", "head_only", "--model", model, "--data", texts)
+    for device, chosen in (("--device=h100", "bf16  (auto: NVIDIA H100 80GB HBM3 has it)"), ("", "fp32  (auto: ")):
+        code, out, _ = plan(*options, *filter(None, [device]))
+        assert code == 0
+        assert f"precision  {chosen}" in out
+
+
 def test_costs_are_shown_where_a_price_is_given(plan: Callable) -> None:
     options = ("--strategy", "full", "--device", "h100", "--nproc", "2")
     without, cheap, dear = (plan(*options, *price)[1] for price in ([], ["--price=3600/h"], ["--price=7200/h"]))
@@ -123,6 +155,8 @@ def test_costs_are_shown_where_a_price_is_given(plan: Callable) -> None:
         (["--device", "h10"], ["DEVICE='h10'", "h100, h200", "did you mean 'h100'?"]),
         (["--device", "h200", "--precision", "fp64"], ["PRECISION=fp64", "bf16 or fp32"]),
         (["--nproc", "9"], ["NPROC=9", "at most 8"]),
+        (["--jobs", "banana"], ["JOBS='banana'", "expected a whole number from 1, or auto"]),
+        (["--jobs", "2", "--nproc", "2"], ["JOBS=2 with runs on several ranks"]),
         (["--strategy", "last_blok"], ["did you mean 'last_block'?"]),
     ],
 )

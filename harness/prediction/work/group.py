@@ -126,7 +126,8 @@ def main(folder: Path) -> None:
         assert strategy is not None, "baselines are not rehearsed"
         workspace.use_folder(planned.model.name, planned.model.folder)
         classes = len(planned.dataset(workspace).source.classes)
-        walker = RunWalker(planned, strategy, texts.of(planned, strategy), classes, workspace, size, "cpu")
+        ranks = size * planned.config.engine.nodes
+        walker = RunWalker(planned, strategy, texts.of(planned, strategy), classes, workspace, ranks, "cpu")
         meter = MemoryMeter(world.device)
         with meter.phase(task.kind):
             timing = walker.rehearse(task.kind, task.blocks, Stopwatch(threads, world), task.done)
