@@ -124,7 +124,7 @@ def plan_suite(
     if jobs != "1":
         advice.append(f"JOBS={jobs} is not considered: times are of one run after the other.")
     predictor.keep()
-    cost = None if price is None else partial(Prediction.cost, price=price, on_gpu=chosen.kind == "cuda")
+    cost = None if price is None else partial(Prediction.cost, price=price)
     baselines = sum(run.strategy is None for run in plan.runs)
     print_predictions(console, chosen.title, rows, advice, baselines, cost)
     predictions = [one for row in rows for one in row.predictions]

@@ -27,7 +27,7 @@ def advise(predictor: Predictor, asked: Prediction) -> str | None:
     if not asked.fits:
         return f"does not fit; the cheapest that does is {what}"
     saved = 1 - best.device_seconds / asked.device_seconds
-    return f"costs least with {what}, {saved:.0%} less of all devices together" if saved > 0 else None
+    return f"costs least with {what}, {saved:.0%} less time of all devices together"
 
 
 def _variables(prediction: Prediction) -> str:
@@ -47,13 +47,13 @@ def cheapest(predictor: Predictor, asked: Prediction) -> Prediction | None:
     One rank that fits costs least: more of them only add what they exchange. Where it does not, what saves memory on
     one rank is tried first, then shares among more.
     """
-    if asked.fits and asked.ranks == 1:
+    if asked.fits and asked.engine.processes * asked.engine.nodes == 1:
         return asked
     for group in _candidates(asked.planned, predictor):
         predicted = map(predictor.of_run, group)
         fitting = [one for one in predicted if isinstance(one, Prediction) and one.fits]
         if fitting:
-            return min(fitting, key=lambda one: one.device_seconds)
+            return min([*([asked] if asked.fits else []), *fitting], key=lambda one: one.device_seconds)
     return asked if asked.fits else None
 
 

@@ -165,6 +165,7 @@ class Predictor:
             ),
             available=device.memory_bytes / (engine.processes if device.kind == "cpu" else 1),
             steps=round(work.step.times),
+            devices=engine.nodes if device.kind == "cpu" else engine.processes * engine.nodes,
         )
 
     def _by_phase(self, planned: PlannedRun, work: RunWork) -> dict[str, float]:

@@ -25,7 +25,7 @@ class NotPredicted:
 @dataclass(frozen=True)
 class Prediction:
     """seconds: by phase, 0 where the run does not fit. bytes: of one rank. available: bytes that a rank may take.
-    steps: of all epochs."""
+    steps: of all epochs. devices: GPUs, or without GPUs machines, that all ranks take."""
 
     planned: PlannedRun
     engine: EngineConfig
@@ -34,6 +34,7 @@ class Prediction:
     bytes: RankBytes
     available: float
     steps: int
+    devices: int
 
     @property
     def step_seconds(self) -> float:
@@ -45,17 +46,13 @@ class Prediction:
         return sum(self.seconds.values())
 
     @property
-    def ranks(self) -> int:
-        return self.engine.processes * self.engine.nodes
-
-    @property
     def device_seconds(self) -> float:
-        """Of all ranks together: what is paid for."""
-        return self.total_seconds * self.ranks
+        """Of all devices together: what is paid for."""
+        return self.total_seconds * self.devices
 
-    def cost(self, price: float, on_gpu: bool) -> float:
-        """price: of an hour of a GPU, or without GPUs of a machine."""
-        return price * self.total_seconds / 3600 * (self.ranks if on_gpu else self.engine.nodes)
+    def cost(self, price: float) -> float:
+        """price: of an hour of a device."""
+        return price * self.device_seconds / 3600
 
     @property
     def fits(self) -> bool:

@@ -118,10 +118,10 @@ def _times(runs: list[Prediction], cost: Cost | None) -> list[str]:
 
 def _print_notes(console: Console, predictions: Sequence[Prediction]) -> None:
     total = sum(run.total_seconds for run in predictions)
-    ranks = max(run.ranks for run in predictions)
+    devices = max(run.devices for run in predictions)
     hours = sum(run.device_seconds for run in predictions) / 3600
-    of_ranks = f", {hours:.2f} hours of {ranks} devices together" if ranks > 1 else ""
-    console.print(f"  In all {seconds_text(total)}{of_ranks}, start-up of the workers not included.", highlight=False)
+    of_devices = f", {hours:.2f} hours of {devices} devices together" if devices > 1 else ""
+    console.print(f"  In all {seconds_text(total)}{of_devices}, start-up of the workers not included.", highlight=False)
     available = min(run.available for run in predictions)
     console.print(
         f"  [dim]memory: of a rank at its peak, of {gigabytes(available)} that it may take; state: weights, gradients "

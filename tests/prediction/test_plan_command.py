@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from harness.config.suite import load_suite
 from harness.planning.plan import PlannedRun, resolve
 from harness.planning.workspace import Workspace
+from harness.prediction.arrangements import advise
 from harness.prediction.devices import device_named
 from harness.prediction.predict import Predictor
 from harness.prediction.prediction import Prediction
@@ -79,23 +81,40 @@ def _predicted(predictor: Predictor, planned: PlannedRun) -> Prediction:
     return one
 
 
-def test_arrangements_of_one_run_are_told_apart(tmp_path: Path) -> None:
-    config = {"strategy": "full", "model.name": "mini", "data.name": "synthetic", "data.size": 100}
-    workspace = Workspace(tmp_path / "cache")
-    (asked,) = resolve(load_suite(None, config, []), tmp_path, workspace).runs
-    training = asked.config.training.model_copy(update={"gradient_checkpointing": True})
-    saving = asked.model_copy(update={"config": asked.config.model_copy(update={"training": training})})
-    predictor = Predictor(workspace, device_named("h100"))
-    assert _predicted(predictor, saving).bytes.activations < _predicted(predictor, asked).bytes.activations
+@pytest.fixture
+def full(tmp_path: Path) -> Callable[..., PlannedRun]:
+    """A planned run of all of mini, with options as dotted keys."""
+    given = {"strategy": "full", "model.name": "mini", "data.name": "synthetic", "data.size": 100}
+
+    def planned(**options: object) -> PlannedRun:
+        dotted = given | {key.replace("__", "."): value for key, value in options.items()}
+        (run,) = resolve(load_suite(None, dotted, []), tmp_path, Workspace(tmp_path / "cache"), hosts=None).runs
+        return run
+
+    return planned
 
 
-def test_every_gpu_costs_and_of_a_machine_without_them_the_machine(tmp_path: Path) -> None:
-    config = {"strategy": "full", "model.name": "mini", "data.name": "synthetic", "data.size": 100}
-    workspace = Workspace(tmp_path / "cache")
-    (run,) = resolve(load_suite(None, config | {"engine.processes": 4}, []), tmp_path, workspace).runs
-    one = _predicted(Predictor(workspace, device_named("h100")), run)
-    assert one.cost(2.5, on_gpu=True) == pytest.approx(2.5 * one.total_seconds / 3600 * 4)
-    assert one.cost(2.5, on_gpu=False) == pytest.approx(2.5 * one.total_seconds / 3600)
+def test_arrangements_of_one_run_are_told_apart(tmp_path: Path, full: Callable) -> None:
+    predictor = Predictor(Workspace(tmp_path / "cache"), device_named("h100"))
+    saving = _predicted(predictor, full(training__gradient_checkpointing=True))
+    assert saving.bytes.activations < _predicted(predictor, full()).bytes.activations
+
+
+def test_every_gpu_costs_and_of_a_machine_without_them_the_machine(tmp_path: Path, full: Callable) -> None:
+    run, workspace = full(engine__processes=4, engine__nodes=2), Workspace(tmp_path / "cache")
+    for device, devices in ((device_named("h100"), 8), (device_named("h100").model_copy(update={"kind": "cpu"}), 2)):
+        one = _predicted(Predictor(workspace, device), run)
+        assert one.device_seconds == pytest.approx(one.total_seconds * devices)
+        assert one.cost(2.5) == pytest.approx(2.5 * one.total_seconds / 3600 * devices)
+
+
+def test_ranks_of_one_machine_that_are_faster_together_are_left_alone(tmp_path: Path, full: Callable) -> None:
+    """The machine is paid for, not its ranks."""
+    workspace, cores = Workspace(tmp_path / "cache"), device_named("h100").model_copy(update={"kind": "cpu"})
+    predictor = Predictor(workspace, cores)
+    alone = _predicted(predictor, full()).total_seconds
+    asked = replace(_predicted(predictor, full(engine__processes=2)), seconds={"train": alone / 1.5})
+    assert advise(predictor, asked) is None
 
 
 def test_a_device_that_is_not_at_hand(plan: Callable) -> None:
