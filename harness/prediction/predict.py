@@ -41,13 +41,11 @@ class Predictor:
 
     def __post_init__(self) -> None:
         self._texts = Texts(self.workspace)
-        # Of features that runs before have computed: how many stages, for prefixes of one model on the same texts.
-        self._computed: ComputedFeatures = {}
-        self._started: set[EngineConfig] = set()
         self._walkers: dict[str, RunWalker] = {}
-        self._walked: dict[str, RunWork] = {}
-        # Tells one list of runs, after those before it, from another.
-        self._asked = f"{code_sha256()} {torch.__version__} {self.device.kind}"
+        # By a run's id what those before it have computed.
+        self._before: dict[str, ComputedFeatures] = {}
+        # The id of the run that starts the group of ranks.
+        self._first: str | None = None
 
     def of_plan(self, plan: Plan) -> list[Prediction | NotPredicted]:
         """In the order in which runs are done: a run reads the features that those before it have computed. Baselines,
@@ -55,20 +53,20 @@ class Predictor:
 
         Raises UserError where memory does not suffice to predict.
         """
-        return self._predicted([planned for planned in plan.in_order() if planned.strategy is not None])
+        return self._predicted([planned for planned in plan.in_order() if planned.strategy is not None], {})
 
     def of_run(self, planned: PlannedRun) -> Prediction | NotPredicted:
-        """Of one more run."""
-        return self._predicted([planned])[0]
+        """Of a run in the place of the planned one that has its id: with the features that are there before that."""
+        return self._predicted([planned], self._before.get(planned.run_id, {}))[0]
 
     def keep(self) -> None:
         """Keep what was measured for the next command."""
         if isinstance(self.device, Machine):
             self.device.keep()
 
-    def _predicted(self, runs: Sequence[PlannedRun]) -> list[Prediction | NotPredicted]:
+    def _predicted(self, runs: Sequence[PlannedRun], computed: ComputedFeatures) -> list[Prediction | NotPredicted]:
         try:
-            return self._tried(runs)
+            return self._tried(runs, computed)
         except (RuntimeError, MemoryError) as problem:
             if not is_out_of_memory(problem):
                 raise
@@ -77,8 +75,8 @@ class Predictor:
                 "plan for another device (DEVICE)."
             ) from problem
 
-    def _tried(self, runs: Sequence[PlannedRun]) -> list[Prediction | NotPredicted]:
-        walked = list(zip(runs, self._works(runs), strict=True))
+    def _tried(self, runs: Sequence[PlannedRun], computed: ComputedFeatures) -> list[Prediction | NotPredicted]:
+        walked = list(zip(runs, self._works(runs, computed), strict=True))
         failed: dict[str, NotPredicted] = {}
         if isinstance(self.device, Machine):  # what does not fit can't be rehearsed either
             works = [(planned, work) for planned, work in walked if isinstance(work, RunWork)]
@@ -106,19 +104,31 @@ class Predictor:
             return one
         return _attempt(planned, lambda: replace(one, seconds=self._by_phase(planned, work)))
 
-    def _works(self, runs: Sequence[PlannedRun]) -> Sequence[RunWork | NotPredicted]:
-        """As an earlier command has kept them, unless something of them has still to be timed."""
-        self._asked = hashlib.sha256(json.dumps([self._asked, [*map(key_of, runs)]]).encode()).hexdigest()
-        path = self.workspace.cache / "calibration" / "work" / f"{self._asked[:16]}.json"
+    def _works(self, runs: Sequence[PlannedRun], computed: ComputedFeatures) -> Sequence[RunWork | NotPredicted]:
+        """As an earlier command has kept them, unless something of them has still to be timed. computed: before the
+        first of them."""
+        state = sorted(f"{key} {sorted(map(str, stages))}" for key, stages in computed.items())
+        about = [code_sha256(), torch.__version__, self.device.kind, state, *map(key_of, runs)]
+        name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+        path = self.workspace.cache / "calibration" / "work" / f"{name}.json"
         kept = KeptWork.read(path)
         if kept and self._is_timed(runs, kept.works):
-            self._computed = kept.computed
+            self._keep_before(runs, kept.before)
             return kept.works
-        tried = [_attempt(planned, partial(self._work, planned)) for planned in runs]
+        tried, before = [], [computed]
+        for planned in runs:
+            before.append({key: set(stages) for key, stages in before[-1].items()})
+            tried.append(_attempt(planned, partial(self._walker(planned).work, before[-1])))
         works = [work for work in tried if isinstance(work, RunWork)]
         if len(works) == len(tried):
-            KeptWork(works, self._computed).write(path)
+            KeptWork(works, before[:-1]).write(path)
+        self._keep_before(runs, before[:-1])
         return tried
+
+    def _keep_before(self, runs: Sequence[PlannedRun], before: Sequence[ComputedFeatures]) -> None:
+        for planned, computed in zip(runs, before, strict=True):
+            self._before.setdefault(planned.run_id, computed)
+        self._first = self._first or next((planned.run_id for planned in runs), None)
 
     def _is_timed(self, runs: Sequence[PlannedRun], works: Sequence[RunWork]) -> bool:
         device = self.device
@@ -127,15 +137,6 @@ class Predictor:
             for planned, work in zip(runs, works, strict=True)
             if self._without_time(planned, work).fits
         )
-
-    def _work(self, planned: PlannedRun) -> RunWork:
-        """Runs that differ in their seed only compute the same, but for the features, which the first stores."""
-        key = key_of(planned)
-        if key in self._walked:
-            work = self._walked[key]
-            return replace(work, features=None, stored_bytes=0, prefix_bytes=0) if work.features else work
-        self._walked[key] = self._walker(planned).work(self._computed)
-        return self._walked[key]
 
     def _walker(self, planned: PlannedRun) -> RunWalker:
         strategy, engine, key = planned.strategy, planned.config.engine, key_of(planned)
@@ -181,9 +182,7 @@ class Predictor:
         filling = self._filling(work.parameters.trained + work.parameters.frozen, planned)
         if not isinstance(self.device, Machine):
             return filling
-        engine, begun = planned.config.engine, self._started
-        start = 0.0 if engine in begun else self.device.start_seconds(engine)
-        begun.add(engine)
+        start = self.device.start_seconds(planned.config.engine) if planned.run_id == self._first else 0.0
         return filling + work.building_seconds + start
 
     def _exchange(self, work: RunWork, engine: EngineConfig, element: int) -> float:

@@ -168,6 +168,19 @@ def test_costs_are_shown_where_a_price_is_given(plan: Callable) -> None:
     assert 0 < costs[0] == pytest.approx(costs[1] / 2, rel=0.01)
 
 
+def test_another_arrangement_of_a_run_finds_the_features_that_the_run_finds(tmp_path: Path) -> None:
+    given = {"strategy": ["head_only", "last_block"], "seed": [0, 1], "model.name": "mini", "data.name": "synthetic"}
+    workspace = Workspace(tmp_path / "cache")
+    plan = resolve(load_suite(None, given | {"data.size": 100}, []), tmp_path, workspace)
+    for _ in ("walked", "kept"):
+        predictor = Predictor(workspace, device_named("h100"))
+        asked = [one for one in predictor.of_plan(plan) if isinstance(one, Prediction)]
+        assert [bool(one.seconds["features"]) for one in asked] == [True, False, True, False]
+        for one in asked:
+            again = _predicted(predictor, one.planned)
+            assert (again.seconds, again.bytes) == (one.seconds, one.bytes)
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
