@@ -22,15 +22,13 @@ from harness.planning.workspace import Workspace
 from harness.prediction.devices import NamedDevice
 from harness.prediction.exchange import exchange_seconds
 from harness.prediction.machine import Machine, Runs
-from harness.prediction.memory import rank_bytes
+from harness.prediction.memory import rank_bytes, sharded
 from harness.prediction.prediction import PHASES, NotPredicted, Prediction, key_of, name_of
 from harness.prediction.work.kept import KeptWork
 from harness.prediction.work.passes import Pass, RunWork
 from harness.prediction.work.walker import ComputedFeatures, RunWalker, Texts
 
 Device = Machine | NamedDevice
-# Of the parameters that one collective takes: DDP's bucket.
-BUCKET_BYTES = 25_000_000
 T = TypeVar("T")
 
 
@@ -161,6 +159,7 @@ class Predictor:
                 work,
                 engine,
                 element,
+                kind=device.kind,
                 program=device.program_bytes_in(engine) if at_hand else device.program_bytes,
                 measured=device.training_bytes(work, engine) if at_hand else None,
             ),
@@ -190,7 +189,8 @@ class Predictor:
         ranks, trained = engine.processes * engine.nodes, work.held.trained * element
         if isinstance(self.device, Machine) or ranks == 1:
             return 0.0
-        return exchange_seconds(self.device.link.rates(ranks), engine, trained, max(1, round(trained / BUCKET_BYTES)))
+        gathered = work.held.frozen_bytes if "frozen" in sharded(engine) else 0
+        return exchange_seconds(self.device.link.rates(ranks), engine, trained, gathered)
 
     def _seconds(self, one: Pass, planned: PlannedRun) -> float:
         """Of all times that a pass is done."""

@@ -168,6 +168,18 @@ def test_costs_are_shown_where_a_price_is_given(plan: Callable) -> None:
     assert 0 < costs[0] == pytest.approx(costs[1] / 2, rel=0.01)
 
 
+def test_shared_frozen_parameters_are_advised_where_nothing_else_fits(tmp_path: Path, full: Callable) -> None:
+    workspace, h100 = Workspace(tmp_path / "cache"), device_named("h100")
+    options = {"strategy": "lora", "training__batch_size": 2}
+    fsdp = {"engine__name": "fsdp", "engine__processes": 2, "engine__shard_frozen": True}
+    least = _predicted(Predictor(workspace, h100), full(**options, **fsdp)).bytes.peak
+    predictor = Predictor(workspace, h100.model_copy(update={"memory_bytes": least}))
+    advice = advise(predictor, _predicted(predictor, full(**options)))
+    what = 'ENGINE=fsdp NPROC=2 SET="engine.shard_frozen=true"'
+    assert advice is not None
+    assert advice.startswith(f"does not fit; the cheapest that does is {what}: ")
+
+
 def test_another_arrangement_of_a_run_finds_the_features_that_the_run_finds(tmp_path: Path) -> None:
     given = {"strategy": ["head_only", "last_block"], "seed": [0, 1], "model.name": "mini", "data.name": "synthetic"}
     workspace = Workspace(tmp_path / "cache")
