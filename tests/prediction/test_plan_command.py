@@ -94,6 +94,33 @@ def full(tmp_path: Path) -> Callable[..., PlannedRun]:
     return planned
 
 
+@pytest.mark.parametrize("ranks", ["1", *long("2")])
+def test_what_is_tried_runs_on_as_many_threads_as_a_run(
+    plan: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranks: str
+) -> None:
+    seen = tmp_path / "seen.txt"
+    source = f"""
+import torch
+from harness import Strategy
+
+def note(module, inputs, output):
+    if type(output).__name__ != "FakeTensor":
+        with open({str(seen)!r}, "a") as file:
+            print(torch.get_num_threads(), file=file)
+
+def build(backbone):
+    backbone.blocks[-1].register_forward_hook(note)
+
+strategy = Strategy(build=build, trainable=("block.-1",))
+"""
+    (path,) = _written(tmp_path, noting=source)
+    for threads in ("3", "2"):  # each is measured
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        seen.unlink(missing_ok=True)
+        assert plan("--strategy", path, "--nproc", ranks)[0] == 0
+        assert set(seen.read_text().split()) == {threads}
+
+
 def test_arrangements_of_one_run_are_told_apart(tmp_path: Path, full: Callable) -> None:
     predictor = Predictor(Workspace(tmp_path / "cache"), device_named("h100"))
     saving = _predicted(predictor, full(training__gradient_checkpointing=True))

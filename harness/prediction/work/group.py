@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from harness.distributed.hosts import free_port
 from harness.distributed.process_group import connect, disconnect
-from harness.measure.environment import cores_each
+from harness.measure.environment import threads_each
 from harness.measure.memory import MemoryMeter, anonymous_bytes, return_freed_memory, settle_memory
 from harness.planning.plan import PlannedRun
 from harness.planning.workspace import Workspace
@@ -115,7 +115,7 @@ def of_bytes(key: str) -> str:
 def main(folder: Path) -> None:
     """One rank."""
     size = int(os.environ["WORLD_SIZE"])
-    threads = cores_each(size)
+    threads = threads_each(size)
     torch.set_num_threads(threads)
     settle_memory()
     world, tasks = connect(TIMEOUT_SECONDS), Tasks.model_validate_json((folder / TASKS).read_text(encoding="utf-8"))
