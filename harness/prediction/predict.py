@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from harness.config.schema import EngineConfig
+from harness.config.schema import EngineConfig, RunConfig
 from harness.errors import UserError
 from harness.measure.code import code_sha256
 from harness.measure.environment import cores_each
@@ -27,6 +27,8 @@ from harness.prediction.prediction import PHASES, NotPredicted, Prediction, key_
 from harness.prediction.work.kept import KeptWork
 from harness.prediction.work.passes import Pass, RunWork
 from harness.prediction.work.walker import ComputedFeatures, RunWalker, Texts
+from harness.training.engines.ddp import not_capturable
+from harness.training.engines.factory import engine_at_work
 
 Device = Machine | NamedDevice
 T = TypeVar("T")
@@ -197,8 +199,7 @@ class Predictor:
         engine = planned.config.engine
         if isinstance(self.device, Machine):
             return self.device.seconds(one, engine)
-        alone = engine.processes * engine.nodes == 1 and engine.name == "ddp" and not planned.config.plain
-        return one.times * self.device.seconds(one.walk, captured=alone and one.kind == "step")
+        return one.times * self.device.seconds(one.walk, captured=one.kind == "step" and _is_captured(planned.config))
 
     def _features(self, work: RunWork, planned: PlannedRun) -> float:
         if not work.features:
@@ -235,6 +236,14 @@ def _attempt(planned: PlannedRun, compute: Callable[[], T]) -> T | NotPredicted:
                 f"{name_of(planned)} can't be predicted: {reason.rstrip('.')}. `ftbench run` does it all the same."
             ),
         )
+
+
+def _is_captured(config: RunConfig) -> bool:
+    """Whether a GPU takes steps as one graph."""
+    ranks = config.engine.processes * config.engine.nodes
+    if engine_at_work(config.engine, ranks) != "ddp":
+        return False
+    return not_capturable("cuda", ranks, config.training.gradient_checkpointing, fused=not config.plain) is None
 
 
 def _element(planned: PlannedRun) -> int:

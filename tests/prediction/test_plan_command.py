@@ -5,30 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.config.suite import load_suite
-from harness.planning.plan import PlannedRun, resolve
-from harness.planning.workspace import Workspace
-from harness.prediction.arrangements import advise
-from harness.prediction.devices import device_named
-from harness.prediction.predict import Predictor
-from harness.prediction.prediction import Prediction
 from harness.prediction.work.walker import RunWalker
 from harness.results.store import Store
 from tests.support.hub_models import save_small, write_texts
 from tests.support.runs import ROOT, command
-from tests.support.strategies import long
-
-SMALL = ("--model", "mini", "--data", "synthetic", "--set", "data.size=100")
-
-
-@pytest.fixture
-def plan(run_cli: Callable, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
-    return lambda *arguments: run_cli("plan", *SMALL, *arguments, "--cache", str(tmp_path / "cache"))
 
 
 def test_it_shows_each_strategy_and_trains_nothing(plan: Callable, tmp_path: Path) -> None:
@@ -73,75 +57,6 @@ def test_what_was_timed_is_kept_and_timed_again_where_it_is_gone(
     times.unlink()
     code, _, _ = plan(*OPTIONS)
     assert (code, times.exists()) == (0, True)
-
-
-def _predicted(predictor: Predictor, planned: PlannedRun) -> Prediction:
-    one = predictor.of_run(planned)
-    assert isinstance(one, Prediction)
-    return one
-
-
-@pytest.fixture
-def full(tmp_path: Path) -> Callable[..., PlannedRun]:
-    """A planned run of all of mini, with options as dotted keys."""
-    given = {"strategy": "full", "model.name": "mini", "data.name": "synthetic", "data.size": 100}
-
-    def planned(**options: object) -> PlannedRun:
-        dotted = given | {key.replace("__", "."): value for key, value in options.items()}
-        (run,) = resolve(load_suite(None, dotted, []), tmp_path, Workspace(tmp_path / "cache"), hosts=None).runs
-        return run
-
-    return planned
-
-
-@pytest.mark.parametrize("ranks", ["1", *long("2")])
-def test_what_is_tried_runs_on_as_many_threads_as_a_run(
-    plan: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranks: str
-) -> None:
-    seen = tmp_path / "seen.txt"
-    source = f"""
-import torch
-from harness import Strategy
-
-def note(module, inputs, output):
-    if type(output).__name__ != "FakeTensor":
-        with open({str(seen)!r}, "a") as file:
-            print(torch.get_num_threads(), file=file)
-
-def build(backbone):
-    backbone.blocks[-1].register_forward_hook(note)
-
-strategy = Strategy(build=build, trainable=("block.-1",))
-"""
-    (path,) = _written(tmp_path, noting=source)
-    for threads in ("3", "2"):  # each is measured
-        monkeypatch.setenv("OMP_NUM_THREADS", threads)
-        seen.unlink(missing_ok=True)
-        assert plan("--strategy", path, "--nproc", ranks)[0] == 0
-        assert set(seen.read_text().split()) == {threads}
-
-
-def test_arrangements_of_one_run_are_told_apart(tmp_path: Path, full: Callable) -> None:
-    predictor = Predictor(Workspace(tmp_path / "cache"), device_named("h100"))
-    saving = _predicted(predictor, full(training__gradient_checkpointing=True))
-    assert saving.bytes.activations < _predicted(predictor, full()).bytes.activations
-
-
-def test_every_gpu_costs_and_of_a_machine_without_them_the_machine(tmp_path: Path, full: Callable) -> None:
-    run, workspace = full(engine__processes=4, engine__nodes=2), Workspace(tmp_path / "cache")
-    for device, devices in ((device_named("h100"), 8), (device_named("h100").model_copy(update={"kind": "cpu"}), 2)):
-        one = _predicted(Predictor(workspace, device), run)
-        assert one.device_seconds == pytest.approx(one.total_seconds * devices)
-        assert one.cost(2.5) == pytest.approx(2.5 * one.total_seconds / 3600 * devices)
-
-
-def test_ranks_of_one_machine_that_are_faster_together_are_left_alone(tmp_path: Path, full: Callable) -> None:
-    """The machine is paid for, not its ranks."""
-    workspace, cores = Workspace(tmp_path / "cache"), device_named("h100").model_copy(update={"kind": "cpu"})
-    predictor = Predictor(workspace, cores)
-    alone = _predicted(predictor, full()).total_seconds
-    asked = replace(_predicted(predictor, full(engine__processes=2)), seconds={"train": alone / 1.5})
-    assert advise(predictor, asked) is None
 
 
 def test_a_device_that_is_not_at_hand(plan: Callable) -> None:
@@ -195,31 +110,6 @@ def test_costs_are_shown_where_a_price_is_given(plan: Callable) -> None:
     assert 0 < costs[0] == pytest.approx(costs[1] / 2, rel=0.01)
 
 
-def test_shared_frozen_parameters_are_advised_where_nothing_else_fits(tmp_path: Path, full: Callable) -> None:
-    workspace, h100 = Workspace(tmp_path / "cache"), device_named("h100")
-    options = {"strategy": "lora", "training__batch_size": 2}
-    fsdp = {"engine__name": "fsdp", "engine__processes": 2, "engine__shard_frozen": True}
-    least = _predicted(Predictor(workspace, h100), full(**options, **fsdp)).bytes.peak
-    predictor = Predictor(workspace, h100.model_copy(update={"memory_bytes": least}))
-    advice = advise(predictor, _predicted(predictor, full(**options)))
-    what = 'ENGINE=fsdp NPROC=2 SET="engine.shard_frozen=true"'
-    assert advice is not None
-    assert advice.startswith(f"does not fit; the cheapest that does is {what}: ")
-
-
-def test_another_arrangement_of_a_run_finds_the_features_that_the_run_finds(tmp_path: Path) -> None:
-    given = {"strategy": ["head_only", "last_block"], "seed": [0, 1], "model.name": "mini", "data.name": "synthetic"}
-    workspace = Workspace(tmp_path / "cache")
-    plan = resolve(load_suite(None, given | {"data.size": 100}, []), tmp_path, workspace)
-    for _ in ("walked", "kept"):
-        predictor = Predictor(workspace, device_named("h100"))
-        asked = [one for one in predictor.of_plan(plan) if isinstance(one, Prediction)]
-        assert [bool(one.seconds["features"]) for one in asked] == [True, False, True, False]
-        for one in asked:
-            again = _predicted(predictor, one.planned)
-            assert (again.seconds, again.bytes) == (one.seconds, one.bytes)
-
-
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -236,85 +126,6 @@ def test_wrong_input(plan: Callable, arguments: list[str], parts: list[str]) -> 
     assert code == 2
     assert "Traceback" not in told
     assert all(part in told for part in parts), told
-
-
-HOOK = """
-from harness import Strategy
-
-def check(module, inputs, output):
-    if bool(output.abs().max() > 1e9):
-        raise ArithmeticError
-
-def build(backbone):
-    backbone.blocks[-1].register_forward_hook(check)
-
-strategy = Strategy(build=build, trainable=("block.-1",))
-"""
-NORM = """
-from harness import Strategy
-
-def build(backbone):
-    if backbone.blocks[0].mlp.expand.weight.is_meta:
-        float(backbone.blocks[0].mlp.expand.weight.norm())
-
-strategy = Strategy(build=build, trainable=("block.-1",))
-"""
-
-
-def _written(folder: Path, **sources: str) -> list[str]:
-    for name, source in sources.items():
-        (folder / f"{name}.py").write_text(source)
-    return [str(folder / f"{name}.py") for name in sources]
-
-
-def test_a_run_whose_code_reads_values_is_a_row_without_figures(plan: Callable, tmp_path: Path) -> None:
-    paths = _written(tmp_path, hook=HOOK, norm=NORM)
-    code, out, _ = plan("--strategy", ",".join(["last_block", *paths]), "--device", "h100")
-    assert code == 0
-    rows = {line.split()[0]: "not predicted" in line for line in out.splitlines() if " ddp x 1 " in line}
-    assert rows == {"last_block": False, "hook": True, "norm": True}
-    assert "hook can't be predicted: DataDependentOutputException: " in out
-    assert "norm can't be predicted: RuntimeError: Tensor.item() cannot be called on meta tensors. `ftbench" in out
-    assert plan("--strategy", paths[0], "--device", "h100")[0] == 1, "nothing could be predicted"
-
-
-def test_what_can_not_be_predicted_is_run(
-    run_cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
-) -> None:
-    monkeypatch.setattr("harness.api.bench.WORTH_A_PREDICTION", 0)
-    (path,) = _written(tmp_path, hook=HOOK)
-    options = ("--strategy", f"{path},head_only", "--epochs", "1", "--cache", str(tmp_path / "cache"))
-    code, out, _ = run_cli("run", *options, *SMALL)
-    assert code == 0
-    assert "hook can't be predicted: DataDependentOutputException" in out
-    assert [record.status for record in store.all()] == ["ok", "ok"]
-
-
-@pytest.mark.parametrize("others", [[], *long(["head_only"])])
-def test_a_killed_rank_of_a_rehearsal_costs_a_row_and_no_more(
-    plan: Callable, tmp_path: Path, others: list[str]
-) -> None:
-    """The code kills its process where it is done for real in a group."""
-    source = """
-import os, signal
-from harness import Strategy
-
-def kill(module, inputs, output):
-    if "RANK" in os.environ and type(output).__name__ != "FakeTensor":
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def build(backbone):
-    backbone.blocks[-1].register_forward_hook(kill)
-
-strategy = Strategy(build=build, trainable=("block.-1",))
-"""
-    (path,) = _written(tmp_path, killed=source)
-    code, out, _ = plan("--strategy", ",".join([*others, path]), "--nproc", "2")
-    assert code == (0 if others else 1)
-    assert "killed can't be predicted: RuntimeError: rank " in out
-    assert "of a rehearsal was killed by SIGKILL. `ftbench run` does it all the same." in out
-    rows = {line.split()[0]: "not predicted" in line for line in out.splitlines() if " ddp x 2 " in line}
-    assert rows == dict.fromkeys(others, False) | {"killed": True}
 
 
 def test_baselines_alone_leave_nothing_to_predict(plan: Callable) -> None:
