@@ -95,11 +95,11 @@ def plan_suite(
     jobs: str = "1",
     price: float | None = None,
 ) -> int:
-    """Print what the runs of a suite will take; returns the exit code, 1 where one does not fit or
-    none could be predicted.
+    """Print what the runs of a suite will take; returns the exit code, 1 where one does not fit or none could be
+    predicted.
 
-    device: a name that `harness/prediction/devices.yaml` has; None: the machine at hand. jobs: as `run_suite` has
-    them, which is checked and not considered. price: of an hour of a device.
+    device: a name that `harness/prediction/devices.yaml` has; None: the machine at hand. jobs: as `run_suite` has them;
+    checked, but not considered. price: of an hour of a device.
     Raises UserError for whatever is wrong with the suite or the device.
     """
     from harness.prediction.arrangements import advise
@@ -119,8 +119,8 @@ def plan_suite(
     messages.print_plan(console, plan, finished=[])
     predictor = Predictor(workspace, chosen)
     rows = rows_of(predictor.of_plan(plan))
-    asked = {row.name: min(row.predictions, key=lambda one: one.fits) for row in rows if row.predictions}
-    advice = [f"{name}: {found}" for name, one in asked.items() if (found := advise(predictor, one))]
+    asked = [(row.name, min(row.predictions, key=lambda one: one.fits)) for row in rows if row.predictions]
+    advice = [f"{name}: {found}" for name, one in asked if (found := advise(predictor, one))]
     if jobs != "1":
         advice.append(f"JOBS={jobs} is not considered: times are of one run after the other.")
     predictor.keep()
