@@ -27,7 +27,8 @@ from harness.files import write_atomically
 from harness.planning.plan import resolve
 from harness.planning.workspace import Workspace
 from harness.prediction.machine import Machine
-from harness.prediction.predict import PHASES, Prediction, Predictor
+from harness.prediction.predict import Predictor
+from harness.prediction.prediction import PHASES, Prediction
 from harness.results.record import Record
 from harness.results.store import Store
 
@@ -104,7 +105,8 @@ def compared(rows: list[dict[str, Any]], folder: Path, cache: Path) -> list[Comp
     (folder / "suite.yaml").write_text(yaml.safe_dump({"rows": of_rows, "engine": engine}))
     suite, workspace = load_suite(folder / "suite.yaml", {}, []), Workspace(cache)
     predictor = Predictor(workspace, Machine.at_hand(cache, program_bytes=_program_bytes()))
-    predictions = {one.planned.title: one for one in predictor.of_plan(resolve(suite, folder, workspace))}
+    found = predictor.of_plan(resolve(suite, folder, workspace))
+    predictions = {one.planned.title: one for one in found if isinstance(one, Prediction)}
     predictor.keep()
     command = [sys.executable, "-m", "harness", "run", "--config", str(folder / "suite.yaml"), "--quiet"]
     command += ["--results", str(folder / "results"), "--cache", str(folder / "cache")]

@@ -105,7 +105,8 @@ def plan(**given: Any) -> None:
 
     price = parse_price(given["price"])
     suite = load_suite(given["config"], changes_of(given), split_assignments(given["set"] or []))
-    raise typer.Exit(commands.plan_suite(console, suite, given["results"], given["cache"], given["device"], price))
+    results, cache, device, jobs = given["results"], given["cache"], given["device"], given["jobs"]
+    raise typer.Exit(commands.plan_suite(console, suite, results, cache, device, jobs, price))
 
 
 @app.command()

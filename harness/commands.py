@@ -14,6 +14,8 @@ from harness.config.suite import SuiteConfig
 from harness.launch.given_group import GivenGroup, Leader, follow
 from harness.launch.launcher import launch
 from harness.metrics import METRICS
+from harness.model.precision import units_at_hand
+from harness.planning.jobs import check_jobs
 from harness.planning.plan import Plan, resolve
 from harness.planning.workspace import Workspace
 from harness.report import messages, tracked_suite
@@ -85,28 +87,45 @@ def run_in_group(
 
 
 def plan_suite(
-    console: Console, suite: SuiteConfig, results: Path, cache: Path, device: str | None, price: float | None = None
+    console: Console,
+    suite: SuiteConfig,
+    results: Path,
+    cache: Path,
+    device: str | None,
+    jobs: str = "1",
+    price: float | None = None,
 ) -> int:
-    """Print what the runs of a suite will take; returns the exit code, 1 where one does not fit.
+    """Print what the runs of a suite will take; returns the exit code, 1 where one does not fit or none could be
+    predicted.
 
-    device: a name that `harness/prediction/devices.yaml` has; None: the machine at hand. price: of an hour of a device.
+    device: a name that `harness/prediction/devices.yaml` has; None: the machine at hand. jobs: as `run_suite` has them;
+    checked, but not considered. price: of an hour of a device.
     Raises UserError for whatever is wrong with the suite or the device.
     """
     from harness.prediction.arrangements import advise
-    from harness.prediction.predict import Prediction, Predictor
-    from harness.prediction.suite import device_for
-    from harness.report.plan_screen import print_predictions
+    from harness.prediction.devices import device_named
+    from harness.prediction.predict import Predictor
+    from harness.prediction.prediction import Prediction
+    from harness.prediction.suite import device_at_hand
+    from harness.report.plan_screen import print_predictions, rows_of
 
     workspace = Workspace(cache)
-    plan = resolve(with_sizes(suite, workspace), results, workspace)
-    chosen = device_for(device, workspace)
+    named = device_named(device) if device else None
+    units = named.units if named else units_at_hand
+    plan = resolve(with_sizes(suite, workspace), results, workspace, hosts=None, units=units)
+    check_jobs(plan, jobs)
+    chosen = named or device_at_hand(workspace)
     messages.print_warnings(console, plan)
     messages.print_plan(console, plan, finished=[])
     predictor = Predictor(workspace, chosen)
-    predictions = predictor.of_plan(plan)
-    advice = {one.planned.title: found for one in predictions if (found := advise(predictor, one))}
+    rows = rows_of(predictor.of_plan(plan))
+    asked = [(row.name, min(row.predictions, key=lambda one: one.fits)) for row in rows if row.predictions]
+    advice = [f"{name}: {found}" for name, one in asked if (found := advise(predictor, one))]
+    if jobs != "1":
+        advice.append(f"JOBS={jobs} is not considered: times are of one run after the other.")
     predictor.keep()
-    cost = None if price is None else partial(Prediction.cost, price=price, on_gpu=chosen.kind == "cuda")
-    baselines = len(plan.runs) - len(predictions)
-    print_predictions(console, chosen.title, predictions, advice, baselines, cost)
-    return int(not all(one.fits for one in predictions))
+    cost = None if price is None else partial(Prediction.cost, price=price)
+    baselines = sum(run.strategy is None for run in plan.runs)
+    print_predictions(console, chosen.title, rows, advice, baselines, cost)
+    predictions = [one for row in rows for one in row.predictions]
+    return int(not all(one.fits for one in predictions) or bool(rows and not predictions))

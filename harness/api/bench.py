@@ -132,12 +132,13 @@ class Bench:
         from harness.prediction.suite import expected  # brings PyTorch's compiler, which takes seconds
 
         try:
-            seconds, too_large = expected(plan.model_copy(update={"runs": pending}), self.workspace)
+            found = expected(plan.model_copy(update={"runs": pending}), self.workspace)
         except UserError as problem:  # the runs themselves may fit
-            messages.print_not_predicted(self.console, problem)
+            messages.print_not_predicted(self.console, [problem])
             return plan
-        messages.print_too_large(self.console, too_large)
-        runs = [run.model_copy(update={"expected_seconds": seconds.get(run.run_id)}) for run in plan.runs]
+        messages.print_not_predicted(self.console, [one.problem for one in found.not_predicted])
+        messages.print_too_large(self.console, found.too_large)
+        runs = [run.model_copy(update={"expected_seconds": found.seconds.get(run.run_id)}) for run in plan.runs]
         return plan.model_copy(update={"runs": runs})
 
     def sweep(self, plan: Plan) -> list[Record]:

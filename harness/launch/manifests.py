@@ -25,7 +25,7 @@ from harness.config.suite import SuiteConfig
 from harness.errors import UserError
 from harness.files import write_atomically
 from harness.planning.resolve import check_engine
-from harness.planning.validate import check_batch_of_ranks
+from harness.planning.validate import check_ranks
 
 Platform = Literal["kubeflow", "skypilot"]
 # The group of the image's user, who writes to the volume.
@@ -117,7 +117,7 @@ def _job(
 def _check_runs_there(run: RunConfig, engine: EngineConfig) -> None:
     """engine: as the cluster starts it. What only the cluster can know, such as its files, is not looked at."""
     check_engine(engine, run.precision)
-    check_batch_of_ranks(run.model_copy(update={"engine": engine}))
+    check_ranks(run.model_copy(update={"engine": engine}))
     if run.strategy not in baselines.NAMES and not run.strategy.endswith(".py"):
         strategies.load(run.strategy)
 

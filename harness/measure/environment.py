@@ -29,6 +29,15 @@ def cores_each(processes: int) -> int:
     return max(1, cores() // processes)
 
 
+def threads_each(processes: int) -> int:
+    """On which each of so many runs or ranks computes: as many as the user says, else PyTorch's number for one process,
+    and for several their part of the cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    return torch.get_num_threads() if processes == 1 else cores_each(processes)
+
+
 def describe(device: torch.device, code_sha256: str, jobs: int) -> dict[str, Any]:
     """code_sha256: of the code that determines results. jobs: runs that are done side by side."""
     return {

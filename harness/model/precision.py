@@ -7,6 +7,7 @@ stored once in it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
@@ -14,21 +15,28 @@ from torch import nn
 
 from harness.config.schema import Precision
 
+# Whether a device has units for bfloat16, and the reason why it is taken or not.
+Units = Callable[[], tuple[bool, str]]
 
-def choose(precision: Precision, model: str, cuda: bool) -> tuple[Precision, str]:
-    """What `auto` stands for on this machine, and why."""
+
+def units_at_hand() -> tuple[bool, str]:
+    """Of this machine."""
+    if torch.cuda.is_available():
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+        return supported, "the GPU has it" if supported else "the GPU has no bfloat16"
+    features = torch.cpu.get_capabilities()
+    units = [name for name in ("amx_bf16", "avx512_bf16") if features.get(name)]
+    return bool(units), f"the processor has {units[0]}" if units else "the processor has no bfloat16 units"
+
+
+def choose(precision: Precision, model: str, units: Units = units_at_hand) -> tuple[Precision, str]:
+    """What `auto` stands for on a device with these units, and why."""
     if precision != "auto":
         return precision, "as asked"
     if model == "mini":
         return "fp32", "auto: the mini model's matrices are too small to gain from bfloat16"
-    if cuda:
-        supported = torch.cuda.is_bf16_supported(including_emulation=False)
-        return ("bf16", "auto: the GPU has it") if supported else ("fp32", "auto: the GPU has no bfloat16")
-    features = torch.cpu.get_capabilities()
-    units = [name for name in ("amx_bf16", "avx512_bf16") if features.get(name)]
-    if units:
-        return "bf16", f"auto: the processor has {units[0]}"
-    return "fp32", "auto: the processor has no bfloat16 units"
+    has, why = units()
+    return "bf16" if has else "fp32", f"auto: {why}"
 
 
 def parameter_dtype(precision: Precision) -> torch.dtype:

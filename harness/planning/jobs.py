@@ -23,16 +23,9 @@ def with_jobs(plan: Plan, asked: str, workspace: Workspace) -> Plan:
     Raises UserError for a number that is none, for more than there are GPUs or cores, and for several beside runs of
     several ranks.
     """
-    if asked != "auto" and not (asked.isdecimal() and int(asked)):
-        raise UserError(f"JOBS={asked!r}: expected a whole number from 1, or auto.")
+    check_jobs(plan, asked)
     if asked == "1":
         return plan
-    ranks = max(run.config.engine.processes * run.config.engine.nodes for run in plan.runs)
-    if ranks > 1 or plan.hosts.hostfile:
-        raise UserError(
-            f"JOBS={asked} with runs on several ranks (NPROC, NNODES or HOSTFILE): expected either; leave JOBS out, or "
-            "give each run one rank."
-        )
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if asked == "auto":
         jobs, reason = (gpus, "one a GPU") if gpus else _auto_on_cpus(plan, workspace)
@@ -43,6 +36,18 @@ def with_jobs(plan: Plan, asked: str, workspace: Workspace) -> Plan:
             f"JOBS={asked}, but this machine has {most} {what}: expected at most one run for each, or auto."
         )
     return plan.model_copy(update={"jobs": int(asked), "why_jobs": "as asked"})
+
+
+def check_jobs(plan: Plan, asked: str) -> None:
+    """Whether they can be what is asked for, on any machine."""
+    if asked != "auto" and not (asked.isdecimal() and int(asked)):
+        raise UserError(f"JOBS={asked!r}: expected a whole number from 1, or auto.")
+    ranks = max(run.config.engine.processes * run.config.engine.nodes for run in plan.runs)
+    if asked != "1" and (ranks > 1 or plan.hosts.hostfile):
+        raise UserError(
+            f"JOBS={asked} with runs on several ranks (NPROC, NNODES or HOSTFILE): expected either; leave JOBS out, or "
+            "give each run one rank."
+        )
 
 
 def _auto_on_cpus(plan: Plan, workspace: Workspace) -> tuple[int, str]:

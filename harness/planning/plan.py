@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel
 
 import strategies
@@ -19,7 +18,7 @@ from harness.data.dataset import Dataset
 from harness.distributed.hosts import check_hosts
 from harness.errors import UserError
 from harness.metrics import MetricName
-from harness.model.precision import choose
+from harness.model.precision import Units, choose, units_at_hand
 from harness.planning.data import check_row_length, resolve_data
 from harness.planning.identity import identity_of, only, run_id_of
 from harness.planning.layers import at_layers
@@ -27,6 +26,7 @@ from harness.planning.resolve import CanNotAnswer, NotHere, ResolvedModel, resol
 from harness.planning.strategy import ResolvedStrategy, resolve_strategy
 from harness.planning.validate import (
     check_every_class_occurs,
+    check_gpus,
     check_padding,
     check_precision,
     check_ranks,
@@ -120,14 +120,22 @@ class Plan(BaseModel):
         )
 
 
-def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Hosts = ONE_MACHINE) -> Plan:
+def resolve(
+    suite: SuiteConfig,
+    results: Path,
+    workspace: Workspace,
+    hosts: Hosts | None = ONE_MACHINE,
+    units: Units = units_at_hand,
+) -> Plan:
     """Resolve every `auto`, check every input, name every run.
 
+    hosts: None where nothing is to run, so that it does not matter which machines and GPUs there are. units: of the
+    device.
     Raises UserError for whatever is wrong with what was asked. Of a suite whose file lists rows, those that can't be
     done here are skipped, as long as one is left.
     """
     strategies.names()  # refuses plug-ins that look like a built-in strategy
-    planner = _Planner(workspace, hosts)
+    planner = _Planner(workspace, hosts, units)
     suite = at_layers(suite, planner.blocks_of)
     runs: dict[str, PlannedRun] = {}  # a baseline is the same with every seed, a copied row the same as another
     rows: list[SavedRow] = []
@@ -161,7 +169,7 @@ def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Host
         results=results,
         cache=workspace.cache,
         features=workspace.features,
-        hosts=hosts,
+        hosts=hosts or ONE_MACHINE,
         code_sha256=workspace.code_sha256(),
     )
 
@@ -169,8 +177,8 @@ def resolve(suite: SuiteConfig, results: Path, workspace: Workspace, hosts: Host
 class _Planner:
     """Plans run after run; what several of them ask of the network or of other machines is asked once."""
 
-    def __init__(self, workspace: Workspace, hosts: Hosts) -> None:
-        self.workspace, self.hosts = workspace, hosts
+    def __init__(self, workspace: Workspace, hosts: Hosts | None, units: Units) -> None:
+        self.workspace, self.hosts, self.units = workspace, hosts, units
 
     def planned(self, title: str | None, config: RunConfig, metric: MetricName) -> PlannedRun:
         """metric: the suite's, by which epochs are judged unless the configuration names one."""
@@ -179,7 +187,7 @@ class _Planner:
             ("resolved data", config.data), lambda: resolve_data(config.data, self.workspace.dataset)
         )
         wanted = "fp32" if config.plain and config.precision == "auto" else config.precision
-        precision, why_precision = choose(wanted, model.name, torch.cuda.is_available())
+        precision, why_precision = choose(wanted, model.name, self.units)
         engine = resolve_engine(config.engine, precision)
         resolved = {"model": model.config, "data": dataset.config, "precision": precision, "engine": engine}
         resolved["optimizer"] = config.optimizer
@@ -191,7 +199,9 @@ class _Planner:
         config = config.model_copy(update=resolved)
         check_precision(precision, model.name, self.workspace)
         check_ranks(config)
-        asked(("hosts", engine), lambda: check_hosts(engine, self.hosts))
+        if hosts := self.hosts:
+            check_gpus(engine.processes)
+            asked(("hosts", engine), lambda: check_hosts(engine, hosts))
         check_texts(config.training, dataset)
         check_row_length(config.data.max_tokens, model.name, self.workspace.model(model.name).context)
         choices = model.choices | {"data": why_data, "precision": why_precision}

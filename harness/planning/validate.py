@@ -22,13 +22,6 @@ def check_precision(precision: str, model: str, workspace: Workspace) -> None:
 
 
 def check_ranks(config: RunConfig) -> None:
-    check_batch_of_ranks(config)
-    processes = config.engine.processes
-    if torch.cuda.is_available() and processes > torch.cuda.device_count():
-        raise UserError(f"NPROC={processes}, but this machine has {torch.cuda.device_count()} GPU(s): one rank a GPU.")
-
-
-def check_batch_of_ranks(config: RunConfig) -> None:
     """Whether each rank has an example of every batch."""
     processes, nodes, batch_size = config.engine.processes, config.engine.nodes, config.training.batch_size
     if processes * nodes > batch_size:
@@ -36,6 +29,11 @@ def check_batch_of_ranks(config: RunConfig) -> None:
         problem = f"{given} ranks can't share a batch of {batch_size}"
         remedy = f'use at most {batch_size} ranks, or a larger batch (SET="training.batch_size=...").'
         raise NotHere(problem, f"{problem}: {remedy}")
+
+
+def check_gpus(processes: int) -> None:
+    if torch.cuda.is_available() and processes > torch.cuda.device_count():
+        raise UserError(f"NPROC={processes}, but this machine has {torch.cuda.device_count()} GPU(s): one rank a GPU.")
 
 
 def check_texts(training: TrainingConfig, dataset: Dataset) -> None:

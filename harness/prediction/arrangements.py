@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.config.schema import EngineConfig, RunConfig
+from harness.config.schema import EngineConfig, Precision, RunConfig
 from harness.errors import UserError
 from harness.measure.environment import cores
 from harness.planning.plan import PlannedRun
 from harness.planning.resolve import resolve_engine
-from harness.prediction.predict import Prediction, Predictor
+from harness.prediction.predict import Predictor
+from harness.prediction.prediction import Prediction
 
 # Of devices that are not at hand.
 MOST_RANKS = 8
@@ -26,7 +27,7 @@ def advise(predictor: Predictor, asked: Prediction) -> str | None:
     if not asked.fits:
         return f"does not fit; the cheapest that does is {what}"
     saved = 1 - best.device_seconds / asked.device_seconds
-    return f"costs least with {what}, {saved:.0%} less of all devices together" if saved > 0 else None
+    return f"costs least with {what}, {saved:.0%} less time of all devices together"
 
 
 def _variables(prediction: Prediction) -> str:
@@ -35,9 +36,12 @@ def _variables(prediction: Prediction) -> str:
     variables = [f"ENGINE={engine.name}", f"NPROC={engine.processes}"]
     if engine.zero_stage is not None:
         variables.insert(1, f"ZERO={engine.zero_stage}")
-    if training.gradient_checkpointing:
-        variables.append("SET=training.gradient_checkpointing=true")
-    return " ".join(variables)
+    settings = {
+        "engine.shard_frozen=true": engine.shard_frozen,
+        "training.gradient_checkpointing=true": training.gradient_checkpointing,
+    }
+    given = " ".join(setting for setting, is_set in settings.items() if is_set)
+    return " ".join([*variables, *([f'SET="{given}"'] if given else [])])
 
 
 def cheapest(predictor: Predictor, asked: Prediction) -> Prediction | None:
@@ -46,12 +50,13 @@ def cheapest(predictor: Predictor, asked: Prediction) -> Prediction | None:
     One rank that fits costs least: more of them only add what they exchange. Where it does not, what saves memory on
     one rank is tried first, then shares among more.
     """
-    if asked.fits and asked.ranks == 1:
+    if asked.fits and asked.engine.processes * asked.engine.nodes == 1:
         return asked
-    for group in _candidates(asked.planned, predictor):
-        fitting = [one for planned in group if (one := predictor.of_run(planned)).fits]
+    for group in _candidates(asked, predictor):
+        predicted = map(predictor.of_run, group)
+        fitting = [one for one in predicted if isinstance(one, Prediction) and one.fits]
         if fitting:
-            return min(fitting, key=lambda one: one.device_seconds)
+            return min([*([asked] if asked.fits else []), *fitting], key=lambda one: one.device_seconds)
     return asked if asked.fits else None
 
 
@@ -59,8 +64,9 @@ def _most_ranks(predictor: Predictor, config: RunConfig) -> int:
     return min(cores() if predictor.device.kind == "cpu" else MOST_RANKS, config.training.batch_size)
 
 
-def _candidates(planned: PlannedRun, predictor: Predictor) -> Iterator[list[PlannedRun]]:
+def _candidates(asked: Prediction, predictor: Predictor) -> Iterator[list[PlannedRun]]:
     """In groups, the cheaper ones first."""
+    planned = asked.planned
     config = planned.config
     alone = config.model_copy(update={"engine": EngineConfig()})
     yield [_with(planned, alone)]
@@ -71,18 +77,20 @@ def _candidates(planned: PlannedRun, predictor: Predictor) -> Iterator[list[Plan
         yield [
             _with(planned, config.model_copy(update={"engine": engine, "training": training}))
             for training in (config.training, saving)
-            for engine in _sharding(ranks, config)
+            for engine in _sharding(ranks, config.precision, asked.parameters.frozen > 0)
         ]
         ranks *= 2
 
 
-def _sharding(ranks: int, config: RunConfig) -> list[EngineConfig]:
-    """Those that can be used here."""
-    wanted = [EngineConfig(name="deepspeed", zero_stage=stage, processes=ranks) for stage in (1, 2, 3)]
+def _sharding(ranks: int, precision: Precision, with_frozen: bool) -> list[EngineConfig]:
+    """Those that can be used here. with_frozen: of a suffix some of whose parameters are frozen."""
+    wanted = [EngineConfig(name="fsdp", processes=ranks)]
+    wanted += [EngineConfig(name="fsdp", processes=ranks, shard_frozen=True)] if with_frozen else []
+    wanted += [EngineConfig(name="deepspeed", zero_stage=stage, processes=ranks) for stage in (1, 2, 3)]
     usable = []
-    for engine in [EngineConfig(name="fsdp", processes=ranks), *wanted]:
+    for engine in wanted:
         try:
-            usable.append(resolve_engine(engine, config.precision))
+            usable.append(resolve_engine(engine, precision))
         except UserError:
             continue  # what this installation or precision rules out is no candidate
     return usable

@@ -54,6 +54,11 @@ class NamedDevice(Part):
 
     kind: str = "cuda"
 
+    def units(self) -> tuple[bool, str]:
+        """See `harness.model.precision.Units`."""
+        has = "bf16" in self.products
+        return has, f"{self.title} has it" if has else f"{self.title} has no bfloat16"
+
     def seconds(self, walk: Walk, captured: bool = False) -> float:
         """captured: as one graph; else the host may be what the device waits for."""
         busy = sum(count * self._of(operation) for operation, count in walk.operations.items())

@@ -16,6 +16,9 @@ COLLECTIVES = {
     "fsdp": {"all_gather": 2, "reduce_scatter": 1},
 }
 
+# Of the parameters that one collective takes: DDP's bucket.
+BUCKET_BYTES = 25_000_000
+
 
 class GroupRates(Part):
     """Of a group of ranks. latency_seconds: of a collective without content. all_reduce, all_gather, reduce_scatter:
@@ -32,9 +35,19 @@ def collectives_of(engine: EngineConfig) -> dict[str, int]:
     return COLLECTIVES[engine.name if engine.zero_stage is None else f"{engine.name} {engine.zero_stage}"]
 
 
-def exchange_seconds(rates: GroupRates, engine: EngineConfig, trained_bytes: float, tensors: int) -> float:
-    """Of one step. tensors: in how many pieces each collective is called at least."""
-    return sum(
-        times * (tensors * rates.latency_seconds + trained_bytes * getattr(rates, name))
-        for name, times in collectives_of(engine).items()
+def exchange_seconds(
+    rates: GroupRates, engine: EngineConfig, trained_bytes: float, gathered_bytes: float = 0.0
+) -> float:
+    """Of one step. gathered_bytes: of frozen parameters that ranks share; they are gathered as the trained ones are."""
+    of_trained = sum(
+        times * _collective_seconds(rates, name, trained_bytes) for name, times in collectives_of(engine).items()
     )
+    if not gathered_bytes:
+        return of_trained
+    return of_trained + collectives_of(engine)["all_gather"] * _collective_seconds(rates, "all_gather", gathered_bytes)
+
+
+def _collective_seconds(rates: GroupRates, name: str, content: float) -> float:
+    """In pieces of BUCKET_BYTES."""
+    pieces = max(1, round(content / BUCKET_BYTES))
+    return pieces * rates.latency_seconds + content * getattr(rates, name)

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 from harness.config.schema import EngineConfig
 from harness.distributed.process_group import single_process
 from harness.files import write_atomically
-from harness.measure.environment import cores, cores_each, processor_name
+from harness.measure.environment import cores, processor_name, threads_each
 from harness.measure.memory import keep_freed_memory, memory_limit
 from harness.planning.plan import PlannedRun
 from harness.prediction.work.group import PROGRAM, START, Task, Tasks, of_bytes, rehearsed, timings
@@ -32,8 +32,8 @@ TIMED_NUMBERS = 8_000_000
 # Bytes that PyTorch's libraries take on a CPU for kernels that they compile and for scratch, once they are at work.
 WORKSPACE = 35e6
 
-# Of what is kept: since 2 with the bytes of groups.
-FORMAT = 2
+# Of what is kept: 2 has the bytes of groups, 3 the threads of rehearsals.
+FORMAT = 3
 
 Runs = Sequence[tuple[PlannedRun, RunWork]]
 
@@ -60,7 +60,7 @@ class Machine:
 
     @property
     def title(self) -> str:
-        return f"this machine ({processor_name()}, {cores()} cores)"
+        return f"this machine ({processor_name()}, {cores()} cores, PyTorch on {threads_each(1)})"
 
     @property
     def memory_bytes(self) -> float:
@@ -71,7 +71,7 @@ class Machine:
 
     def has_timed(self, work: RunWork, engine: EngineConfig) -> bool:
         """Whether nothing of it is left to time or to rehearse."""
-        threads = cores_each(engine.processes)
+        threads = threads_each(engine.processes)
         walks = [walk for one in work.passes for walk in (one.walk, one.sample)]
         timed = {_signature(operation, threads) for walk in walks for operation in walk.operations}
         keys = {key for one in work.passes for key in self._rehearsals(one, work, engine)}
@@ -91,7 +91,7 @@ class Machine:
                     if key in self.known:
                         continue
                     if engine.processes == 1:
-                        watch = Stopwatch(cores(), single_process())
+                        watch = Stopwatch(threads_each(1), single_process())
                         self.known |= timings(key, walker_of(planned).rehearse(one.kind, blocks, watch, one.done))
                     else:
                         task = Task(key=key, planned=planned, kind=one.kind, blocks=blocks, done=one.done)
@@ -114,7 +114,7 @@ class Machine:
 
     def seconds(self, one: Pass, engine: EngineConfig) -> float:
         """Of all times that a pass is done, which was rehearsed. engine: of the run."""
-        count, key = cores_each(engine.processes), self._key(one, engine)
+        count, key = threads_each(engine.processes), self._key(one, engine)
         sample = self._operations(one.sample, count)
         longer = self._operations(one.walk, count) / sample if sample else 1.0
         return one.times * self.known[key] * longer + min(1.0, one.times) * self.known[f"{key} first"]
@@ -127,7 +127,7 @@ class Machine:
         """Equal for passes that take equally long."""
         calls = sorted(f"{count:g} {operation.signature}" for operation, count in one.sample.operations.items())
         digest = hashlib.sha256(" ".join(calls).encode()).hexdigest()[:16]
-        return f"{one.kind} {digest} {_named(engine)}"
+        return f"{one.kind} {digest} {threads_each(engine.processes)} {_named(engine)}"
 
     def _operations(self, walk: Walk, count: int) -> float:
         with threads(count):

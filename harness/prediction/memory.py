@@ -9,6 +9,9 @@ from harness.prediction.work.passes import RunWork
 from harness.training.engines.deepspeed import LARGEST_BUCKET
 from harness.training.engines.optimizer import MOMENTS
 
+# In the order of ZeRO's stages. parameters: trained ones.
+SHARDED = ("optimizer", "gradients", "parameters", "frozen")
+
 
 @dataclass(frozen=True)
 class RankBytes:
@@ -46,17 +49,19 @@ class RankBytes:
 
 
 def rank_bytes(
-    work: RunWork, engine: EngineConfig, element: int, program: float, measured: float | None = None
+    work: RunWork, engine: EngineConfig, element: int, kind: str, program: float, measured: float | None = None
 ) -> RankBytes:
-    """element: bytes of a trained parameter. program: bytes that the process holds before the run. measured: what
-    training holds beside it, where that is known: an engine holds more than its shards while it prepares, flattens and
-    gathers."""
+    """element: bytes of a trained parameter. kind: of the device, "cpu" or "cuda". program: bytes that the process
+    holds before the run. measured: what training holds beside it, where that is known: an engine holds more than its
+    shards while it prepares, flattens and gathers."""
     ranks = engine.processes * engine.nodes
     trained = work.held.trained * element
-    shards = _sharded(engine)
-    weights = work.held.frozen_bytes + trained / (ranks if "parameters" in shards else 1)
-    gradients = trained / (ranks if "gradients" in shards else 1)
-    optimizer = 0.0 if engine.offload_optimizer else len(MOMENTS) * trained / (ranks if "optimizer" in shards else 1)
+    parts = {what: 1 / ranks if what in sharded(engine) else 1.0 for what in SHARDED}
+    weights = work.held.frozen_bytes * parts["frozen"] + trained * parts["parameters"]
+    gradients = trained * parts["gradients"]
+    # On a CPU it is offloaded to where it is.
+    is_elsewhere = engine.offload_optimizer and kind == "cuda"
+    optimizer = 0.0 if is_elsewhere else len(MOMENTS) * trained * parts["optimizer"]
     buffers = 0.0
     if engine.name == "deepspeed" and engine.zero_stage:
         # The flat copy of the part whose state this rank holds, and a bucket of gradients.
@@ -80,9 +85,10 @@ def rank_bytes(
     )
 
 
-def _sharded(engine: EngineConfig) -> tuple[str, ...]:
+def sharded(engine: EngineConfig) -> tuple[str, ...]:
+    """What of SHARDED each rank holds its part of. ZeRO 3 cuts frozen parameters like others."""
     if engine.name == "ddp":
         return ()
     if engine.name == "fsdp":
-        return ("optimizer", "gradients", "parameters")
-    return ("optimizer", "gradients", "parameters")[: engine.zero_stage or 0]
+        return SHARDED if engine.shard_frozen else SHARDED[:3]
+    return SHARDED if engine.zero_stage == 3 else SHARDED[: engine.zero_stage or 0]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 
-from harness.config.schema import EngineConfig
+from harness.config.schema import EngineConfig, RunConfig
 from harness.errors import UserError
 from harness.measure.code import code_sha256
 from harness.measure.environment import cores_each
@@ -19,56 +21,17 @@ from harness.planning.plan import Plan, PlannedRun
 from harness.planning.workspace import Workspace
 from harness.prediction.devices import NamedDevice
 from harness.prediction.exchange import exchange_seconds
-from harness.prediction.machine import Machine
-from harness.prediction.memory import RankBytes, rank_bytes
+from harness.prediction.machine import Machine, Runs
+from harness.prediction.memory import rank_bytes, sharded
+from harness.prediction.prediction import PHASES, NotPredicted, Prediction, key_of, name_of
 from harness.prediction.work.kept import KeptWork
-from harness.prediction.work.passes import Parameters, Pass, RunWork
+from harness.prediction.work.passes import Pass, RunWork
 from harness.prediction.work.walker import ComputedFeatures, RunWalker, Texts
+from harness.training.engines.ddp import not_capturable
+from harness.training.engines.factory import engine_at_work
 
 Device = Machine | NamedDevice
-# Of the parameters that one collective takes: DDP's bucket.
-BUCKET_BYTES = 25_000_000
-PHASES = ("prepare", "features", "train", "evaluate")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """seconds: by phase, 0 where the run does not fit. bytes: of one rank. available: bytes that a rank may take.
-    steps: of all epochs."""
-
-    planned: PlannedRun
-    engine: EngineConfig
-    parameters: Parameters
-    seconds: dict[str, float]
-    bytes: RankBytes
-    available: float
-    steps: int
-
-    @property
-    def step_seconds(self) -> float:
-        """Of one step, exchange included."""
-        return self.seconds["train"] / self.steps if self.steps else 0.0
-
-    @property
-    def total_seconds(self) -> float:
-        return sum(self.seconds.values())
-
-    @property
-    def ranks(self) -> int:
-        return self.engine.processes * self.engine.nodes
-
-    @property
-    def device_seconds(self) -> float:
-        """Of all ranks together: what is paid for."""
-        return self.total_seconds * self.ranks
-
-    def cost(self, price: float, on_gpu: bool) -> float:
-        """price: of an hour of a GPU, or without GPUs of a machine."""
-        return price * self.total_seconds / 3600 * (self.ranks if on_gpu else self.engine.nodes)
-
-    @property
-    def fits(self) -> bool:
-        return self.bytes.peak <= self.available
+T = TypeVar("T")
 
 
 @dataclass
@@ -78,34 +41,32 @@ class Predictor:
 
     def __post_init__(self) -> None:
         self._texts = Texts(self.workspace)
-        # Of features that runs before have computed: how many stages, for prefixes of one model on the same texts.
-        self._computed: ComputedFeatures = {}
-        self._started: set[EngineConfig] = set()
         self._walkers: dict[str, RunWalker] = {}
-        self._walked: dict[str, RunWork] = {}
-        # Tells one list of runs, after those before it, from another.
-        self._asked = f"{code_sha256()} {torch.__version__} {self.device.kind}"
+        # By a run's id what those before it have computed.
+        self._before: dict[str, ComputedFeatures] = {}
+        # The id of the run that starts the group of ranks.
+        self._first: str | None = None
 
-    def of_plan(self, plan: Plan) -> list[Prediction]:
+    def of_plan(self, plan: Plan) -> list[Prediction | NotPredicted]:
         """In the order in which runs are done: a run reads the features that those before it have computed. Baselines,
         which take seconds, are left out.
 
         Raises UserError where memory does not suffice to predict.
         """
-        return self._predicted([planned for planned in plan.in_order() if planned.strategy is not None])
+        return self._predicted([planned for planned in plan.in_order() if planned.strategy is not None], {})
 
-    def of_run(self, planned: PlannedRun) -> Prediction:
-        """Of one more run."""
-        return self._predicted([planned])[0]
+    def of_run(self, planned: PlannedRun) -> Prediction | NotPredicted:
+        """Of a run in the place of the planned one that has its id: with the features that are there before that."""
+        return self._predicted([planned], self._before.get(planned.run_id, {}))[0]
 
     def keep(self) -> None:
         """Keep what was measured for the next command."""
         if isinstance(self.device, Machine):
             self.device.keep()
 
-    def _predicted(self, runs: Sequence[PlannedRun]) -> list[Prediction]:
+    def _predicted(self, runs: Sequence[PlannedRun], computed: ComputedFeatures) -> list[Prediction | NotPredicted]:
         try:
-            return self._tried(runs)
+            return self._tried(runs, computed)
         except (RuntimeError, MemoryError) as problem:
             if not is_out_of_memory(problem):
                 raise
@@ -114,30 +75,60 @@ class Predictor:
                 "plan for another device (DEVICE)."
             ) from problem
 
-    def _tried(self, runs: Sequence[PlannedRun]) -> list[Prediction]:
-        walked = list(zip(runs, self._works(runs), strict=True))
-        of_memory = [self._without_time(*run) for run in walked]
+    def _tried(self, runs: Sequence[PlannedRun], computed: ComputedFeatures) -> list[Prediction | NotPredicted]:
+        walked = list(zip(runs, self._works(runs, computed), strict=True))
+        failed: dict[str, NotPredicted] = {}
         if isinstance(self.device, Machine):  # what does not fit can't be rehearsed either
-            fitting = [run for run, one in zip(walked, of_memory, strict=True) if one.fits]
-            self.device.rehearse(fitting, self._walker)
-            # A rehearsal in a group shows what an engine's imports hold.
-            of_memory = [self._without_time(*run) for run in walked]
-        return [
-            replace(one, seconds=self._by_phase(*run)) if one.fits else one
-            for run, one in zip(walked, of_memory, strict=True)
-        ]
+            works = [(planned, work) for planned, work in walked if isinstance(work, RunWork)]
+            failed = self._rehearsed(self.device, [run for run in works if self._without_time(*run).fits])
+        return [failed.get(planned.run_id) or self._with_time(planned, work) for planned, work in walked]
 
-    def _works(self, runs: Sequence[PlannedRun]) -> list[RunWork]:
-        """As an earlier command has kept them, unless something of them has still to be timed."""
-        self._asked = hashlib.sha256(json.dumps([self._asked, [*map(_key, runs)]]).encode()).hexdigest()
-        path = self.workspace.cache / "calibration" / "work" / f"{self._asked[:16]}.json"
+    def _rehearsed(self, machine: Machine, runs: Runs) -> dict[str, NotPredicted]:
+        """By id those whose rehearsal fails. Where one of several does, each is rehearsed by itself."""
+        if not runs:
+            return {}
+        (first, _), *more = runs
+        failed = _attempt(first, lambda: machine.rehearse(runs, self._walker))
+        if not isinstance(failed, NotPredicted):
+            return {}
+        if not more:
+            return {first.run_id: failed}
+        return {run_id: one for run in runs for run_id, one in self._rehearsed(machine, [run]).items()}
+
+    def _with_time(self, planned: PlannedRun, work: RunWork | NotPredicted) -> Prediction | NotPredicted:
+        if isinstance(work, NotPredicted):
+            return work
+        # A rehearsal in a group has shown what an engine's imports hold.
+        one = self._without_time(planned, work)
+        if not one.fits:
+            return one
+        return _attempt(planned, lambda: replace(one, seconds=self._by_phase(planned, work)))
+
+    def _works(self, runs: Sequence[PlannedRun], computed: ComputedFeatures) -> Sequence[RunWork | NotPredicted]:
+        """As an earlier command has kept them, unless something of them has still to be timed. computed: before the
+        first of them."""
+        state = sorted(f"{key} {sorted(map(str, stages))}" for key, stages in computed.items())
+        about = [code_sha256(), torch.__version__, self.device.kind, state, *map(key_of, runs)]
+        name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+        path = self.workspace.cache / "calibration" / "work" / f"{name}.json"
         kept = KeptWork.read(path)
         if kept and self._is_timed(runs, kept.works):
-            self._computed = kept.computed
+            self._keep_before(runs, kept.before)
             return kept.works
-        works = [self._work(planned) for planned in runs]
-        KeptWork(works, self._computed).write(path)
-        return works
+        tried, before = [], [computed]
+        for planned in runs:
+            before.append({key: set(stages) for key, stages in before[-1].items()})
+            tried.append(_attempt(planned, partial(self._walker(planned).work, before[-1])))
+        works = [work for work in tried if isinstance(work, RunWork)]
+        if len(works) == len(tried):
+            KeptWork(works, before[:-1]).write(path)
+        self._keep_before(runs, before[:-1])
+        return tried
+
+    def _keep_before(self, runs: Sequence[PlannedRun], before: Sequence[ComputedFeatures]) -> None:
+        for planned, computed in zip(runs, before, strict=True):
+            self._before.setdefault(planned.run_id, computed)
+        self._first = self._first or next((planned.run_id for planned in runs), None)
 
     def _is_timed(self, runs: Sequence[PlannedRun], works: Sequence[RunWork]) -> bool:
         device = self.device
@@ -147,17 +138,8 @@ class Predictor:
             if self._without_time(planned, work).fits
         )
 
-    def _work(self, planned: PlannedRun) -> RunWork:
-        """Runs that differ in their seed only compute the same, but for the features, which the first stores."""
-        key = _key(planned)
-        if key in self._walked:
-            work = self._walked[key]
-            return replace(work, features=None, stored_bytes=0, prefix_bytes=0) if work.features else work
-        self._walked[key] = self._walker(planned).work(self._computed)
-        return self._walked[key]
-
     def _walker(self, planned: PlannedRun) -> RunWalker:
-        strategy, engine, key = planned.strategy, planned.config.engine, _key(planned)
+        strategy, engine, key = planned.strategy, planned.config.engine, key_of(planned)
         assert strategy is not None, "baselines are not predicted"
         if key not in self._walkers:
             classes = len(planned.dataset(self.workspace).source.classes)
@@ -179,11 +161,13 @@ class Predictor:
                 work,
                 engine,
                 element,
+                kind=device.kind,
                 program=device.program_bytes_in(engine) if at_hand else device.program_bytes,
                 measured=device.training_bytes(work, engine) if at_hand else None,
             ),
             available=device.memory_bytes / (engine.processes if device.kind == "cpu" else 1),
             steps=round(work.step.times),
+            devices=engine.nodes if device.kind == "cpu" else engine.processes * engine.nodes,
         )
 
     def _by_phase(self, planned: PlannedRun, work: RunWork) -> dict[str, float]:
@@ -199,9 +183,7 @@ class Predictor:
         filling = self._filling(work.parameters.trained + work.parameters.frozen, planned)
         if not isinstance(self.device, Machine):
             return filling
-        engine, begun = planned.config.engine, self._started
-        start = 0.0 if engine in begun else self.device.start_seconds(engine)
-        begun.add(engine)
+        start = self.device.start_seconds(planned.config.engine) if planned.run_id == self._first else 0.0
         return filling + work.building_seconds + start
 
     def _exchange(self, work: RunWork, engine: EngineConfig, element: int) -> float:
@@ -209,15 +191,15 @@ class Predictor:
         ranks, trained = engine.processes * engine.nodes, work.held.trained * element
         if isinstance(self.device, Machine) or ranks == 1:
             return 0.0
-        return exchange_seconds(self.device.link.rates(ranks), engine, trained, max(1, round(trained / BUCKET_BYTES)))
+        gathered = work.held.frozen_bytes if "frozen" in sharded(engine) else 0
+        return exchange_seconds(self.device.link.rates(ranks), engine, trained, gathered)
 
     def _seconds(self, one: Pass, planned: PlannedRun) -> float:
         """Of all times that a pass is done."""
         engine = planned.config.engine
         if isinstance(self.device, Machine):
             return self.device.seconds(one, engine)
-        alone = engine.processes * engine.nodes == 1 and engine.name == "ddp" and not planned.config.plain
-        return one.times * self.device.seconds(one.walk, captured=alone and one.kind == "step")
+        return one.times * self.device.seconds(one.walk, captured=one.kind == "step" and _is_captured(planned.config))
 
     def _features(self, work: RunWork, planned: PlannedRun) -> float:
         if not work.features:
@@ -238,12 +220,30 @@ class Predictor:
         return parameters * each
 
 
-def _key(planned: PlannedRun) -> str:
-    """Equal for runs that differ in their seed only."""
-    assert planned.strategy is not None, "baselines are not predicted"
-    config = planned.config.model_dump(mode="json", exclude={"seed"})
-    hashes = [planned.source.sha256, planned.model.weights_sha256, planned.strategy.source.sha256]
-    return json.dumps([config, *hashes], sort_keys=True)
+def _attempt(planned: PlannedRun, compute: Callable[[], T]) -> T | NotPredicted:
+    """A strategy's code may ask for values, which tensors without content have none of; a rank may be killed."""
+    try:
+        return compute()
+    except UserError:
+        raise
+    except Exception as problem:
+        if is_out_of_memory(problem):
+            raise
+        reason = " ".join([f"{type(problem).__name__}:", *str(problem).strip().splitlines()[:1]])
+        return NotPredicted(
+            planned,
+            UserError(
+                f"{name_of(planned)} can't be predicted: {reason.rstrip('.')}. `ftbench run` does it all the same."
+            ),
+        )
+
+
+def _is_captured(config: RunConfig) -> bool:
+    """Whether a GPU takes steps as one graph."""
+    ranks = config.engine.processes * config.engine.nodes
+    if engine_at_work(config.engine, ranks) != "ddp":
+        return False
+    return not_capturable("cuda", ranks, config.training.gradient_checkpointing, fused=not config.plain) is None
 
 
 def _element(planned: PlannedRun) -> int:

@@ -28,7 +28,7 @@ from harness.tracking.trackers import command_that_shows
 if TYPE_CHECKING:  # a table of records needs no PyTorch
     from harness.config.schema import RunConfig
     from harness.planning.plan import Plan
-    from harness.prediction.predict import Prediction
+    from harness.prediction.prediction import Prediction
 
 
 def print_plan(console: Console, plan: Plan, finished: Sequence[str]) -> None:
@@ -69,8 +69,9 @@ def print_warnings(console: Console, plan: Plan) -> None:
         console.print(f"[yellow]{escape(warning)}[/]", highlight=False)
 
 
-def print_not_predicted(console: Console, problem: UserError) -> None:
-    console.print(f"[yellow]{escape(str(problem))}[/]", highlight=False, soft_wrap=True)
+def print_not_predicted(console: Console, problems: Sequence[UserError]) -> None:
+    for problem in dict.fromkeys(map(str, problems)):  # once for all seeds
+        console.print(f"[yellow]{escape(problem)}[/]", highlight=False, soft_wrap=True)
 
 
 def print_too_large(console: Console, predictions: Sequence[Prediction]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from harness.results.record import Record
 
 
@@ -17,16 +20,22 @@ def row_name(record: Record) -> str:
 
 def variant_name(record: Record, more: list[str] | tuple[str, ...] = ()) -> str:
     """The strategy with what the configuration changed of it."""
-    config = record.config
     if record.strategy_source.is_baseline:
         return record.strategy
+    return with_changes(record.strategy, [*changes_of(record.config), *more])
+
+
+def changes_of(config: dict[str, Any]) -> list[str]:
+    """Of a strategy, such as "layer 3"."""
     changes = [str(config[key]) for key in ("readout", "attention") if config[key]]
     layer = config.get("readout_layer")  # older records lack it
     changes += [f"layer {layer}"] if layer is not None else []
     changes += [f"pad {config['pad_to']}"] if config["pad_to"] else []
-    changes += [f"{key} {value:g}" for key, value in config["adapter"].items() if value is not None]
-    changes += more
-    return record.strategy + (f" ({', '.join(changes)})" if changes else "")
+    return changes + [f"{key} {value:g}" for key, value in config["adapter"].items() if value is not None]
+
+
+def with_changes(name: str, changes: Sequence[str]) -> str:
+    return name + (f" ({', '.join(changes)})" if changes else "")
 
 
 def rate_of(record: Record) -> float:

@@ -9,21 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.suite import load_suite
-from harness.planning.plan import resolve
-from harness.planning.workspace import Workspace
-from harness.prediction.devices import device_named
-from harness.prediction.predict import Predictor
 from harness.prediction.work.walker import RunWalker
 from harness.results.store import Store
+from tests.support.hub_models import save_small, write_texts
 from tests.support.runs import ROOT, command
-
-SMALL = ("--model", "mini", "--data", "synthetic", "--set", "data.size=100")
-
-
-@pytest.fixture
-def plan(run_cli: Callable, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
-    return lambda *arguments: run_cli("plan", *arguments, *SMALL, "--cache", str(tmp_path / "cache"))
 
 
 def test_it_shows_each_strategy_and_trains_nothing(plan: Callable, tmp_path: Path) -> None:
@@ -70,31 +59,43 @@ def test_what_was_timed_is_kept_and_timed_again_where_it_is_gone(
     assert (code, times.exists()) == (0, True)
 
 
-def test_arrangements_of_one_run_are_told_apart(tmp_path: Path) -> None:
-    config = {"strategy": "full", "model.name": "mini", "data.name": "synthetic", "data.size": 100}
-    workspace = Workspace(tmp_path / "cache")
-    (asked,) = resolve(load_suite(None, config, []), tmp_path, workspace).runs
-    training = asked.config.training.model_copy(update={"gradient_checkpointing": True})
-    saving = asked.model_copy(update={"config": asked.config.model_copy(update={"training": training})})
-    predictor = Predictor(workspace, device_named("h100"))
-    assert predictor.of_run(saving).bytes.activations < predictor.of_run(asked).bytes.activations
-
-
-def test_every_gpu_costs_and_of_a_machine_without_them_the_machine(tmp_path: Path) -> None:
-    config = {"strategy": "full", "model.name": "mini", "data.name": "synthetic", "data.size": 100}
-    workspace = Workspace(tmp_path / "cache")
-    (run,) = resolve(load_suite(None, config | {"engine.processes": 4}, []), tmp_path, workspace).runs
-    one = Predictor(workspace, device_named("h100")).of_run(run)
-    assert one.cost(2.5, on_gpu=True) == pytest.approx(2.5 * one.total_seconds / 3600 * 4)
-    assert one.cost(2.5, on_gpu=False) == pytest.approx(2.5 * one.total_seconds / 3600)
-
-
 def test_a_device_that_is_not_at_hand(plan: Callable) -> None:
     code, out, _ = plan("--strategy", "full", "--device", "h200", "--nproc", "4")
     assert code == 0
     assert "NVIDIA H200" in out
     assert "150.00 GB" in out
     assert "full: costs least with ENGINE=ddp NPROC=1" in out
+
+
+def test_machines_and_gpus_that_are_not_there_are_planned(plan: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    code, out, _ = plan("--strategy", "full", "--device", "h100", "--nproc", "4", "--nnodes", "2")
+    assert code == 0
+    assert " ddp x 8 " in out
+
+
+def test_several_machines_like_this_one(plan: Callable) -> None:
+    code, out, _ = plan("--strategy", "head_only", "--nnodes", "2")
+    assert code == 0
+    assert " ddp x 2 " in out
+
+
+def test_jobs_change_nothing_and_that_is_said(plan: Callable) -> None:
+    code, out, _ = plan("--strategy", "head_only", "--device", "h100", "--jobs", "2")
+    assert code == 0
+    assert "JOBS=2 is not considered" in out
+
+
+def test_precision_is_chosen_by_the_device(plan: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict)
+    model = f"hf:{save_small(tmp_path / 'llama', 'llama')}"
+    texts = str(write_texts(tmp_path / "texts.csv", shortest=2, longest=9))
+    options = ("--strategy", "head_only", "--model", model, "--data", texts)
+    for device, chosen in (("--device=h100", "bf16  (auto: NVIDIA H100 80GB HBM3 has it)"), ("", "fp32  (auto: ")):
+        code, out, _ = plan(*options, *filter(None, [device]))
+        assert code == 0
+        assert f"precision  {chosen}" in out
 
 
 def test_costs_are_shown_where_a_price_is_given(plan: Callable) -> None:
@@ -115,6 +116,8 @@ def test_costs_are_shown_where_a_price_is_given(plan: Callable) -> None:
         (["--device", "h10"], ["DEVICE='h10'", "h100, h200", "did you mean 'h100'?"]),
         (["--device", "h200", "--precision", "fp64"], ["PRECISION=fp64", "bf16 or fp32"]),
         (["--nproc", "9"], ["NPROC=9", "at most 8"]),
+        (["--jobs", "banana"], ["JOBS='banana'", "expected a whole number from 1, or auto"]),
+        (["--jobs", "2", "--nproc", "2"], ["JOBS=2 with runs on several ranks"]),
         (["--strategy", "last_blok"], ["did you mean 'last_block'?"]),
     ],
 )
@@ -123,6 +126,38 @@ def test_wrong_input(plan: Callable, arguments: list[str], parts: list[str]) -> 
     assert code == 2
     assert "Traceback" not in told
     assert all(part in told for part in parts), told
+
+
+def test_baselines_alone_leave_nothing_to_predict(plan: Callable) -> None:
+    code, out, _ = plan("--strategy", "majority,tfidf")
+    assert code == 0
+    assert "2 baseline(s) are not predicted" in out
+    assert "In all" not in out
+
+
+def _names(out: str) -> list[str]:
+    """Of the rows of the table."""
+    return [
+        line.partition(" ddp ")[0].rstrip().removesuffix(" 2").strip()
+        for line in out.splitlines()
+        if " ddp x 1 " in line
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--sizes", "32,all"], ["head_only (32 texts)", "head_only (all texts)"]),
+        (["--layers", "0,3"], ["head_only (layer 0)", "head_only (layer 3)"]),
+        (["--data", "negation,synthetic"], ["head_only (negation)", "head_only (synthetic)"]),
+        (["--readout", "first"], ["head_only (first)"]),
+    ],
+)
+def test_runs_that_differ_in_more_than_their_seed_have_rows_of_their_own(
+    plan: Callable, options: list[str], expected: list[str]
+) -> None:
+    _, out, _ = plan("--strategy", "head_only", "--seeds", "0,1", "--device", "h100", *options)
+    assert sorted(_names(out)) == expected
 
 
 @pytest.mark.long

@@ -18,8 +18,7 @@ from harness.experiment import run
 from harness.results.record import Record
 from harness.results.store import Store
 from harness.training.batches import TrainingBatches
-from harness.training.engines import captured
-from harness.training.engines.ddp import DDPEngine
+from harness.training.engines import captured, ddp
 from tests.support.runs import losses_of
 
 # 84 texts are trained on: 11 steps an epoch, the last one of 4 texts. At mini's own learning rate LoRA, whose update is
@@ -111,6 +110,6 @@ def watched_captures(device: torch.device) -> Iterator[Captures]:
         patch.setattr(captured.CUDAGraphs, "__call__", counted)
         patch.setattr(captured.CapturedSteps, "_give_up", noted)
         if device.type != "cuda":
-            patch.setattr(DDPEngine, "_not_capturable", lambda *_: None)
+            patch.setattr(ddp, "not_capturable", lambda *_: None)
             patch.setattr(run, "TrainingBatches", functools.partial(TrainingBatches, few_shapes=True))
         yield found

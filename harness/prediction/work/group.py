@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from pydantic import BaseModel
 
 from harness.distributed.hosts import free_port
 from harness.distributed.process_group import connect, disconnect
-from harness.measure.environment import cores_each
+from harness.measure.environment import threads_each
 from harness.measure.memory import MemoryMeter, anonymous_bytes, return_freed_memory, settle_memory
 from harness.planning.plan import PlannedRun
 from harness.planning.workspace import Workspace
@@ -49,7 +50,7 @@ class Tasks(BaseModel):
 def rehearsed(size: int, given: Tasks) -> dict[str, float]:
     """What the tasks took, by their keys, seconds and bytes, and PROGRAM and START, in a group of `size` processes.
 
-    Raises RuntimeError with the output of a process that fails.
+    Raises RuntimeError with how a process failed.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -82,8 +83,15 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], folder: Path) -> None:
         codes = [rank.poll() for rank in ranks]
         failed = next((number for number, code in enumerate(codes) if code), None)
         if failed is not None:
-            output = _output(folder, failed).read_text(encoding="utf-8", errors="replace")
-            raise RuntimeError(f"rank {failed} of a rehearsal ended with exit code {codes[failed]}: {output}")
+            raise RuntimeError(f"rank {failed} of a rehearsal {_ending(codes[failed], _output(folder, failed))}")
+
+
+def _ending(code: int | None, output: Path) -> str:
+    """With the last line of the output, where an exception is."""
+    if code and code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    lines = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"ended with exit code {code}: {lines[-1] if lines else 'no output'}"
 
 
 def _output(folder: Path, rank: int) -> Path:
@@ -107,7 +115,7 @@ def of_bytes(key: str) -> str:
 def main(folder: Path) -> None:
     """One rank."""
     size = int(os.environ["WORLD_SIZE"])
-    threads = cores_each(size)
+    threads = threads_each(size)
     torch.set_num_threads(threads)
     settle_memory()
     world, tasks = connect(TIMEOUT_SECONDS), Tasks.model_validate_json((folder / TASKS).read_text(encoding="utf-8"))
@@ -118,7 +126,8 @@ def main(folder: Path) -> None:
         assert strategy is not None, "baselines are not rehearsed"
         workspace.use_folder(planned.model.name, planned.model.folder)
         classes = len(planned.dataset(workspace).source.classes)
-        walker = RunWalker(planned, strategy, texts.of(planned, strategy), classes, workspace, size, "cpu")
+        ranks = size * planned.config.engine.nodes
+        walker = RunWalker(planned, strategy, texts.of(planned, strategy), classes, workspace, ranks, "cpu")
         meter = MemoryMeter(world.device)
         with meter.phase(task.kind):
             timing = walker.rehearse(task.kind, task.blocks, Stopwatch(threads, world), task.done)

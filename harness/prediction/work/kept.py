@@ -23,11 +23,11 @@ _COUNTS = {"parameters": Parameters, "held": Held}
 
 @dataclass(frozen=True)
 class KeptWork:
-    """Of several runs, one after the other, and the features that they and those before them have computed. Operations
-    that come from a file have no call."""
+    """Of several runs, one after the other, and the features that those before each have computed. Operations that come
+    from a file have no call."""
 
     works: list[RunWork]
-    computed: ComputedFeatures
+    before: list[ComputedFeatures]
 
     def write(self, path: Path) -> None:
         """Each operation once."""
@@ -36,7 +36,7 @@ class KeptWork:
         content = {
             "operations": [_operation_to_json(operation) for operation in numbers],
             "works": works,
-            "computed": [[list(key), [list(one) for one in stages]] for key, stages in self.computed.items()],
+            "before": [_computed_to_json(computed) for computed in self.before],
         }
         write_atomically(path, json.dumps(content).encode())
 
@@ -47,8 +47,16 @@ class KeptWork:
             return None
         content = json.loads(path.read_text(encoding="utf-8"))
         operations = [_operation_from_json(one) for one in content["operations"]]
-        computed = {tuple(key): {(count, reads) for count, reads in stages} for key, stages in content["computed"]}
-        return cls([_work_from_json(one, operations) for one in content["works"]], computed)
+        works = [_work_from_json(one, operations) for one in content["works"]]
+        return cls(works, [_computed_from_json(one) for one in content["before"]])
+
+
+def _computed_to_json(computed: ComputedFeatures) -> list[Any]:
+    return [[list(key), [list(one) for one in stages]] for key, stages in computed.items()]
+
+
+def _computed_from_json(content: list[Any]) -> ComputedFeatures:
+    return {tuple(key): {(count, reads) for count, reads in stages} for key, stages in content}
 
 
 def _operation_to_json(operation: Operation) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -77,23 +78,30 @@ class RunWalker:
 
     def work(self, computed: ComputedFeatures) -> RunWork:
         """computed: by runs before, to which this one's features are added."""
+        prefix, work = self._parts()[0], self._without_features
+        if not self._is_stored(prefix):
+            return work
+        features, stored_bytes = self._features(prefix, computed)
+        prefix_bytes = work.prefix_bytes if features else 0
+        return replace(work, features=features, stored_bytes=stored_bytes, prefix_bytes=prefix_bytes)
+
+    @cached_property
+    def _without_features(self) -> RunWork:
         begun = time.perf_counter()
         prefix, suffix = self._parts()
         building_seconds = time.perf_counter() - begun
         trained, in_all = _trained(suffix), _parameters(suffix)
         epochs = self.planned.training.epochs
         step, evaluate = self._pass("step", suffix), self._pass("evaluate", suffix)
-        prefix_bytes = _stored_bytes(prefix, self._config.precision)
-        features, stored_bytes = self._features(prefix, computed) if self._is_stored(prefix) else (None, 0)
         return RunWork(
             parameters=Parameters(trained, in_all - trained, _parameters(prefix)),
-            features=features,
+            features=None,
             step=replace(step, times=epochs * self._steps_of_epoch(), largest=self._largest_step),
             evaluate=replace(evaluate, times=self._evaluations, largest=self._largest_evaluation),
             held=self._held(),
             blocks=_blocks(suffix),
-            stored_bytes=stored_bytes,
-            prefix_bytes=0 if self._is_stored(prefix) and features is None else prefix_bytes,
+            stored_bytes=0,
+            prefix_bytes=_stored_bytes(prefix, self._config.precision),
             building_seconds=building_seconds,
         )
 
@@ -206,19 +214,23 @@ class RunWalker:
     def _features(self, prefix: Prefix, computed: ComputedFeatures) -> tuple[Pass | None, int]:
         """The passes of a prefix over distinct texts, and the bytes of what it gives. A longer prefix continues from
         the features of a shorter one."""
-        rows = DistinctRows.of(self.examples, prefix.facts, self._tokens)
+        rows = self._rows
         key = self.planned.model.name, self.planned.model.weights_sha256, rows.sha256, self._config.precision
         earlier, this = computed.setdefault(key, set()), (len(prefix.stages), prefix.facts.reads)
         if this in earlier:
             return None, 0
         longest = len(prefix.stages) - (1 if prefix.facts.reads else 0)
         done = max((stages for stages, reads in earlier if reads is None and stages <= longest), default=0)
-        earlier.add(this)
         _drop_below(prefix, done)
         one = self._pass("features", prefix, done)
+        earlier.add(this)
         _, times = self._typical_chunk(rows)
         element = dtype_of(self._config.precision).itemsize
         return replace(one, times=times), int(rows.feature_lengths.sum()) * self._parts()[1].width * element
+
+    @cached_property
+    def _rows(self) -> DistinctRows:
+        return DistinctRows.of(self.examples, self._parts()[0].facts, self._tokens)
 
     def _typical_chunk(self, rows: DistinctRows) -> tuple[range, float]:
         """And how many of its size the rows make."""
@@ -228,7 +240,7 @@ class RunWalker:
 
     def _chunk(self, blocks: int, done: int, on: Rehearsal[T]) -> T:
         prefix, suffix = self._parts()
-        rows = DistinctRows.of(self.examples, prefix.facts, self._tokens)
+        rows = self._rows
         chunk, _ = self._typical_chunk(rows)
         _drop_below(prefix, done)
         _keep(prefix, blocks)

@@ -28,6 +28,17 @@ from harness.training.loss import loss_sum, part_of_step
 from harness.training.micro_batch import MicroBatch
 
 
+def not_capturable(device: str, ranks: int, recomputes_blocks: bool, fused: bool) -> str | None:
+    """Why steps can't be captured as graphs; None where they can. device: its type. fused: AdamW as one kernel."""
+    if device != "cuda":
+        return "a CPU has no graphs"
+    if ranks > 1:
+        return "several ranks"
+    if recomputes_blocks:
+        return "gradient checkpointing"
+    return None if fused else "the plain path"
+
+
 class DDPEngine:
     def __init__(self, world: World, precision: Precision, fused: bool) -> None:
         self.world = world
@@ -42,7 +53,7 @@ class DDPEngine:
         self._named = trained_parameters(suffix)
         self._clip_norm = optimizer.clip_norm
         self._optimizer = adamw(self._named, optimizer, self.fused, suffix.rate_factor)
-        reason = self._not_capturable(suffix)
+        reason = not_capturable(self.world.device.type, self.world.size, suffix.recomputes_blocks, self.fused)
         if not reason and (optimizer.schedule != "constant" or optimizer.warmup):
             hold_rate_in_tensor(self._optimizer, self.world.device)
         self._steps = CapturedSteps(self._step, self.world.device, None if reason else CUDAGraphs(), reason)
@@ -54,15 +65,6 @@ class DDPEngine:
     @property
     def graphs(self) -> int:
         return self._steps.captured
-
-    def _not_capturable(self, suffix: Suffix) -> str | None:
-        if self.world.device.type != "cuda":
-            return "a CPU has no graphs"
-        if self.world.size > 1:
-            return "several ranks"
-        if suffix.recomputes_blocks:
-            return "gradient checkpointing"
-        return None if self.fused else "the plain path"
 
     def set_learning_rate(self, rate: float) -> None:
         set_learning_rate(self._optimizer, rate)

@@ -7,13 +7,19 @@ from harness.distributed.process_group import World
 from harness.training.engines.protocol import Engine
 
 
+def engine_at_work(config: EngineConfig, ranks: int) -> str:
+    """The name of the one that computes: one rank has nobody to share with, so that FSDP is DDP there."""
+    return "ddp" if config.name == "fsdp" and ranks == 1 else config.name
+
+
 def open_engine(config: EngineConfig, precision: Precision, world: World, fused: bool) -> Engine:
     """The engine that the configuration names. fused: AdamW as one kernel."""
-    if config.name == "deepspeed":
+    name = engine_at_work(config, world.size)
+    if name == "deepspeed":
         from harness.training.engines.deepspeed import DeepSpeedEngine
 
         return DeepSpeedEngine(world, precision, config, fused)
-    if config.name == "fsdp" and world.size > 1:  # one process has nobody to share with
+    if name == "fsdp":
         from harness.training.engines.fsdp import FSDPEngine
 
         return FSDPEngine(world, precision, config, fused)
