@@ -34,7 +34,7 @@ Data = str | Path | Sequence[str] | pd.DataFrame | tuple[Values, Values]
 
 
 def compare(
-    data: Data = "auto",
+    data: Data | None = None,
     strategies: str | Path | Sequence[str | Path] | None = None,
     *,
     text: str | None = None,
@@ -49,8 +49,8 @@ def compare(
     """Fine-tune and measure, one run for each strategy and seed, and compare them.
 
     data: a DataFrame; texts and their labels, as a pair of lists, arrays or Series; a path, or a name such as
-        `sms_spam`, as DATA of the command line; or a list of names.
-    strategies: names, paths to `.py` files, or `all` (with baselines). None: last_block, or those of `config`.
+        `sms_spam`, as DATA of the command line; or a list of names. None: that of `config`, or auto.
+    strategies: names, paths to `.py` files, or `all` (with baselines). None: those of `config`, or last_block.
     text, label: the columns; of a DataFrame "text" and "label" unless others are named, of a file found out.
     settings: any keys of the configuration (`harness/config/schema.py`), such as {"optimizer.learning_rate": 1e-4}.
     options: the others of `ftbench run`, as docs/variables.md describes them: engine="fsdp", nproc=4, jobs="auto",
@@ -71,7 +71,7 @@ def compare(
     if in_memory:
         store.check_writable()
         data, text, label = in_memory.write(store.results), TEXT, LABEL
-    given["data"] = [str(one) for one in data] if isinstance(data, list | tuple) else str(data)
+    given["data"] = [str(one) for one in data] if isinstance(data, list | tuple) else data and str(data)
     columns = {"data.text_column": text, "data.label_column": label}
     config = Path(given["config"]) if given["config"] else None
     suite = load_suite(config, changes_of(given) | columns | dict(settings or {}), [])
@@ -119,9 +119,9 @@ def _strategies(given: str | Path | Sequence[str | Path] | None) -> str | list[s
     return list(map(str, given))
 
 
-def _in_memory(data: Data, text: str | None, label: str | None) -> GivenTexts | None:
-    """The texts that are given; None where a name or a path is."""
-    if isinstance(data, str | Path):
+def _in_memory(data: Data | None, text: str | None, label: str | None) -> GivenTexts | None:
+    """The texts that are given; None where a name, a path or nothing is."""
+    if data is None or isinstance(data, str | Path):
         return None
     if isinstance(data, pd.DataFrame):
         return from_frame(data, text or TEXT, label or LABEL)
