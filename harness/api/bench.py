@@ -50,8 +50,8 @@ class Finished:
 
     @property
     def shown(self) -> list[Record]:
-        """The records that tables show."""
-        return [*self.records, *self.swept]
+        """The records that tables show, each once: the run at the best rate is one of its sweep, too."""
+        return list({record.run_id: record for record in [*self.records, *self.swept]}.values())
 
     @property
     def missing(self) -> int:
