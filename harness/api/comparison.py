@@ -140,8 +140,8 @@ class Comparison:
         frame = self.store.predictions(record.run_id)
         if frame is None:
             raise UserError(
-                f"the predictions of {record.run_id!r} are gone from {str(self.store.runs)!r}: call compare(...) again, "
-                "with results=... if the folder was moved, with force=True if they were removed."
+                f"the predictions of {record.run_id!r} are gone from {str(self.store.runs)!r}: call compare(...) "
+                "again, with results=... if the folder was moved, with force=True if they were removed."
             )
         frame.insert(0, "seed", record.seed)
         if self.label_of:

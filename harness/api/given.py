@@ -49,12 +49,12 @@ class GivenTexts:
 
     @property
     def label_of(self) -> dict[str, Label]:
-        """The label by its name in the file."""
-        return {str(label): label for label in self.labels}
+        """The label by its name in a record."""
+        return {_name(label): label for label in self.labels}
 
     def write(self, results: Path) -> Path:
         """The file below a results folder that holds them, named by its content: the same texts are the same file."""
-        columns = {TEXT: self.texts, LABEL: list(map(str, self.labels))}
+        columns = {TEXT: self.texts, LABEL: list(map(_name, self.labels))}
         if self.parts is not None:
             columns[SPLIT_NAME] = self.parts
         rows = (json.dumps(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
@@ -124,7 +124,7 @@ def _check_labels(labels: Sequence[Any]) -> None:
     _refuse(labels, lambda label: not str(label).strip(), "labels are empty", "fill them, or leave out their rows")
     by_name: dict[str, Any] = {}
     for label in labels:
-        other = by_name.setdefault(str(label).strip(), label)
+        other = by_name.setdefault(_name(label), label)
         if other != label:
             raise InvalidInput(f"the labels {other!r} and {label!r} differ in blanks only: rename one.")
     if len(by_name) < 2:
@@ -143,6 +143,11 @@ def _refuse(values: Sequence[Any], is_wrong: Callable[[Any], bool], problem: str
             f"{len(rows):,} of {len(values):,} {problem}, counted from 0 in row(s) {shown}; the first is {example}: "
             f"{remedy}."
         )
+
+
+def _name(label: Label) -> str:
+    """Without blanks around it, which the reader of files removes."""
+    return str(label).strip()
 
 
 def _plain(value: Any) -> Any:

@@ -64,6 +64,15 @@ def test_of_several_tables_a_column_names_each(tmp_path: Path) -> None:
     _assert_each_text_once(found, several, "majority")
 
 
+def test_labels_come_back_with_the_blanks_around_them(tmp_path: Path) -> None:
+    texts = _texts()
+    texts["label"] = texts["label"].map({True: " spam", False: "ham\N{NO-BREAK SPACE}"})
+    made = _compare(tmp_path, texts, "head_only")
+    found = made.predictions("head_only")
+    assert found["label"].tolist() == texts["label"].iloc[found["index"]].tolist()
+    assert set(found["predicted"]) <= set(made.best.classes_) == set(texts["label"])
+
+
 def test_files_that_are_gone_are_named(tmp_path: Path) -> None:
     made = _compare(tmp_path, _texts(), "majority")
     (tmp_path / "results").rename(tmp_path / "moved")
