@@ -151,16 +151,22 @@ class Comparison:
 
     def plot(self, kind: str = "accuracy", table: int = 0) -> Figure:
         """A figure as the page has it: accuracy, memory, accuracy_time, confusion, ... table: which, where there are
-        several. Raises UserError for a plot that there is not, naming those that there are.
+        several. Raises UserError for a plot or a table that there is not, naming those that there are.
         """
         from harness.report.plots.drawing import style
         from harness.report.plots.of_table import plots_of
 
-        chosen = self._tables[table]
+        if not isinstance(table, int) or table not in range(len(self._tables)):
+            raise UserError(
+                f"plot(table={table!r}): expected a number from 0 to {len(self._tables) - 1}: which of the tables of "
+                "this comparison to plot."
+            )
         with style():
-            plots = plots_of(chosen, self._groups[table], self.store.all(), self.store, self.suite.reference)
+            plots = plots_of(
+                self._tables[table], self._groups[table], self.store.all(), self.store, self.suite.reference
+            )
             figures = {plot.name: plot.figure for plot in plots}
-        if kind not in figures:
+        if kind not in list(figures):
             raise _unknown("plot", kind, list(figures))
         return figures[kind]
 
@@ -183,6 +189,6 @@ class Comparison:
         return html.html(self._tables)
 
 
-def _unknown(what: str, given: str, known: list[str]) -> UserError:
-    hint = did_you_mean(given, known)
+def _unknown(what: str, given: object, known: list[str]) -> UserError:
+    hint = did_you_mean(str(given), known)
     return UserError(f"unknown {what} {given!r} of this comparison: {hint}Known are {', '.join(known)}.")

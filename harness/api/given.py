@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class GivenTexts:
     @classmethod
     def of(cls, texts: Iterable[Any], labels: Iterable[Any], parts: Iterable[Any] | None = None) -> GivenTexts:
         """Raises UserError for what are no texts with one label each, with the rows."""
-        checked, given = checked_texts(texts), list(map(_plain, labels))
+        checked, given = checked_texts(texts), _listed(labels, "label")
         if len(checked) != len(given):
             raise InvalidInput(f"{len(checked):,} texts and {len(given):,} labels: give one label for each text.")
         _check_labels(given)
@@ -81,7 +81,7 @@ def from_frame(frame: pd.DataFrame, text: str, label: str) -> GivenTexts:
 
 
 def _missing_column(frame: pd.DataFrame, argument: str, column: str) -> InvalidInput:
-    hint = did_you_mean(column, map(str, frame.columns))
+    hint = did_you_mean(str(column), map(str, frame.columns))
     shown = ", ".join(map(repr, frame.columns)) or "none"
     return InvalidInput(
         f'the DataFrame has no column {column!r}: {hint}Its columns are {shown}; name one with {argument}="...".'
@@ -97,13 +97,7 @@ def _column(frame: pd.DataFrame, name: str) -> list[Any]:
 
 def checked_texts(given: Iterable[Any]) -> list[str]:
     """The texts as a list. Raises UserError, with the rows, for what is no text, is blank or can't be written."""
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise InvalidInput(f"expected a list of texts, not {type(given).__name__} ({shortened(given)}).")
-    if (dimensions := getattr(given, "ndim", 1)) != 1:
-        raise InvalidInput(
-            f"texts have {dimensions} dimensions: expected a list of texts, or one column, as in frame['text']."
-        )
-    texts = list(map(_plain, given))
+    texts = _listed(given, "text")
     if not texts:
         raise InvalidInput("no text is given: expected at least one (0 sample(s) are no data).")
     _refuse(texts, _is_missing, "texts are missing (None, NaN)", "fill them, or leave out their rows")
@@ -113,6 +107,17 @@ def checked_texts(given: Iterable[Any]) -> list[str]:
     return texts
 
 
+def _listed(given: Any, what: str) -> list[Any]:
+    """what: text or label, for a message. Raises UserError for what is no sequence in one dimension."""
+    if isinstance(given, str | bytes | Mapping | Set) or not isinstance(given, Iterable):
+        raise InvalidInput(f"expected a list of {what}s, not {type(given).__name__} ({shortened(given)}).")
+    if (dimensions := getattr(given, "ndim", 1)) != 1:
+        raise InvalidInput(
+            f"{what}s have {dimensions} dimensions: expected a list of {what}s, or one column, as in frame['{what}']."
+        )
+    return list(map(_plain, given))
+
+
 def _check_labels(labels: Sequence[Any]) -> None:
     _refuse(labels, _is_missing, "labels are missing (None, NaN)", "fill them, or leave out their rows")
     kinds = {type(label).__name__: label for label in labels}
@@ -120,6 +125,8 @@ def _check_labels(labels: Sequence[Any]) -> None:
         shown = ", ".join(f"{name} ({shortened(label)})" for name, label in sorted(kinds.items()))
         raise InvalidInput(f"labels of mixed types: {shown}; give them one type, such as frame['label'].astype(str).")
     _refuse(labels, lambda label: not isinstance(label, _LABEL_TYPES), "labels are no classes", "give text or numbers")
+    # With the words of scikit-learn, whose checks look for them.
+    _refuse(labels, _is_continuous, "labels are no whole numbers (Unknown label type: continuous)", "give classes")
     _refuse(labels, lambda label: not is_text(str(label)), "labels hold half of a character", "remove it")
     _refuse(labels, lambda label: not str(label).strip(), "labels are empty", "fill them, or leave out their rows")
     by_name: dict[str, Any] = {}
@@ -153,6 +160,10 @@ def _name(label: Label) -> str:
 def _plain(value: Any) -> Any:
     """A value of NumPy as Python's own."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_continuous(value: Any) -> bool:
+    return isinstance(value, float) and not value.is_integer()
 
 
 def _is_missing(value: Any) -> bool:

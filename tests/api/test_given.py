@@ -58,7 +58,7 @@ def test_a_split_column_is_the_official_split(tmp_path: Path) -> None:
     assert own.part.tolist() == parts
 
 
-@pytest.mark.parametrize("labels", [["a", "b", "b"], [0, 1, 0], [True, False, True], [0.5, 1.5, 1.5]])
+@pytest.mark.parametrize("labels", [["a", "b", "b"], [0, 1, 0], [True, False, True], [0.0, 1.0, 1.0]])
 def test_labels_keep_their_type(labels: list[Any]) -> None:
     for form in (labels, np.array(labels), pd.Series(labels), pd.Series(labels, dtype="category")):
         found = GivenTexts.of(TEXTS, form).label_of
@@ -83,6 +83,11 @@ def test_labels_keep_their_type(labels: list[Any]) -> None:
         (TEXTS, [0.0, np.nan, 1.0], "1 of 3 labels are missing (None, NaN), counted from 0 in row(s) 1"),
         (TEXTS, ["a", 1, True], "labels of mixed types: bool ('True'), int ('1'), str ('a')"),
         (TEXTS, [["a"], ["b"], ["a"]], "3 of 3 labels are no classes"),
+        (TEXTS, [0.0, 1.5, float("inf")], "2 of 3 labels are no whole numbers (Unknown label type: continuous)"),
+        (TEXTS, None, "expected a list of labels, not NoneType ('None')"),
+        (TEXTS, 3, "expected a list of labels, not int ('3')"),
+        (TEXTS, np.array(["a"] * 3)[:, None], "labels have 2 dimensions"),
+        (set(TEXTS), ["a", "b", "b"], "expected a list of texts, not set"),
         (TEXTS, ["a", "b", " "], "1 of 3 labels are empty"),
         (TEXTS, ["a", "b", "\udc80"], "1 of 3 labels hold half of a character"),
         (TEXTS, ["a", "b", "a "], "the labels 'a' and 'a ' differ in blanks only"),
