@@ -15,7 +15,7 @@ from harness.api.arguments import OF_COMPARE, by_key, checked
 from harness.api.asked import changes_of
 from harness.api.bench import Bench
 from harness.api.comparison import Comparison
-from harness.api.given import LABEL, TEXT, GivenTexts, from_frame
+from harness.api.given import GivenTexts, from_frame
 from harness.api.signals import handlers_kept
 from harness.config.command_line import parse_price
 from harness.config.options import options_of
@@ -34,6 +34,7 @@ _ARGUMENT_OF = {one.key: one.parameter for one in options_of("bench") if one.key
 _ARGUMENT_OF |= {"strategy": "strategies", "data.text_column": "text", "data.label_column": "label"}
 
 Values = Sequence[Any] | np.ndarray | pd.Series
+Column = str | int
 Data = str | Path | Sequence[str] | pd.DataFrame | tuple[Values, Values]
 
 
@@ -41,8 +42,8 @@ def compare(
     data: Data | None = None,
     strategies: str | Path | Sequence[str | Path] | None = None,
     *,
-    text: str | None = None,
-    label: str | None = None,
+    text: Column | Sequence[Column] | None = None,
+    label: Column | None = None,
     model: str | None = None,
     seeds: int | str | Iterable[int] | None = None,
     epochs: int | None = None,
@@ -55,7 +56,8 @@ def compare(
     data: a DataFrame; texts and their labels, as a pair of lists, arrays or Series; a path, or a name such as
         `sms_spam`, as DATA of the command line; or a list of names. None: that of `config`, or auto.
     strategies: names, paths to `.py` files, or `all` (with baselines). None: those of `config`, or last_block.
-    text, label: the columns; of a DataFrame "text" and "label" unless others are named, of a file found out.
+    text, label: the columns; of a DataFrame "text", or a pair such as premise and hypothesis, and "label" unless others
+        are named, of a file found out. Several texts are joined, or a pair where their names say so.
     settings: keys of the configuration (`harness/config/schema.py`) that no argument sets, such as
         {"optimizer.learning_rate": 1e-4}.
     options: the others of `ftbench run`, as docs/variables.md describes them: engine="fsdp", nproc=4, jobs="auto",
@@ -71,7 +73,7 @@ def compare(
     in_memory = _in_memory(data, text, label)
     if in_memory:
         store.check_writable()
-        data, text, label = in_memory.write(store.results), TEXT, LABEL
+        data, text, label = in_memory.write(store.results), in_memory.text_columns, in_memory.label_column
     changes |= _changes_of(given, data) | {"data.text_column": text, "data.label_column": label}
     suite = load_suite(Path(given["config"]) if given["config"] else None, changes, [])
     price = None if given["price"] is None else parse_price(str(given["price"]))
@@ -111,12 +113,12 @@ def _changes_of(given: Mapping[str, Any], data: Any) -> dict[str, Any]:
     return changes_of({**given, "strategy": strategies, "data": data, "seeds": seeds})
 
 
-def _in_memory(data: Data | None, text: str | None, label: str | None) -> GivenTexts | None:
+def _in_memory(data: Data | None, text: Any, label: Any) -> GivenTexts | None:
     """The texts that are given; None where a name, a path or nothing is."""
     if data is None or isinstance(data, str | Path):
         return None
     if isinstance(data, pd.DataFrame):
-        return from_frame(data, TEXT if text is None else text, LABEL if label is None else label)
+        return from_frame(data, text, label)
     if isinstance(data, list | tuple) and data and all(isinstance(one, str | Path) for one in data):
         return None
     if not isinstance(data, list | tuple) or len(data) != 2:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.data.reading.columns import SPLIT_NAME
+from harness.data.reading.columns import SPLIT_NAME, asked_texts, pair_in
 from harness.data.reading.table import is_text, shortened
 from harness.errors import UserError, did_you_mean
 from harness.files import write_atomically
@@ -32,11 +32,15 @@ class InvalidInput(UserError, ValueError):
 @dataclass(frozen=True)
 class GivenTexts:
     """texts: none blank. labels: of one type, not all the same. parts: of an official split, as a `split` column names
-    them; None: without one."""
+    them; None: without one. text_column, label_column: of the file. more: its further columns with texts, which its
+    reader joins with the first, or takes for a pair."""
 
     texts: list[str]
     labels: list[Label]
     parts: list[str] | None = None
+    text_column: str = TEXT
+    label_column: str = LABEL
+    more: Mapping[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, texts: Iterable[Any], labels: Iterable[Any], parts: Iterable[Any] | None = None) -> GivenTexts:
@@ -52,9 +56,14 @@ class GivenTexts:
         """The label by its name in a record."""
         return {_name(label): label for label in self.labels}
 
+    @property
+    def text_columns(self) -> str:
+        """As `data.text_column` names them."""
+        return ",".join([self.text_column, *self.more])
+
     def write(self, results: Path) -> Path:
         """The file below a results folder that holds them, named by its content: the same texts are the same file."""
-        columns = {TEXT: self.texts, LABEL: list(map(_name, self.labels))}
+        columns = {self.text_column: self.texts, **self.more, self.label_column: list(map(_name, self.labels))}
         if self.parts is not None:
             columns[SPLIT_NAME] = self.parts
         rows = (json.dumps(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
@@ -66,21 +75,42 @@ class GivenTexts:
         return path
 
 
-def from_frame(frame: pd.DataFrame, text: str, label: str) -> GivenTexts:
+def from_frame(frame: pd.DataFrame, text: Any = None, label: Any = None) -> GivenTexts:
     """The columns `text` and `label`, and its official split where a column `split` names one.
 
-    Raises UserError where a column is missing, or holds what can't be used.
+    text: a column, or several; None: "text", or the two of a pair that has usual names. label: None: "label". Raises
+    UserError where a column is missing, or holds what can't be used.
     """
-    for argument, column in (("text", text), ("label", label)):
-        if column not in frame.columns:
+    texts, label = _text_columns(frame, text), LABEL if label is None else label
+    for argument, column in (*(("text", one) for one in texts), ("label", label)):
+        if not _has(frame, column):
             raise _missing_column(frame, argument, column)
-    if text == label:
+    if label in texts:
         raise InvalidInput(f"{label!r} can't be both the text and the label: name another column.")
-    named = [column for column in frame.columns if str(column).lower() == SPLIT_NAME]
-    return GivenTexts.of(_column(frame, text), _column(frame, label), _column(frame, named[0]) if named else None)
+    named = [column for column in frame.columns if str(column).lower() == SPLIT_NAME and column not in texts]
+    first, *others = texts
+    parts = _column(frame, named[0]) if named else None
+    given = GivenTexts.of(_column(frame, first), _column(frame, label), parts)
+    if not others:
+        return given
+    more = {str(column): checked_texts(_column(frame, column)) for column in others}
+    return replace(given, more=more, text_column=str(first), label_column=str(label))
 
 
-def _missing_column(frame: pd.DataFrame, argument: str, column: str) -> InvalidInput:
+def _text_columns(frame: pd.DataFrame, text: Any) -> list[Any]:
+    if text is None:
+        return [TEXT] if _has(frame, TEXT) else list(pair_in(list(map(str, frame.columns))) or [TEXT])
+    if isinstance(text, str):
+        return list(asked_texts(text, list(frame.columns)))
+    is_list = isinstance(text, Iterable) and not _has(frame, text)  # a tuple is a column where columns have levels
+    return (list(text) if is_list else []) or [text]
+
+
+def _has(frame: pd.DataFrame, column: Any) -> bool:
+    return isinstance(column, Hashable) and column in frame.columns
+
+
+def _missing_column(frame: pd.DataFrame, argument: str, column: Any) -> InvalidInput:
     hint = did_you_mean(str(column), map(str, frame.columns))
     shown = ", ".join(map(repr, frame.columns)) or "none"
     return InvalidInput(
@@ -88,7 +118,7 @@ def _missing_column(frame: pd.DataFrame, argument: str, column: str) -> InvalidI
     )
 
 
-def _column(frame: pd.DataFrame, name: str) -> list[Any]:
+def _column(frame: pd.DataFrame, name: Any) -> list[Any]:
     found = frame[name]
     if isinstance(found, pd.DataFrame):
         raise InvalidInput(f"the DataFrame has {found.shape[1]} columns {name!r}: rename all but one.")

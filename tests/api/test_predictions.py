@@ -73,6 +73,15 @@ def test_labels_come_back_with_the_blanks_around_them(tmp_path: Path) -> None:
     assert set(found["predicted"]) <= set(made.best.classes_) == set(texts["label"])
 
 
+def test_pairs_of_a_frame_are_encoded_as_pairs(tmp_path: Path) -> None:
+    pairs = _texts().rename(columns={"text": "premise"}).assign(hypothesis="it is spam")
+    made = _compare(tmp_path, pairs, "head_only")
+    assert made.records[0].config["data"]["pair"]
+    assert len(made.best.predict(["a text\tit is spam"])) == 1
+    found = made.predictions("head_only")
+    assert found["label"].tolist() == pairs["label"].iloc[found["index"]].tolist()
+
+
 def test_files_that_are_gone_are_named(tmp_path: Path) -> None:
     made = _compare(tmp_path, _texts(), "majority")
     (tmp_path / "results").rename(tmp_path / "moved")
