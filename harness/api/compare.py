@@ -16,7 +16,7 @@ from harness.api.asked import changes_of
 from harness.api.bench import Bench
 from harness.api.comparison import Comparison
 from harness.api.given import GivenTexts, from_frame
-from harness.api.signals import handlers_kept
+from harness.api.process import process_kept
 from harness.config.command_line import parse_price
 from harness.config.options import options_of
 from harness.config.suite import SuiteConfig, load_suite
@@ -81,7 +81,7 @@ def compare(
     console, metric = Console(), METRICS[suite.metric]
     track = ",".join(track) if isinstance(track, list) else track
     bench = Bench(console, store, Workspace(cache), given["force"], quiet=quiet, jobs=str(given["jobs"]), track=track)
-    with handlers_kept():
+    with process_kept():
         finished = bench.run(suite, save=_has_a_best(suite))
     write_tables(store, suite.reference, metric, price)
     if finished.interrupted:

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from harness.api.arguments import OF_CLASSIFIER, by_key, checked
 from harness.api.bench import Bench
 from harness.api.given import GivenTexts, InvalidInput, checked_texts
-from harness.api.signals import handlers_kept
+from harness.api.process import process_kept
 from harness.config.options import option_named
 from harness.config.schema import RunConfig
 from harness.config.suite import load_suite
@@ -26,6 +26,7 @@ from harness.config.tree import differences
 from harness.data.splits import cut_off
 from harness.errors import UserError
 from harness.files import write_atomically
+from harness.model.device_settings import apply_settings, settings_kept
 from harness.planning.workspace import Workspace
 from harness.results import saved_classifier
 from harness.results.saved_classifier import Label
@@ -126,7 +127,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Iterable[str]) -> np.ndarray:
         """X: [texts] -> [texts, classes], in the order of `classes_`, calibrated on the validation texts."""
         check_is_fitted(self)
-        found: Predictions = self._classifier.predict(checked_texts(X))
+        texts, config = checked_texts(X), self._classifier.about.config
+        with settings_kept():
+            apply_settings(config.deterministic, config.tf32)
+            found: Predictions = self._classifier.predict(texts)
         return found.probabilities[:, self._columns]
 
     def save(self, folder: str | Path) -> None:
@@ -157,7 +161,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         options |= {"data.text_column": "text", "data.label_column": "label", "data.split": "official"}
         console = Console(quiet=not self.verbose)
         bench = Bench(console, Store(results), Workspace(self._cache()), quiet=not self.verbose)
-        with handlers_kept():
+        with process_kept():
             done = bench.run(load_suite(None, options, []), save=True)
         if done.interrupted:
             raise KeyboardInterrupt
@@ -192,7 +196,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
     def _open(self, folder: Path, labels: list[Any]) -> None:
         """labels: of the classes of the classifier in the folder, in its order."""
         self._columns = [labels.index(label) for label in self.classes_.tolist()]
-        self._classifier = Classifier.load(folder, self._cache())
+        self._classifier = _opened(folder, self._cache())
 
     def _cache(self) -> Path:
         return option_named("cache").default if self.cache is None else Path(self.cache)
@@ -207,13 +211,18 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         if "files_" in state:
             with tempfile.TemporaryDirectory() as folder:
                 self.save(folder)
-                self._classifier = Classifier.load(Path(folder), self._cache())
+                self._classifier = _opened(Path(folder), self._cache())
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
         tags.no_validation = True
         return tags
+
+
+def _opened(folder: Path, cache: Path) -> Classifier:
+    with process_kept():
+        return Classifier.load(folder, cache)
 
 
 def _parameters_of(config: RunConfig) -> dict[str, Any]:
