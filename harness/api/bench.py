@@ -11,6 +11,7 @@ from rich.console import Console
 
 from harness.config.schema import ONE_MACHINE, Hosts
 from harness.config.suite import SuiteConfig
+from harness.distributed.signals import StopSignals
 from harness.errors import UserError
 from harness.experiment.records.oom import settle
 from harness.experiment.runner import prepare_store
@@ -50,8 +51,8 @@ class Finished:
 
     @property
     def shown(self) -> list[Record]:
-        """The records that tables show."""
-        return [*self.records, *self.swept]
+        """The records that tables show, each once: the run at the best rate is one of its sweep, too."""
+        return list({record.run_id: record for record in [*self.records, *self.swept]}.values())
 
     @property
     def missing(self) -> int:
@@ -129,7 +130,10 @@ class Bench:
         pending = [run for run in plan.runs if run.run_id not in finished]
         if not any(self.workspace.parameters(run.model.name) >= WORTH_A_PREDICTION for run in pending if run.strategy):
             return plan
-        from harness.prediction.suite import expected  # brings PyTorch's compiler, which takes seconds
+        stop_signals = StopSignals()
+        stop_signals.listen()
+        with stop_signals.postponed():  # as in a worker
+            from harness.prediction.suite import expected  # brings PyTorch's compiler, which takes seconds
 
         try:
             found = expected(plan.model_copy(update={"runs": pending}), self.workspace)

@@ -21,7 +21,6 @@ from harness.report.analysis.grouping import Group, groups
 from harness.report.table import formats, html
 from harness.report.table.comparison_table import ComparisonTable, comparison_tables
 from harness.results import saved_classifier
-from harness.results.names import row_name
 from harness.results.record import Record
 from harness.results.saved_classifier import Label
 from harness.results.store import Store, newest_of_each
@@ -51,7 +50,7 @@ class Comparison:
 
     @property
     def records(self) -> list[Record]:
-        """One for each run, failed ones too."""
+        """One for each run, failed ones and those of sweeps too."""
         return self.finished.shown
 
     @property
@@ -120,37 +119,54 @@ class Comparison:
 
     def predictions(self, strategy: str) -> pd.DataFrame:
         """What each seed of a row of the table predicted for the test texts: the columns seed, index (the row in the
-        data, from 0), label and predicted, both as the labels were given.
+        data, from 0), label and predicted, both as the labels were given; of several tables the first column names
+        each.
 
-        Raises UserError for a row that there is not.
+        Raises UserError for a row that there is not, and where the files are gone.
         """
-        found = {row_name(record): None for record in self.records if record.status == "ok"}
-        chosen = [one for one in self.records if row_name(one) == strategy and one.status == "ok"]
+        rows = [(table.heading, entry) for table in self._tables for entry in table.entries if entry.ok]
+        chosen = [(heading, entry.ok) for heading, entry in rows if entry.name == strategy]
         if not chosen:
-            raise _unknown("strategy", strategy, list(found))
+            raise _unknown("strategy", strategy, list(dict.fromkeys(entry.name for _, entry in rows)))
         frames = []
-        for record in chosen:
-            frame = self.store.predictions(record.run_id)
-            if frame is not None:
-                frame.insert(0, "seed", record.seed)
-                if self.label_of:
-                    named = ["label", "predicted"]
-                    frame[named] = frame[named].apply(lambda labels: labels.map(self.label_of))
-                frames.append(frame)
+        for heading, records in chosen:
+            for record in records:
+                frames.append(self._predictions_of(record))
+                if len(self._tables) > 1:
+                    frames[-1].insert(0, "table", heading)
         return pd.concat(frames, ignore_index=True)
+
+    def _predictions_of(self, record: Record) -> pd.DataFrame:
+        frame = self.store.predictions(record.run_id)
+        if frame is None:
+            raise UserError(
+                f"the predictions of {record.run_id!r} are gone from {str(self.store.runs)!r}: call compare(...) "
+                "again, with results=... if the folder was moved, with force=True if they were removed."
+            )
+        frame.insert(0, "seed", record.seed)
+        if self.label_of:
+            named = ["label", "predicted"]
+            frame[named] = frame[named].apply(lambda labels: labels.map(self.label_of))
+        return frame
 
     def plot(self, kind: str = "accuracy", table: int = 0) -> Figure:
         """A figure as the page has it: accuracy, memory, accuracy_time, confusion, ... table: which, where there are
-        several. Raises UserError for a plot that there is not, naming those that there are.
+        several. Raises UserError for a plot or a table that there is not, naming those that there are.
         """
         from harness.report.plots.drawing import style
         from harness.report.plots.of_table import plots_of
 
-        chosen = self._tables[table]
+        if not isinstance(table, int) or table not in range(len(self._tables)):
+            raise UserError(
+                f"plot(table={table!r}): expected a number from 0 to {len(self._tables) - 1}: which of the tables of "
+                "this comparison to plot."
+            )
         with style():
-            plots = plots_of(chosen, self._groups[table], self.store.all(), self.store, self.suite.reference)
+            plots = plots_of(
+                self._tables[table], self._groups[table], self.store.all(), self.store, self.suite.reference
+            )
             figures = {plot.name: plot.figure for plot in plots}
-        if kind not in figures:
+        if kind not in list(figures):
             raise _unknown("plot", kind, list(figures))
         return figures[kind]
 
@@ -173,6 +189,6 @@ class Comparison:
         return html.html(self._tables)
 
 
-def _unknown(what: str, given: str, known: list[str]) -> UserError:
-    hint = did_you_mean(given, known)
+def _unknown(what: str, given: object, known: list[str]) -> UserError:
+    hint = did_you_mean(str(given), known)
     return UserError(f"unknown {what} {given!r} of this comparison: {hint}Known are {', '.join(known)}.")

@@ -15,9 +15,10 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from harness.api.arguments import OF_CLASSIFIER, by_key, checked
 from harness.api.bench import Bench
 from harness.api.given import GivenTexts, InvalidInput, checked_texts
-from harness.api.signals import handlers_kept
+from harness.api.process import process_kept
 from harness.config.options import option_named
 from harness.config.schema import RunConfig
 from harness.config.suite import load_suite
@@ -25,6 +26,7 @@ from harness.config.tree import differences
 from harness.data.splits import cut_off
 from harness.errors import UserError
 from harness.files import write_atomically
+from harness.model.device_settings import apply_settings, settings_kept
 from harness.planning.workspace import Workspace
 from harness.results import saved_classifier
 from harness.results.saved_classifier import Label
@@ -44,6 +46,14 @@ _KEYS = {
     "batch_size": "training.batch_size",
     "learning_rate": "optimizer.learning_rate",
     "seed": "seed",
+}
+# What sets a key: two columns of texts, or parts of one's own, have no place in X and y.
+_ARGUMENT_OF = {key: name for name, key in _KEYS.items()} | {
+    "data.name": "X",
+    "data.text_column": "X",
+    "data.pair": "X",
+    "data.label_column": "y",
+    "data.split": "validation_fraction",
 }
 # What a fit decides by itself: its data, and that it is done in this process.
 _OWN = ("data.name", "data.split", "data.text_column", "data.label_column", "data.pair", "engine.")
@@ -98,6 +108,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
 
         Raises UserError for what can't be used, and where training did not end well.
         """
+        parameters = checked(self.get_params(deep=False), OF_CLASSIFIER)
         if y is None:
             raise InvalidInput("no label is given: fit requires y to be passed, but the target y is None.")
         given = GivenTexts.of(X, y if getattr(y, "ndim", 1) == 1 else column_or_1d(y, warn=True))
@@ -105,7 +116,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         with tempfile.TemporaryDirectory() as folder:
             results = Path(folder)
             file = self._with_validation(given).write(results)
-            self._install(self._trained(file, results), given.label_of)
+            self._install(self._trained(parameters, file, results), given.label_of)
         return self
 
     def predict(self, X: Iterable[str]) -> np.ndarray:
@@ -116,7 +127,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Iterable[str]) -> np.ndarray:
         """X: [texts] -> [texts, classes], in the order of `classes_`, calibrated on the validation texts."""
         check_is_fitted(self)
-        found: Predictions = self._classifier.predict(checked_texts(X))
+        texts, config = checked_texts(X), self._classifier.about.config
+        with settings_kept():
+            apply_settings(config.deterministic, config.tf32)
+            found: Predictions = self._classifier.predict(texts)
         return found.probabilities[:, self._columns]
 
     def save(self, folder: str | Path) -> None:
@@ -139,14 +153,15 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         loaded._install(Path(folder), label_of or dict(zip(about.classes, about.labels or about.classes, strict=True)))
         return loaded
 
-    def _trained(self, file: Path, results: Path) -> Path:
+    def _trained(self, parameters: Mapping[str, Any], file: Path, results: Path) -> Path:
         """The folder of the saved classifier."""
-        given = {key: getattr(self, parameter) for parameter, key in _KEYS.items()}
-        options = {"training.drop_last": False, **given, **(self.settings or {}), "data.name": str(file)}
+        given = {key: parameters[name] for name, key in _KEYS.items()} | {"strategy": str(parameters["strategy"])}
+        settings = by_key(parameters["settings"], _ARGUMENT_OF)
+        options = {"training.drop_last": False, **given, **settings, "data.name": str(file)}
         options |= {"data.text_column": "text", "data.label_column": "label", "data.split": "official"}
         console = Console(quiet=not self.verbose)
         bench = Bench(console, Store(results), Workspace(self._cache()), quiet=not self.verbose)
-        with handlers_kept():
+        with process_kept():
             done = bench.run(load_suite(None, options, []), save=True)
         if done.interrupted:
             raise KeyboardInterrupt
@@ -157,8 +172,6 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
 
     def _with_validation(self, given: GivenTexts) -> GivenTexts:
         """With an official split, whose validation texts stand for the test texts too, which no fit needs."""
-        if not 0 < self.validation_fraction < 1:
-            raise InvalidInput(f"validation_fraction={self.validation_fraction!r}: expected a fraction such as 0.1.")
         frame = pd.DataFrame({"text": given.texts, "label": list(map(str, given.labels))})
         train, validation = cut_off(frame, self.validation_fraction, self.seed)
         if validation.empty:
@@ -183,7 +196,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
     def _open(self, folder: Path, labels: list[Any]) -> None:
         """labels: of the classes of the classifier in the folder, in its order."""
         self._columns = [labels.index(label) for label in self.classes_.tolist()]
-        self._classifier = Classifier.load(folder, self._cache())
+        self._classifier = _opened(folder, self._cache())
 
     def _cache(self) -> Path:
         return option_named("cache").default if self.cache is None else Path(self.cache)
@@ -198,13 +211,18 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         if "files_" in state:
             with tempfile.TemporaryDirectory() as folder:
                 self.save(folder)
-                self._classifier = Classifier.load(Path(folder), self._cache())
+                self._classifier = _opened(Path(folder), self._cache())
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
         tags.no_validation = True
         return tags
+
+
+def _opened(folder: Path, cache: Path) -> Classifier:
+    with process_kept():
+        return Classifier.load(folder, cache)
 
 
 def _parameters_of(config: RunConfig) -> dict[str, Any]:

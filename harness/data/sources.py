@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.config.places import data_title
 from harness.config.schema import DataConfig
 from harness.data.downloads import Remote, assets_folder, fetch
 from harness.data.reading.hub_datasets import is_hub_dataset, load_hub_dataset
@@ -60,8 +61,7 @@ def load_source(config: DataConfig, cache: Path) -> Source:
     if config.name == SMS_SPAM_NAME:
         return _sms_spam(config, cache)
     own = load_hub_dataset(config, cache) if is_hub_dataset(config.name) else load_own_data(config)
-    name = config.name if is_hub_dataset(config.name) else Path(config.name).name
-    return Source(name, own.texts, own.sha256, own.config, own.part, own.notes)
+    return Source(data_title(config.name), own.texts, own.sha256, own.config, own.part, own.notes)
 
 
 def _sms_spam(config: DataConfig, cache: Path) -> Source:

@@ -35,7 +35,8 @@ def runner_for(plan: Plan, world: World, observer: Observer, workspace: Workspac
     """What does the runs of the plan in this process, which listens to signals from here on."""
     stop_signals = StopSignals()
     stop_signals.listen()
-    settle_memory()
+    with stop_signals.postponed():  # an interrupted import leaves a part of its package, on which every later one fails
+        settle_memory()
     return Runner.of(plan, world, observer, stop_signals, workspace)
 
 

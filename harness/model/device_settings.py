@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
+from torch import backends
 
 
 def apply_settings(deterministic: bool, tf32: bool) -> None:
@@ -13,10 +18,44 @@ def apply_settings(deterministic: bool, tf32: bool) -> None:
     tf32: a GPU multiplies float32 with ten bits of mantissa; nothing changes on a CPU.
     """
     torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = tf32
+    backends.cuda.matmul.allow_tf32 = tf32
+    backends.cudnn.allow_tf32 = tf32
     # cuDNN plans its attention anew for each shape, which takes hundreds of milliseconds in a step.
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    backends.cuda.enable_cudnn_sdp(False)
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """On leaving, what `apply_settings` sets is as before."""
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn_sdp = backends.cuda.cudnn_sdp_enabled()
+    # PyTorch has two interfaces to TF32: the older one can't be read where the newer one has set parts differently.
+    of_matmul, of_cudnn = _read(lambda: backends.cuda.matmul.allow_tf32), _read(lambda: backends.cudnn.allow_tf32)
+    precision = _read(torch.get_float32_matmul_precision)
+    of: Any = backends  # whose newer parts have no types
+    parts = [of.cuda.matmul, of.cudnn.conv, of.cudnn.rnn, of.mkldnn.matmul]
+    of_parts = [part.fp32_precision for part in parts]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        backends.cuda.enable_cudnn_sdp(cudnn_sdp)
+        if of_matmul is not None:
+            backends.cuda.matmul.allow_tf32 = of_matmul
+        if of_cudnn is not None:
+            backends.cudnn.allow_tf32 = of_cudnn
+        if precision is not None:
+            torch.set_float32_matmul_precision(precision)
+        for part, before in zip(parts, of_parts, strict=True):
+            if part.fp32_precision != before:
+                part.fp32_precision = before
+
+
+def _read(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except RuntimeError:
+        return None
 
 
 def settings_in_force(device: torch.device) -> tuple[str, ...]:
@@ -25,6 +64,6 @@ def settings_in_force(device: torch.device) -> tuple[str, ...]:
         return ()
     in_force = {
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "tf32": backends.cuda.matmul.allow_tf32,
     }
     return tuple(name for name, is_on in in_force.items() if is_on)

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.config.places import without_places
 from harness.data.model_files.hub import PREFIX
 
 
 def identity_of(used: dict[str, Any], *hashes: str | None) -> str:
-    """used: the configuration that the result depends on. hashes: of the contents and the code that it depends on."""
-    content = json.dumps([used, *hashes], sort_keys=True)
+    """used: the configuration that the result depends on; where its data lies does not count. hashes: of the contents
+    and the code that it depends on."""
+    content = json.dumps([without_places(used), *hashes], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

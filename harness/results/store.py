@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
+from harness.config.places import without_places
 from harness.config.tree import first_mistake
 from harness.errors import UserError
 from harness.files import try_writing, write_atomically
@@ -122,5 +123,7 @@ def predictions_frame(
 
 def newest_of_each(records: Iterable[Record]) -> list[Record]:
     """The newest record of each configuration; records: the oldest first. Points of a sweep count separately."""
-    newest = {json.dumps([record.config, record.sweep_around], sort_keys=True): record for record in records}
+    newest = {}
+    for record in records:
+        newest[json.dumps([without_places(record.config), record.sweep_around], sort_keys=True)] = record
     return list(newest.values())

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from harness.config.places import without_places
 from harness.config.tree import differences
 from harness.distributed.process_group import World
 from harness.distributed.signals import StopSignals
@@ -109,7 +110,7 @@ class Checkpoints:
         """Raises UserError where a checkpoint was written by a run of another configuration."""
         for path in self._manifests():
             manifest = _read_manifest(path)
-            if manifest and (different := differences(manifest.config, self.config)):
+            if manifest and (different := differences(*map(without_places, (manifest.config, self.config)))):
                 changes = [f"{key}: {theirs!r}, here {ours!r}" for key, (theirs, ours) in sorted(different.items())]
                 raise UserError(
                     f"checkpoint {str(path)!r} belongs to another configuration ({'; '.join(changes)}): "

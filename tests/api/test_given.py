@@ -58,7 +58,7 @@ def test_a_split_column_is_the_official_split(tmp_path: Path) -> None:
     assert own.part.tolist() == parts
 
 
-@pytest.mark.parametrize("labels", [["a", "b", "b"], [0, 1, 0], [True, False, True], [0.5, 1.5, 1.5]])
+@pytest.mark.parametrize("labels", [["a", "b", "b"], [0, 1, 0], [True, False, True], [0.0, 1.0, 1.0]])
 def test_labels_keep_their_type(labels: list[Any]) -> None:
     for form in (labels, np.array(labels), pd.Series(labels), pd.Series(labels, dtype="category")):
         found = GivenTexts.of(TEXTS, form).label_of
@@ -83,6 +83,11 @@ def test_labels_keep_their_type(labels: list[Any]) -> None:
         (TEXTS, [0.0, np.nan, 1.0], "1 of 3 labels are missing (None, NaN), counted from 0 in row(s) 1"),
         (TEXTS, ["a", 1, True], "labels of mixed types: bool ('True'), int ('1'), str ('a')"),
         (TEXTS, [["a"], ["b"], ["a"]], "3 of 3 labels are no classes"),
+        (TEXTS, [0.0, 1.5, float("inf")], "2 of 3 labels are no whole numbers (Unknown label type: continuous)"),
+        (TEXTS, None, "expected a list of labels, not NoneType ('None')"),
+        (TEXTS, 3, "expected a list of labels, not int ('3')"),
+        (TEXTS, np.array(["a"] * 3)[:, None], "labels have 2 dimensions"),
+        (set(TEXTS), ["a", "b", "b"], "expected a list of texts, not set"),
         (TEXTS, ["a", "b", " "], "1 of 3 labels are empty"),
         (TEXTS, ["a", "b", "\udc80"], "1 of 3 labels hold half of a character"),
         (TEXTS, ["a", "b", "a "], "the labels 'a' and 'a ' differ in blanks only"),
@@ -106,10 +111,15 @@ def test_only_the_first_rows_of_many_are_named() -> None:
         (("txet", "label"), "'txet': did you mean 'Text'? Its columns are 'Text', 'label', 7; name one with text="),
         (("Text", "gold"), "no column 'gold': Its columns are 'Text', 'label', 7; name one with label=\"...\"."),
         (("Text", "Text"), "'Text' can't be both the text and the label"),
+        (("Text,body", "label"), "no column 'body': "),
+        ((["Text", "label"], "label"), "'label' can't be both the text and the label"),
+        (([], "label"), "no column []: "),
+        (("Text", ["label"]), "no column ['label']: "),
+        ((0, "label"), "no column 0: "),
     ],
 )  # fmt: skip
 def test_a_column_that_is_missing_is_refused_with_those_that_there_are(
-    arguments: tuple[str, str], message: str
+    arguments: tuple[Any, Any], message: str
 ) -> None:
     with pytest.raises(UserError) as refused:
         from_frame(pd.DataFrame({"Text": TEXTS, "label": [0, 1, 1], 7: [0, 0, 0]}), *arguments)
@@ -120,3 +130,32 @@ def test_a_column_that_is_there_twice_is_refused() -> None:
     frame = pd.DataFrame([["a", "b", 0], ["c", "d", 1]], columns=["text", "text", "label"])
     with pytest.raises(UserError, match="the DataFrame has 2 columns 'text': rename all but one"):
         from_frame(frame, "text", "label")
+
+
+@pytest.mark.parametrize(
+    ("columns", "text", "is_pair"),
+    [
+        (["premise", "hypothesis"], None, True),
+        (["premise", "hypothesis"], "premise, hypothesis", True),
+        (["premise", "hypothesis"], ["hypothesis", "premise"], False),
+        (["title", "body"], ("title", "body"), False),
+        ([5, 0], [0, 5], False),
+    ],
+)
+def test_several_columns_are_read_as_of_a_file(tmp_path: Path, columns: list[Any], text: Any, is_pair: bool) -> None:
+    frame = pd.DataFrame({columns[0]: TEXTS, columns[1]: [f"{one}?" for one in TEXTS], "gold": [0, 1, 1]})
+    written = from_frame(frame, text, "gold")
+    config = DataConfig(text_column=written.text_columns, label_column=written.label_column)
+    path = tmp_path / "own.csv"
+    frame.to_csv(path, index=False)
+    of_file = load_own_data(config.model_copy(update={"name": str(path)}))
+    of_frame = load_own_data(config.model_copy(update={"name": str(written.write(tmp_path))}))
+    pd.testing.assert_frame_equal(of_frame.texts, of_file.texts)
+    assert of_frame.config.pair is is_pair
+
+
+def test_a_column_may_have_a_number_or_levels(tmp_path: Path) -> None:
+    frame = pd.DataFrame({0: [0, 1, 1], 1: TEXTS})
+    assert _read(from_frame(frame, 1, 0).write(tmp_path))["text"].tolist() == TEXTS
+    levels = pd.concat({"a": frame}, axis=1)
+    assert _read(from_frame(levels, ("a", 1), ("a", 0)).write(tmp_path))["text"].tolist() == TEXTS

@@ -121,7 +121,9 @@ def test_probabilities_are_of_the_classes_in_order(fitted: TextClassifier) -> No
     assert fitted.score(texts["text"], texts["label"]) > 0.8
 
 
-@pytest.mark.parametrize("labels", [[10, 9], [True, False], *long([-1, 1], ["b", "a"], [1.0, 0.0])])
+@pytest.mark.parametrize(
+    "labels", [[10, 9], [True, False], [" b", "a\N{NO-BREAK SPACE}"], *long([-1, 1], ["b", "a"], [1.0, 0.0])]
+)
 def test_labels_come_back_as_the_type_that_was_given(cache: Path, tmp_path: Path, labels: list[Any]) -> None:
     texts = _texts()
     y = texts["label"].map({"ham": labels[0], "spam": labels[1]})

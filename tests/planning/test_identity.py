@@ -70,3 +70,21 @@ def test_a_finished_run_is_done_again_only_where_its_code_has_changed(
     assert run_here(**options) == []
     monkeypatch.setattr(workspace, "results_code_sha256", lambda: "another")
     assert len(run_here(**options)) == 1
+
+
+def test_where_a_file_lies_is_no_part_of_what_its_runs_are(
+    run_here: Callable, run_cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = "".join(f"{'good' if number % 2 else 'bad'} text {number}\t{number % 2}\n" for number in range(40))
+    (tmp_path / "own.tsv").write_text(f"text\tlabel\n{texts}")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert len(run_here(data__name="own.tsv", strategy="majority")) == 1
+    assert run_here(data__name=str(tmp_path / "own.tsv"), strategy="majority") == []
+    (tmp_path / "own.tsv").rename(tmp_path / "other" / "own.tsv")
+    assert run_here(data__name="other/own.tsv", strategy="majority") == []
+    assert len(run_here(data__name="other/own.tsv", strategy="length_rule")) == 1
+    _, printed, _ = run_cli("table", "--format", "csv")
+    assert [line.split(",")[0] for line in printed.splitlines()] == ["strategy", "majority", "length_rule"], "one table"
+    (tmp_path / "other" / "own.tsv").write_text(f"text\tlabel\nanother\t1\n{texts}")
+    assert len(run_here(data__name="other/own.tsv", strategy="majority")) == 1

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from harness.config.schema import OptimizerConfig, TrainingConfig
 from harness.distributed.process_group import World
+from harness.errors import UserError
 from harness.features.features import Features
 from harness.measure.clock import Clock
 from harness.model.named.weights import RandomWeights, filled_backbone
 from harness.model.split import split
-from harness.results.record import EpochScore
+from harness.results.record import EpochScore, TrainingCurve
 from harness.training.batches import TrainingBatches
-from harness.training.checkpoints import Checkpoints
+from harness.training.checkpoints import Checkpoints, Manifest
 from harness.training.engines.ddp import DDPEngine
 from harness.training.evaluation import probabilities
 from harness.training.loop import train
@@ -140,3 +141,12 @@ def test_the_best_epoch_is_what_as_many_epochs_train(run_here: Callable, tmp_pat
 
 def _classifier(results: Path) -> dict[str, Tensor]:
     return load_file(results / "classifier" / "model.safetensors")
+
+
+def test_a_checkpoint_is_of_its_configuration_wherever_the_data_lies(tmp_path: Path) -> None:
+    config = {"data": {"name": "here/own.csv"}, "seed": 0}
+    written = Manifest(sha256="", curve=TrainingCurve(), seconds=0, config=config)
+    (tmp_path / "step-3.json").write_text(written.model_dump_json())
+    Checkpoints(tmp_path, {**config, "data": {"name": "/there/own.csv"}}, 3).check_configuration()
+    with pytest.raises(UserError, match=r"belongs to another configuration \(seed: 0, here 1\)"):
+        Checkpoints(tmp_path, {**config, "seed": 1}, 3).check_configuration()

@@ -71,7 +71,7 @@ def find_columns(table: Table, config: DataConfig) -> Columns:
     if label == AUTO:
         label = _one(table, LABEL_NAMES, "label", "data.label_column")
     if texts == (AUTO,):
-        texts = _pair_in(table.columns) or (_one(table, TEXT_NAMES, "text", "data.text_column"),)
+        texts = pair_in(table.columns) or (_one(table, TEXT_NAMES, "text", "data.text_column"),)
     for column, option in ((label, "data.label_column"), *((text, "data.text_column") for text in texts)):
         if column not in table.columns:
             raise _unknown(table, f"has no column {column!r}", option)
@@ -88,7 +88,7 @@ def _is_pair(texts: tuple[str, ...], config: DataConfig) -> bool:
     return tuple(map(_plain, texts)) in PAIRS if config.pair is None else config.pair
 
 
-def _pair_in(columns: list[str]) -> tuple[str, ...] | None:
+def pair_in(columns: list[str]) -> tuple[str, ...] | None:
     """The columns of the one known pair, unless one is called text."""
     plain = {_plain(column): column for column in columns}
     found = [pair for pair in PAIRS if "text" not in plain and set(pair) <= plain.keys()]

@@ -9,6 +9,7 @@ from typing import Any
 
 import strategies
 from harness import baselines
+from harness.config.places import without_places
 from harness.config.tree import merged
 from harness.results.names import row_name
 from harness.results.record import Record
@@ -150,7 +151,7 @@ def _conditions(record: Record) -> dict[str, object]:
     # Of training a baseline depends on the number of texts at most.
     of_baselines = {key for key in ADDED if key in record.config and key != "training"}
     added = {key: ADDED[key] for key in (of_baselines if record.strategy_source.is_baseline else ADDED)}
-    config = merged(added, record.config)
+    config = merged(added, without_places(record.config))
     rest: dict[str, object] = {key: value for key, value in config.items() if key not in (*AXES, *NO_CONDITION)}
     for part, keys in NO_CONDITIONS.items():
         if part in rest:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.config.places import without_places
 from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
 from harness.data.downloads import NotAvailable
@@ -47,12 +48,15 @@ def misclassified(entries: list[Entry], cache: Path) -> list[Misclassified]:
     for entry in entries:
         if entry.correct and not entry.unpaired and not entry.is_baseline:
             record = entry.ok[0]
-            by_data.setdefault(json.dumps([record.config["data"], record.ok_data.sha256]), []).append(entry)
+            data = without_places(record.config)["data"]
+            by_data.setdefault(json.dumps([data, record.ok_data.sha256]), []).append(entry)
     return [_of_data(found, cache) for found in by_data.values()]
 
 
 def _of_data(entries: list[Entry], cache: Path) -> Misclassified:
-    record, runs = entries[0].ok[0], sum(len(entry.ok) for entry in entries)
+    # The newest, as its file is most likely where it was.
+    record = max((entry.ok[0] for entry in entries), key=lambda record: record.finished_at)
+    runs = sum(len(entry.ok) for entry in entries)
     texts, no_texts = _texts(record, cache)
     messages = []
     for index, strategies, runs_wrong in _worst(entries):
