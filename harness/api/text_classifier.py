@@ -31,10 +31,8 @@ from harness.results.saved_classifier import Label
 from harness.results.store import Store
 from harness.serving.classifier import Classifier, Predictions
 
-_FILES = (
-    saved_classifier.TENSORS,
-    saved_classifier.MANIFEST,
-)  # the manifest last, as its presence says that all is there
+# The manifest last, as its presence says that all is there.
+_FILES = (*saved_classifier.ORIGIN, saved_classifier.TENSORS, saved_classifier.MANIFEST)
 # What each parameter sets in the configuration; `settings` names other keys.
 _KEYS = {
     "strategy": "strategy",
@@ -120,10 +118,16 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         return found.probabilities[:, self._columns]
 
     def save(self, folder: str | Path) -> None:
-        """Write it into a folder, without pickle, for `TextClassifier.load` and `ftbench predict --classifier`."""
+        """Write it into a folder, without pickle, for `TextClassifier.load` and `ftbench predict --classifier`.
+
+        A classifier that the folder holds is replaced.
+        """
         check_is_fitted(self)
         for name in _FILES:
-            write_atomically(Path(folder) / name, self.files_[name])
+            if name in self.files_:
+                write_atomically(Path(folder) / name, self.files_[name])
+            else:  # of another classifier's run
+                (Path(folder) / name).unlink(missing_ok=True)
 
     @classmethod
     def load(
@@ -176,7 +180,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         labels = [label_of[name] for name in about.classes]
         self.classes_ = np.array(sorted(labels))  # type: ignore[type-var]
         about = about.model_copy(update={"labels": None if labels == about.classes else labels})
-        self.files_ = {name: (folder / name).read_bytes() for name in _FILES}
+        self.files_ = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).exists()}
         self.files_[saved_classifier.MANIFEST] = f"{about.model_dump_json(indent=2)}\n".encode()
         self._open(folder, labels)
 

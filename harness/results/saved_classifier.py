@@ -159,15 +159,17 @@ def read(folder: Path) -> SavedClassifier:
         raise UserError(f"{path} is no classifier of this version ({first_mistake(error)}): {TRAIN_ONE}.") from error
 
 
-def origin(folder: Path) -> tuple[Record | None, pd.DataFrame | None]:
-    """The record and the test predictions, columns label and predicted, of the run that it is from; None each in a
-    classifier of a version that copied none.
+def origin(folder: Path, manifest: SavedClassifier) -> tuple[Record | None, pd.DataFrame | None]:
+    """The record and the test predictions, columns label and predicted, of the run that it is from; None each where
+    they are not here, as of versions that copied none, or where they are of another run.
 
     Raises UserError where one is damaged.
     """
     record, predictions = (folder / name for name in ORIGIN)
     try:
         found = Record.model_validate_json(record.read_bytes()) if record.exists() else None
+        if found is None or found.run_id != manifest.run_id:
+            return None, None
         columns = {"label": str, "predicted": str}
         frame = None
         if predictions.exists():

@@ -21,6 +21,7 @@ from markdown_it import MarkdownIt
 
 from harness.errors import UserError
 from harness.metrics import METRICS
+from harness.results import saved_classifier
 from harness.results.record import Record
 from harness.serving.classifier import Classifier
 from harness.serving.export.model_card import markdown, model_card, one_line
@@ -88,6 +89,15 @@ def test_a_classifier_without_its_record_says_so(classifier: Classifier, tmp_pat
     text = model_card(classifier, tmp_path, "model.onnx")
     assert "The record of the run is not with the classifier" in text
     assert f"{100 * classifier.about.test_accuracy:.2f}%, without an interval" in text
+
+
+def test_figures_of_another_run_are_not_its_own(classifier: Classifier, saved: Path, tmp_path: Path) -> None:
+    for name in saved_classifier.ORIGIN:
+        shutil.copy(saved / "results" / "classifier" / name, tmp_path)
+    about = classifier.about.model_copy(update={"run_id": "another"})
+    text = model_card(replace(classifier, about=about), tmp_path, "model.onnx")
+    assert "The record of the run is not with the classifier" in text
+    assert "without an interval" in text
 
 
 def test_a_damaged_record_is_refused(classifier: Classifier, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def model_card(classifier: Classifier, folder: Path, exported: str) -> str:
 
     Raises UserError where the record is damaged.
     """
-    about, (record, predictions) = classifier.about, saved_classifier.origin(folder)
+    about, (record, predictions) = classifier.about, saved_classifier.origin(folder, classifier.about)
     intervals = _intervals(about, predictions)
     licence = _licence_of_base(classifier)
     metadata = _metadata(about, record, intervals, licence, exported)
