@@ -103,7 +103,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         with tempfile.TemporaryDirectory() as folder:
             results = Path(folder)
             file = self._with_validation(given).write(results)
-            self._install(self._trained(file, results), given.label_of)
+            trained = self._trained(file, results)
+            saved_classifier.mark_untested(trained)
+            self._install(trained, given.label_of)
         return self
 
     def predict(self, X: Iterable[str]) -> np.ndarray:

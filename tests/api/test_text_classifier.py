@@ -26,7 +26,6 @@ from harness.results import saved_classifier
 from harness.serving.classifier import Classifier
 from tests.support.strategies import long
 
-
 FILES = ("classifier.json", "model.safetensors", "predictions.csv", "record.json")
 
 
