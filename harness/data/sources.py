@@ -53,6 +53,11 @@ class Source:
         return self.config.name in BUILT_IN
 
 
+def name_of(configured: str) -> str:
+    """What a data set is called: a file or a folder without those above it."""
+    return configured if is_hub_dataset(configured) else Path(configured).name
+
+
 def load_source(config: DataConfig, cache: Path) -> Source:
     """Raises UserError for data that can't be used, NotAvailable for a published data set that can't be had."""
     if config.name in TASKS:
@@ -60,8 +65,7 @@ def load_source(config: DataConfig, cache: Path) -> Source:
     if config.name == SMS_SPAM_NAME:
         return _sms_spam(config, cache)
     own = load_hub_dataset(config, cache) if is_hub_dataset(config.name) else load_own_data(config)
-    name = config.name if is_hub_dataset(config.name) else Path(config.name).name
-    return Source(name, own.texts, own.sha256, own.config, own.part, own.notes)
+    return Source(name_of(config.name), own.texts, own.sha256, own.config, own.part, own.notes)
 
 
 def _sms_spam(config: DataConfig, cache: Path) -> Source:
