@@ -97,7 +97,7 @@ def test_no_leaf_ends_the_command(shared: Path, record: Path, place: tuple[Any, 
 def test_no_leaf_at_all_ends_the_command(shared: Path, record: Path) -> None:
     tree = json.loads(record.read_text())
     for place in PLACES:
-        for value in VALUES:
+        for value in (ABSENT, None, "x", {}):
             assert "second: ok, 1 runs" in _changed(shared, record, _with(tree, place, value))[1], (place, value)
 
 
