@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TRACKERS := .venv-trackers
 
-.PHONY: help setup bench plan data report gate gate-update test test-all test-gpu perf perf-gpu mini lint
+.PHONY: help setup bench plan data report gate gate-update test test-all test-trackers test-gpu perf perf-gpu mini lint
 
 help:
 	@echo "make setup                      create .venv and install the pinned dependencies"
@@ -14,6 +15,7 @@ help:
 	@echo "make data DATA=reviews.csv      what is in a data set, before any run; JSON=1: as JSON"
 	@echo "make report                     tables, plots and a page (results/report.html) of the runs in results/"
 	@echo "make test                       the tests that must be green everywhere (make test-all: the long ones too)"
+	@echo "make test-trackers              the tests of all trackers, whose libraries get an environment of their own"
 	@echo "make gate                       fail on a real regression against results/reference/gate (under 5 minutes)"
 	@echo "                                make gate-update REASON=\"why\" writes a new reference"
 	@echo "                                CONFIG=my.yaml REFERENCE=folder with both: of a suite of your own"
@@ -58,6 +60,18 @@ test: setup
 
 test-all: setup
 	@$(BIN)/python -m pytest -m ""
+
+test-trackers: $(TRACKERS)/.ready
+	@$(TRACKERS)/bin/python -m pytest tests/tracking -m "" -p no:benchmark
+
+# All libraries of trackers, which `make setup` leaves out: Trackio needs an older Pillow than the one that is pinned.
+$(TRACKERS)/.ready: pyproject.toml constraints.txt
+	@echo "Setting up $(TRACKERS) (once; some minutes, most of it the download of PyTorch)"
+	@$(PYTHON) -m venv $(TRACKERS)
+	@grep -v "^pillow==" constraints.txt > $(TRACKERS)/constraints.txt
+	@$(TRACKERS)/bin/python -m pip install --quiet --disable-pip-version-check -c $(TRACKERS)/constraints.txt \
+		--editable ".[dev,track]"
+	@touch $@
 
 gate: setup
 	@$(BIN)/ftbench gate $(GATE_OPTIONS)

@@ -33,10 +33,8 @@ from harness.results.saved_classifier import Label
 from harness.results.store import Store
 from harness.serving.classifier import Classifier, Predictions
 
-_FILES = (
-    saved_classifier.TENSORS,
-    saved_classifier.MANIFEST,
-)  # the manifest last, as its presence says that all is there
+# The manifest last, as its presence says that all is there.
+_FILES = (*saved_classifier.ORIGIN, saved_classifier.TENSORS, saved_classifier.MANIFEST)
 # What each parameter sets in the configuration; `settings` names other keys.
 _KEYS = {
     "strategy": "strategy",
@@ -116,7 +114,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         with tempfile.TemporaryDirectory() as folder:
             results = Path(folder)
             file = self._with_validation(given).write(results)
-            self._install(self._trained(parameters, file, results), given.label_of)
+            trained = self._trained(parameters, file, results)
+            saved_classifier.mark_untested(trained)
+            self._install(trained, given.label_of)
         return self
 
     def predict(self, X: Iterable[str]) -> np.ndarray:
@@ -134,10 +134,16 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         return found.probabilities[:, self._columns]
 
     def save(self, folder: str | Path) -> None:
-        """Write it into a folder, without pickle, for `TextClassifier.load` and `ftbench predict --classifier`."""
+        """Write it into a folder, without pickle, for `TextClassifier.load` and `ftbench predict --classifier`.
+
+        A classifier that the folder holds is replaced.
+        """
         check_is_fitted(self)
         for name in _FILES:
-            write_atomically(Path(folder) / name, self.files_[name])
+            if name in self.files_:
+                write_atomically(Path(folder) / name, self.files_[name])
+            else:  # of another classifier's run
+                (Path(folder) / name).unlink(missing_ok=True)
 
     @classmethod
     def load(
@@ -189,7 +195,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         labels = [label_of[name] for name in about.classes]
         self.classes_ = np.array(sorted(labels))  # type: ignore[type-var]
         about = about.model_copy(update={"labels": None if labels == about.classes else labels})
-        self.files_ = {name: (folder / name).read_bytes() for name in _FILES}
+        self.files_ = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).exists()}
         self.files_[saved_classifier.MANIFEST] = f"{about.model_dump_json(indent=2)}\n".encode()
         self._open(folder, labels)
 

@@ -30,6 +30,10 @@ from harness.results.store import Store
 ORIGIN = ("record.json", "predictions.csv")
 FOLDER, MANIFEST, TENSORS = "classifier", "classifier.json", "model.safetensors"
 TRAIN_ONE = "`ftbench run --save` (`make bench SAVE=1`) trains and saves one"
+UNTESTED = (
+    "no test texts were set aside: figures are of the validation texts, which calibration and the choice of an epoch "
+    "have seen"
+)
 Label = str | bool | int | float
 
 
@@ -39,8 +43,8 @@ class SavedClassifier(BaseModel):
     strategy: its name. resolved: the strategy with nothing left open (planning.strategy.ResolvedStrategy).
     weights_sha256: of the weights below and around what was trained; None for random ones of a GPT-2. pad_to: the
     tokens that every row is padded to, where the strategy pads. temperature: what logits are divided by; 1 where none
-    was fitted. labels: of the classes, where they are Python's own and not texts of a file. sha256: of the file of
-    tensors.
+    was fitted. test_accuracy: None where no texts were set aside for a test. labels: of the classes, where they are
+    Python's own and not texts of a file. sha256: of the file of tensors.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -57,9 +61,13 @@ class SavedClassifier(BaseModel):
     temperature: float = 1.0  # classifiers of versions that fitted none lack it
     validation_accuracy: float
     validation_loss: float
-    test_accuracy: float
+    test_accuracy: float | None
     labels: list[Label] | None = None
     sha256: str
+
+    @property
+    def is_tested(self) -> bool:
+        return self.test_accuracy is not None
 
 
 def best_of(records: Iterable[Record], metric: MetricName) -> Record | None:
@@ -159,15 +167,18 @@ def read(folder: Path) -> SavedClassifier:
         raise UserError(f"{path} is no classifier of this version ({first_mistake(error)}): {TRAIN_ONE}.") from error
 
 
-def origin(folder: Path) -> tuple[Record | None, pd.DataFrame | None]:
-    """The record and the test predictions, columns label and predicted, of the run that it is from; None each in a
-    classifier of a version that copied none.
+def origin(folder: Path, manifest: SavedClassifier) -> tuple[Record | None, pd.DataFrame | None]:
+    """The record of the run that it is from, and the predictions for its test texts, columns label and predicted.
+
+    None each where they are not here, as of versions that copied none, or where they are of another run.
 
     Raises UserError where one is damaged.
     """
     record, predictions = (folder / name for name in ORIGIN)
     try:
         found = Record.model_validate_json(record.read_bytes()) if record.exists() else None
+        if found is None or found.run_id != manifest.run_id:
+            return None, None
         columns = {"label": str, "predicted": str}
         frame = None
         if predictions.exists():
@@ -178,6 +189,24 @@ def origin(folder: Path) -> tuple[Record | None, pd.DataFrame | None]:
             f"{folder}: its copy of the run's results can't be read ({reason}): copy the folder again."
         ) from error
     return found, frame
+
+
+def mark_untested(folder: Path) -> None:
+    """Say of a classifier, in whose run the validation texts stood for the test texts as well, that it has no test; of
+    its data, which lay in a temporary folder, keep the name."""
+    manifest = read(folder)
+    record, _ = origin(folder, manifest)
+    assert record is not None, "a run that has just ended has its record"
+    name = record.ok_data.name
+    config = manifest.config.model_copy(update={"data": manifest.config.data.model_copy(update={"name": name})})
+    manifest = manifest.model_copy(update={"config": config, "test_accuracy": None})
+    sizes = {part: size for part, size in record.ok_data.sizes.items() if part != "test"}
+    changed = {
+        "data": record.ok_data.model_copy(update={"sizes": sizes, "notes": [UNTESTED]}),
+        "config": {**record.config, "data": {**record.config["data"], "name": name}},
+    }
+    for file, content in ((ORIGIN[0], record.model_copy(update=changed)), (MANIFEST, manifest)):
+        write_atomically(folder / file, content.model_dump_json(indent=2) + "\n")
 
 
 def tensors_of(folder: Path, manifest: SavedClassifier) -> dict[str, Tensor]:

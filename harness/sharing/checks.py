@@ -12,10 +12,11 @@ from harness.metrics import ACCURACY
 from harness.report.analysis.entry import Entry
 from harness.report.analysis.grouping import groups
 from harness.report.analysis.sweep import without_other_rates
-from harness.report.table.comparison_table import ComparisonTable, comparison_tables
 from harness.results.record import Record
 from harness.results.store import newest_of_each
 from harness.sharing.contribution import PREDICTIONS, Contribution
+from harness.sharing.free_parts import free_part_problems, revision_of
+from harness.sharing.page import page_of
 from harness.sharing.prediction_checks import prediction_problems, read_predictions
 from harness.sharing.private import private_parts
 from harness.sharing.record_checks import record_problems
@@ -32,11 +33,24 @@ def problems_of(contribution: Contribution) -> list[str]:
     if contribution.about:
         found += private_parts(contribution.about.model_dump(mode="json"))
     for name, record in contribution.runs.items():
-        found += [f"{name}: {problem}" for problem in _run_problems(record, contribution.store.runs / name)]
+        problems = _listed(_run_problems(record, contribution.store.runs / name))
+        found += [f"{name}: {problem}" for problem in problems]
     if contribution.records:
-        found += [*_machine_problems(contribution), *_label_problems(contribution)]
+        found += _listed(_machine_problems(contribution)) + _listed(_label_problems(contribution))
     if not found:  # rows follow from configurations, which have to be right
-        found += _seed_problems(contribution)
+        found += _listed(_seed_problems(contribution))
+    if not found:
+        found += _listed(_page_problems(contribution))
+    return found
+
+
+def _listed(problems: Iterator[str]) -> list[str]:
+    """All of them. The data are foreign: what a check fails at is one, too, and the others are still looked at."""
+    found = []
+    try:
+        found.extend(problems)
+    except Exception as error:
+        found.append(f"can't be checked ({type(error).__name__}: {error}): it is not what a run writes")
     return found
 
 
@@ -54,14 +68,12 @@ def copies(contributions: Sequence[Contribution]) -> dict[str, list[str]]:
     return found
 
 
-def tables_of(contribution: Contribution) -> list[ComparisonTable]:
-    """Its comparison tables, as `ftbench table` shows them. Raises UserError for predictions that can't be read."""
-    return comparison_tables(groups(newest_of_each(contribution.records)), contribution.store)
-
-
 def _run_problems(record: Record, folder: Path) -> Iterator[str]:
-    yield from record_problems(record, folder.name)
     yield from private_parts(record.model_dump(mode="json"))
+    if problems := list(free_part_problems(record)):  # the other checks read them
+        yield from problems
+        return
+    yield from record_problems(record, folder.name)
     if record.status == "ok" and record.metrics and record.data:
         yield from prediction_problems(record, folder / PREDICTIONS)
 
@@ -73,18 +85,12 @@ def _machine_problems(contribution: Contribution) -> Iterator[str]:
         if len(counts) > 1 or "None" in counts:
             shown = ", ".join(f"{value[:40]} ({runs} runs)" for value, runs in counts.most_common())
             yield f"environment.{key} is {shown}: expected one; make a contribution of each machine and code"
-    revisions = Counter(_revision(record) for record in contribution.records)
-    for revision in revisions:
-        if revision is not None and revision.endswith("modified"):
-            yield f"{revisions[revision]} runs have uncommitted changes in their code: commit them, and run again"
-        elif revision is not None and contribution.about and revision != contribution.about.revision:
-            yield f"{revisions[revision]} runs are of revision {revision}, not {contribution.about.revision}"
-
-
-def _revision(record: Record) -> str | None:
-    """Of git; None where the code was installed without it."""
-    git = record.environment.get("git")
-    return git and f"{git.get('revision')}{' modified' if git.get('modified') else ''}"
+    sound = [record for record in contribution.records if not any(free_part_problems(record))]
+    for revision, runs in Counter(map(revision_of, sound)).items():
+        if revision.endswith("modified"):
+            yield f"{runs} runs have uncommitted changes in their code: commit them, and run again"
+        elif contribution.about and revision != contribution.about.revision:
+            yield f"{runs} runs are of revision {revision}, not {contribution.about.revision}"
 
 
 def _label_problems(contribution: Contribution) -> Iterator[str]:
@@ -99,6 +105,12 @@ def _label_problems(contribution: Contribution) -> Iterator[str]:
         common = found.index.intersection(expected.index)
         if found.index.is_unique and expected.index.is_unique and not found[common].equals(expected[common]):
             yield f"{name}: {PREDICTIONS} has other labels than that of {owner}"
+
+
+def _page_problems(contribution: Contribution) -> Iterator[str]:
+    """None but what its part of the page can't be made for."""
+    page_of([contribution])
+    yield from ()
 
 
 def _seed_problems(contribution: Contribution) -> Iterator[str]:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from harness.report.analysis.comparison import DEFAULT_REFERENCE
 from harness.report.analysis.entry import Entry
-from harness.report.analysis.grouping import Group
-from harness.report.table.comparison_table import ComparisonTable
+from harness.report.analysis.grouping import Group, groups
+from harness.report.table.comparison_table import ComparisonTable, comparison_tables
 from harness.report.table.markdown import cell, markdown_table
 from harness.report.table.notes.device import settings_of
 from harness.report.table.notes.table import headings
 from harness.report.table.rows import TableRow
 from harness.results.names import engine_name
 from harness.results.record import Record
-from harness.sharing.checks import tables_of
+from harness.results.store import newest_of_each
 from harness.sharing.contribution import MANIFEST, Contribution
 
 PAGE = "table.md"
@@ -72,7 +72,7 @@ def device_name(record: Record) -> str:
 
 def page_of(contributions: Sequence[Contribution]) -> str:
     """contributions: without problems, by name."""
-    tables = [_Measured(one, table) for one in contributions for table in tables_of(one)]
+    tables = [_Measured(one, table) for one in contributions for table in _tables_of(one)]
     families = _families(tables)
     groups = [
         Group([record for one in family for record in one.records], conditions=_shared_conditions(family[0]))
@@ -82,6 +82,11 @@ def page_of(contributions: Sequence[Contribution]) -> str:
     for heading, family in zip(headings(groups), families, strict=True):
         lines += [f"## {cell(heading)}", "", *_family_table(family), ""]
     return _HEADER + "\n".join([*lines, _BASELINE_NOTE, ""])
+
+
+def _tables_of(contribution: Contribution) -> list[ComparisonTable]:
+    """As `ftbench table` shows them. Raises UserError for predictions that can't be read."""
+    return comparison_tables(groups(newest_of_each(contribution.records)), contribution.store)
 
 
 def _families(tables: Sequence[_Measured]) -> list[list[_Measured]]:

@@ -42,13 +42,7 @@ class TrackingClient:
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._connection:
-            self._connection.close()
-        if self._process:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(END_SECONDS)
-            self._process.kill()
-            self._process.wait()
+        self._end()
 
     def run_ended(self, run_id: str, name: str) -> list[str]:
         """Log a run that has its record, unless that is logged. name: for people."""
@@ -60,9 +54,8 @@ class TrackingClient:
 
     def _log(self, event: str, *arguments: Any) -> list[str]:
         names = [name for name in self._tracking.trackers if not _problem_file(self._results, name).exists()]
-        if not names:
-            return []
-        problems = self._answer(names, event, arguments)
+        answers = {name: self._answer(event, name, *arguments) for name in names}
+        problems = {name: problem for name, problem in answers.items() if problem}
         for name, problem in problems.items():
             write_atomically(_problem_file(self._results, name), f"{_without_passwords(problem)}\n")
         return [
@@ -71,20 +64,22 @@ class TrackingClient:
             for name, problem in problems.items()
         ]
 
-    def _answer(self, names: list[str], event: str, arguments: tuple[Any, ...]) -> dict[str, str]:
-        """What went wrong, by tracker, the message first."""
+    def _answer(self, event: str, name: str, *arguments: Any) -> str | None:
+        """What went wrong with this tracker, the message first. Others go on, in another process where this one's has
+        ended or does not answer."""
         if self._connection is None:
             self._connection = self._start()
         assert self._process is not None
         try:
-            self._connection.send((event, names, *arguments))
+            self._connection.send((event, name, *arguments))
             if self._connection.poll(ANSWER_SECONDS):
                 return self._connection.recv()
             problem = f"no answer within {ANSWER_SECONDS:.0f} s"
             self._process.kill()
         except (EOFError, OSError):
             problem = f"its process ended with exit code {self._process.wait()}"
-        return dict.fromkeys(names, problem)
+        self._end()
+        return problem
 
     def _start(self) -> Connection:
         here, there = Pipe()
@@ -102,6 +97,16 @@ class TrackingClient:
             )
         there.close()
         return here
+
+    def _end(self) -> None:
+        if self._connection:
+            self._connection.close()
+        if self._process:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_SECONDS)
+            self._process.kill()
+            self._process.wait()
+        self._connection = self._process = None
 
 
 def begin_anew(results: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -20,6 +21,9 @@ SETTINGS = {
 MEASURED = {"calibration", "forgetting", "throughput", "step_milliseconds", "seconds", "energy", "communication"}
 INTERVAL = ("low", "high")
 ARTIFACTS = ("table.md", "summary.csv", "report.html")
+# What not every tracker takes in a part of a name; `_x` begins what stands for it.
+_ESCAPED = re.compile(r"[^\w. -]|^\.|_(?=x)")
+_LONGEST = 120  # characters of a part: MLflow takes names of 250
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class LoggedSuite:
             named = {name: (score["mean"], score["interval"]) for name, score in row["test_metrics"].items()}
             named["accuracy"] = (row["values"]["test % [95%]"], row["test_interval"])
             for metric, (value, interval) in named.items():
-                figures |= _with_interval(f"{row['name']}/test/{metric}", value, interval)
+                figures |= _with_interval(f"{_escaped(row['name'])}/test/{metric}", value, interval)
         return cls(figures, [path for name in ARTIFACTS if (path := results / name).exists()])
 
 
@@ -116,20 +120,33 @@ def _figures(record: Record) -> dict[str, float]:
 
 
 def _numbers(prefix: str, tree: dict[str, Any]) -> dict[str, float]:
-    leaves = _flat(tree, f"{prefix}.")
-    return {_name(key.replace(".", "/")): value for key, value in leaves.items() if not isinstance(value, str)}
+    """The numbers of a tree, by the path of their keys: classes, which are such keys, have any characters."""
+    numbers: dict[str, float] = {}
+    for key, value in tree.items():
+        name = f"{prefix}/{_escaped(key)}"
+        if isinstance(value, dict):
+            numbers |= _numbers(name, value)
+        elif isinstance(value, int | float):
+            numbers[name] = value
+    return numbers
 
 
 def _with_interval(name: str, value: float | None, interval: tuple[float, float] | None) -> dict[str, float]:
     if value is None:
         return {}
     ends = zip(INTERVAL, interval, strict=True) if interval else ()
-    return {_name(name): value} | {_name(f"{name}_{end}"): bound for end, bound in ends}
+    return {name: value} | {f"{name}_{end}": bound for end, bound in ends}
 
 
-def _name(text: str) -> str:
-    """A name of a figure in characters that every tracker takes: classes and rows have any."""
-    return re.sub(r"[^\w./ -]", "_", text)
+def _escaped(part: str) -> str:
+    """A part of a figure's name in characters that every tracker takes: C+ is C_x2B_. Different parts stay different.
+
+    Reversible, unless its end was cut off: then it has a hash.
+    """
+    escaped = _ESCAPED.sub(lambda found: f"_x{ord(found[0]):X}_", part)
+    if len(escaped) <= _LONGEST:
+        return escaped
+    return f"{escaped[:_LONGEST]}_{hashlib.sha256(part.encode()).hexdigest()[:10]}"
 
 
 def _curves(record: Record, store: Store) -> dict[int, dict[str, float]]:

@@ -9,9 +9,13 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
+from pydantic import TypeAdapter, ValidationError
 
+from harness.config.tree import first_mistake
+from harness.errors import UserError
 from harness.files import write_atomically
 from harness.results.store import Store
 from harness.tracking.logged import LoggedRun, LoggedSuite
@@ -21,45 +25,33 @@ LEDGER = "logged.json"
 
 
 class Service:
-    """Logs what has ended to trackers, each of it once: a ledger beside a tracker's store has what is logged.
-
-    Methods return, of each of the trackers `names` that failed, the message and the traceback.
-    """
+    """Logs what has ended to a tracker, each of it once: a ledger beside the tracker's store has what is logged."""
 
     def __init__(self, results: Path, suite: str) -> None:
         self._store, self._suite, self.folder = Store(results), suite, results / FOLDER
         self._trackers: dict[str, Tracker] = {}
 
-    def run_ended(self, names: list[str], run_id: str, name: str) -> dict[str, str]:
+    def run_ended(self, tracker: str, run_id: str, name: str) -> None:
         """name: of the run, for people."""
         record = self._store.read(run_id)
         if record is None or record.status == "interrupted":  # the same command goes on with it
-            return {}
+            return
         run = LoggedRun.of(name, record, self._store)
-        return self._once(names, run_id, record.finished_at, lambda tracker: tracker.log_run(run))
+        self._once(tracker, run_id, record.finished_at, lambda opened: opened.log_run(run))
 
-    def suite_ended(self, names: list[str], run_ids: list[str]) -> dict[str, str]:
+    def suite_ended(self, tracker: str, run_ids: list[str]) -> None:
         suite = LoggedSuite.of(self._store.results, run_ids)
         content = b"".join(path.read_bytes() for path in suite.artifacts)
         version = hashlib.sha256(content).hexdigest()
-        return self._once(names, f"suite {self._suite}", version, lambda tracker: tracker.log_suite(suite))
+        self._once(tracker, f"suite {self._suite}", version, lambda opened: opened.log_suite(suite))
 
-    def _once(self, names: list[str], key: str, version: str, log: Callable[[Tracker], None]) -> dict[str, str]:
-        """Let each tracker that has not logged this version of `key` do so."""
-        problems = {}
-        for name in names:
-            path = self.folder / name / LEDGER
-            ledger: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-            if ledger.get(key) == version:
-                continue
-            try:
-                log(self._tracker(name))
-            except Exception as problem:  # whatever a library raises is no reason for a suite to end
-                message = next(iter(str(problem).strip().splitlines()), "")
-                problems[name] = f"{type(problem).__name__}: {message}\n\n{traceback.format_exc()}"
-                continue
+    def _once(self, tracker: str, key: str, version: str, log: Callable[[Tracker], None]) -> None:
+        """Let the tracker log this version of `key`, unless it has done so."""
+        path = self.folder / tracker / LEDGER
+        ledger = _ledger(path)
+        if ledger.get(key) != version:
+            log(self._tracker(tracker))
             write_atomically(path, json.dumps(ledger | {key: version}, indent=1) + "\n")
-        return problems
 
     def _tracker(self, name: str) -> Tracker:
         if name not in self._trackers:
@@ -69,6 +61,18 @@ class Service:
         return self._trackers[name]
 
 
+def _ledger(path: Path) -> dict[str, str]:
+    try:
+        return TypeAdapter(dict[str, str]).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValidationError as error:
+        raise UserError(
+            f"{path} is no list of what was logged ({first_mistake(error)}): delete the folder {str(path.parent)!r}, "
+            "and the same command logs all again."
+        ) from error
+
+
 def serve(connection: Connection, service: Service) -> None:
     """Until the other end is closed."""
     while True:
@@ -76,9 +80,18 @@ def serve(connection: Connection, service: Service) -> None:
             event, *arguments = connection.recv()
         except EOFError:
             return
-        with FileLock(service.folder / ".lock"):  # commands that share the results folder take turns
-            problems = getattr(service, event)(*arguments)
-        connection.send(problems)
+        connection.send(_problem(service, event, *arguments))
+
+
+def _problem(service: Service, event: str, tracker: str, *arguments: Any) -> str | None:
+    """What went wrong: the message and the traceback."""
+    try:
+        with FileLock(service.folder / f".{tracker}.lock"):  # commands that share the results folder take turns
+            getattr(service, event)(tracker, *arguments)
+    except Exception as problem:  # whatever a library raises is no reason for a suite to end
+        message = next(iter(str(problem).strip().splitlines()), "")
+        return f"{type(problem).__name__}: {message}\n\n{traceback.format_exc()}"
+    return None
 
 
 if __name__ == "__main__":

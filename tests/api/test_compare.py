@@ -135,6 +135,22 @@ def test_the_best_predicts_as_in_its_run_with_labels_of_the_given_type(made: Mad
     assert loaded.get_params()["epochs"] == 1
 
 
+def test_the_best_is_saved_with_what_its_run_left(made: Made, tmp_path: Path) -> None:
+    kept = made.folder / "results" / "classifier"
+    made.comparison.best.save(tmp_path / "mine")
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {path.name for path in kept.iterdir()}
+    about = saved_classifier.read(tmp_path / "mine")
+    assert about.is_tested
+    (record, predictions), (expected, written) = saved_classifier.origin(tmp_path / "mine", about), _origin(kept)
+    assert record == expected is not None
+    assert predictions is not None
+    assert predictions.equals(written)
+
+
+def _origin(folder: Path) -> tuple[Record | None, pd.DataFrame | None]:
+    return saved_classifier.origin(folder, saved_classifier.read(folder))
+
+
 def test_plots_are_figures_that_are_named_where_there_is_none(made: Made) -> None:
     assert isinstance(made.comparison.plot(), Figure)
     assert made.comparison.plot("accuracy_time").axes[0].get_xlabel()

@@ -26,6 +26,8 @@ from harness.results import saved_classifier
 from harness.serving.classifier import Classifier
 from tests.support.strategies import long
 
+FILES = ("classifier.json", "model.safetensors", "predictions.csv", "record.json")
+
 
 def _texts(size: int = 120) -> pd.DataFrame:
     return load_dataset(DataConfig(name="synthetic", size=size), Path()).source.texts
@@ -142,9 +144,25 @@ def test_what_it_saves_is_the_classifier_of_the_command_line_without_a_pickle(
 ) -> None:
     texts = _texts()["text"].tolist()
     fitted.save(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["classifier.json", "model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
     assert Classifier.load(tmp_path, cache).predict(texts).labels == fitted.predict(texts).tolist()
     assert saved_classifier.read(tmp_path).config.training.epochs == 3
+
+
+@pytest.mark.parametrize("has_run", [True, False])
+def test_it_replaces_the_classifier_that_a_folder_holds(
+    fitted: TextClassifier, cache: Path, tmp_path: Path, has_run: bool
+) -> None:
+    texts = _texts(60)
+    _small(cache, strategy="head_only").fit(texts["text"], texts["label"]).save(tmp_path)
+    saved = copy.copy(fitted)
+    if not has_run:  # as those of older versions
+        saved.files_ = {name: content for name, content in fitted.files_.items() if name not in saved_classifier.ORIGIN}
+    saved.save(tmp_path)
+    left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert left == saved.files_
+    record, predictions = saved_classifier.origin(tmp_path, saved_classifier.read(tmp_path))
+    assert (record is not None, predictions is not None) == (has_run, has_run)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])

@@ -19,8 +19,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from harness import TextClassifier
+from harness.config.schema import DataConfig
+from harness.data.dataset import load_dataset
 from harness.errors import UserError
 from harness.metrics import METRICS
+from harness.results import saved_classifier
 from harness.results.record import Record
 from harness.serving.classifier import Classifier
 from harness.serving.export.model_card import markdown, model_card, one_line
@@ -37,6 +41,15 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["--strategy", "last_block", "--model", "mini", "--data", "synthetic", "--epochs", "1"]
     run_command(folder, "run", "--save", *options, "--set", "data.size=200")
     return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(saved: Path) -> Path:
+    """The folder of a classifier that was fitted in Python."""
+    texts = load_dataset(DataConfig(name="synthetic", size=60), saved / "cache").source.texts
+    made = TextClassifier("head_only", model="mini", epochs=1, cache=saved / "cache")
+    made.fit(texts["text"], texts["label"]).save(saved / "fitted")
+    return saved / "fitted"
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +101,36 @@ def test_a_classifier_without_its_record_says_so(classifier: Classifier, tmp_pat
     text = model_card(classifier, tmp_path, "model.onnx")
     assert "The record of the run is not with the classifier" in text
     assert f"{100 * classifier.about.test_accuracy:.2f}%, without an interval" in text
+
+
+def test_figures_of_another_run_are_not_its_own(classifier: Classifier, saved: Path, tmp_path: Path) -> None:
+    for name in saved_classifier.ORIGIN:
+        shutil.copy(saved / "results" / "classifier" / name, tmp_path)
+    about = classifier.about.model_copy(update={"run_id": "another"})
+    text = model_card(replace(classifier, about=about), tmp_path, "model.onnx")
+    assert "The record of the run is not with the classifier" in text
+    assert "without an interval" in text
+
+
+def test_a_classifier_that_was_fitted_claims_no_test(fitted: Path, saved: Path, tmp_path: Path) -> None:
+    about = saved_classifier.read(fitted)
+    classifier = Classifier.load(fitted, saved / "cache", "fp32")
+    for folder in (fitted, tmp_path):  # with the record of its run, and without
+        card = ModelCard(model_card(classifier, folder, "model.onnx"))
+        assert {one.dataset_split for one in card.data.eval_results} == {"validation"}
+        assert {one.dataset_name for one in card.data.eval_results} == {about.config.data.name}
+        words = [line for line in card.text.lower().splitlines() if "test" in line]
+        assert all("no test texts were set aside" in line for line in words), words
+    text = model_card(classifier, fitted, "model.onnx")
+    assert "| on the validation texts | value | 95% interval |" in text
+    assert "Of the 6 validation texts 0 stand in the training set verbatim" in text
+    assert "54 train, 6 validation texts." in text
+
+
+def test_what_was_fitted_does_not_name_the_folder_of_its_texts(fitted: Path) -> None:
+    for name in ("classifier.json", "record.json"):
+        data = json.loads((fitted / name).read_text())["config"]["data"]["name"]
+        assert data == Path(data).name
 
 
 def test_a_damaged_record_is_refused(classifier: Classifier, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,10 @@ from rich.console import Console
 from harness import commands
 from harness.config.suite import load_suite
 from harness.results.store import Store
+from harness.tracking import client
 from harness.tracking.trackers import NAMES, command_that_shows
 from tests.support.runs import ROOT, run_command
+from tests.support.strategies import long
 from tests.tracking import readers
 from tests.tracking.conftest import run_tracked
 
@@ -60,6 +64,46 @@ def test_a_tracker_that_fails_is_told_once_and_what_it_lacks_is_logged_once_by_a
     run_tracked(tmp_path, "tensorboard", **SMALL | {"strategy": ["majority", "length_rule"]})
     assert _logged(tmp_path) == ["ftbench", "length_rule, seed 0", "majority, seed 0"], "the table is the same"
     assert Store(tmp_path / "results").all() == before, "a tracker is no part of a run's identity"
+
+
+@pytest.mark.parametrize(
+    ("library", "told"),
+    [
+        ("import os; os._exit(3)", "its process ended with exit code 3"),
+        pytest.param("import time; time.sleep(999)", "no answer within 20 s", marks=pytest.mark.long),
+    ],
+)
+def test_a_tracker_that_takes_its_process_down_is_the_one_that_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], library: str, told: str
+) -> None:
+    (tmp_path / "libraries").mkdir()
+    (tmp_path / "libraries" / "mlflow.py").write_text(library)
+    monkeypatch.syspath_prepend(tmp_path / "libraries")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "libraries"), str(ROOT)]))
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 20.0)
+    code, printed = run_tracked(tmp_path, "tensorboard,mlflow", **SMALL | {"strategy": ["majority", "length_rule"]})
+    printed += capsys.readouterr().out
+    assert code == 0
+    assert printed.count(f"tracking with mlflow has failed, and the suite goes on without it: {told}") == 1
+    assert "tracking with tensorboard" not in printed
+    assert _logged(tmp_path) == ["ftbench", "length_rule, seed 0", "majority, seed 0"]
+
+
+@pytest.mark.parametrize("content", ["", *long("[]", '{"a": 1}')])
+def test_a_damaged_list_of_what_was_logged_is_told_with_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    folder = tmp_path / "results" / "tracking" / "tensorboard"
+    folder.mkdir(parents=True)
+    (folder / "logged.json").write_text(content)
+    code, _ = run_tracked(tmp_path, "tensorboard", **SMALL)
+    assert code == 0
+    told = capsys.readouterr().out
+    assert "logged.json is no list of what was logged (" in told
+    assert f"delete the folder {str(folder)!r}, and the same command logs all again." in told
+    shutil.rmtree(folder)
+    run_tracked(tmp_path, "tensorboard", **SMALL)
+    assert _logged(tmp_path) == ["ftbench", "majority, seed 0"]
 
 
 def test_the_end_of_a_suite_says_how_to_look_at_it(

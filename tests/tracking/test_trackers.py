@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from harness.report.analysis.comparison import compare
 from harness.report.analysis.grouping import groups
 from harness.results.suites import suites_in
-from tests.tracking.conftest import SECRET, Tracked
+from harness.tracking.logged import _LONGEST, LoggedRun, LoggedSuite, _escaped
+from harness.tracking.trackers import open_tracker
+from tests.tracking.conftest import INSTALLED, SECRET, Tracked, run_tracked
 from tests.tracking.readers import READERS, Found, Runs
 
 RUNS = {"steady, seed 0", "steady, seed 1", "too fast, seed 0", "too fast, seed 1", "trivial, seed 0"}
 SUITE = "my-suite"
+CLASSES = [
+    "C+", "C#", "C++", "<5", ">5", "\N{THUMBS UP SIGN}", "\N{THUMBS DOWN SIGN}", "//<b>x", "a/../b", "..", ".", "a.b",
+    "a_b", "a/b", "a b", "C_x2B_", "_x", "-", "Größe"
+]  # fmt: skip
+BASELINES = ["majority", "length_rule"]
+ROWS = ["A+ (1.5%)", "A# (1/5%)"]
 ALMOST = {"rel": 1e-6}  # event files hold float32
 
 
@@ -84,6 +98,55 @@ def test_the_tables_and_the_report_are_its_files(runs: Runs, tracked: Tracked) -
     assert runs[SUITE].files == {
         name: (results / name).read_bytes() for name in ("table.md", "summary.csv", "report.html")
     }
+
+
+def _unescaped(part: str) -> str:
+    return re.sub("_x([0-9A-F]+)_", lambda found: chr(int(found[1], 16)), part)
+
+
+def test_classes_and_rows_of_any_name_have_figures_of_their_own(tmp_path: Path, proxy: list[bytes]) -> None:
+    texts = [{"text": f"text {number} of {name}", "label": name} for name in CLASSES for number in range(10)]
+    (tmp_path / "texts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in texts))
+    rows = [{"name": name, "strategy": strategy} for name, strategy in zip(ROWS, BASELINES, strict=True)]
+    suite = {"model": {"name": "mini"}, "data": {"name": str(tmp_path / "texts.jsonl")}, "rows": rows}
+    (tmp_path / "my suite.yaml").write_text(json.dumps(suite))
+    code, printed = run_tracked(tmp_path, ",".join(INSTALLED))
+    assert (code, "tracking with" in printed) == (0, False), printed
+    for tracker in INSTALLED:
+        found = READERS[tracker](tmp_path / "results" / "tracking" / tracker)
+        figures = found[SUITE].figures
+        assert {_unescaped(name.split("/")[0]) for name in figures if name.endswith("/test/accuracy")} == {*ROWS}
+        for figures in (one.figures for name, one in found.items() if name != SUITE):
+            names = {_unescaped(name.removeprefix("test/f1/")) for name in figures if name.startswith("test/f1/")}
+            assert names == {*CLASSES}
+
+
+def test_a_class_of_any_length_has_a_name_that_fits() -> None:
+    ends = "ab"
+    first, second = (_escaped("\N{THUMBS UP SIGN}" * 99 + end) for end in ends)
+    assert first != second
+    assert len(f"validation/f1/{first}") < 250
+
+
+@given(st.text(), st.text())
+@example("_+", "_x2B_")
+@example("_x2F+", "_x2F_x2B_")
+def test_different_names_stay_different(one: str, other: str) -> None:
+    assert (_escaped(one) == _escaped(other)) == (one == other)
+    if len(_escaped(one)) <= _LONGEST:
+        assert _unescaped(_escaped(one)) == one
+
+
+def test_a_run_that_mlflow_refuses_has_failed_there(tmp_path: Path) -> None:
+    client = pytest.importorskip("mlflow").MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    tracker = open_tracker("mlflow", SUITE, tmp_path)
+    refused = {"//no name": 1.0}
+    run = LoggedRun("one", "id", "ok", None, {"seed": 0}, refused, {}, started=0.0, ended=1.0)
+    for log, logged in ((tracker.log_run, run), (tracker.log_suite, LoggedSuite(refused))):
+        with pytest.raises(Exception, match="Invalid value"):
+            log(logged)
+    experiment = client.get_experiment_by_name(SUITE)
+    assert [one.info.status for one in client.search_runs([experiment.experiment_id])] == ["FAILED", "FAILED"]
 
 
 def test_no_secret_is_logged(tracked: Tracked) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ def model_card(classifier: Classifier, folder: Path, exported: str) -> str:
 
     Raises UserError where the record is damaged.
     """
-    about, (record, predictions) = classifier.about, saved_classifier.origin(folder)
+    about, (record, predictions) = classifier.about, saved_classifier.origin(folder, classifier.about)
     intervals = _intervals(about, predictions)
     licence = _licence_of_base(classifier)
     metadata = _metadata(about, record, intervals, licence, exported)
@@ -61,7 +62,7 @@ def one_line(text: str) -> str:
 def _intervals(
     about: SavedClassifier, predictions: pd.DataFrame | None
 ) -> dict[str, tuple[float, tuple[float, float]]]:
-    """The value of each metric on the test texts with its 95% interval; none where the predictions are not here."""
+    """The value of each metric with its 95% interval; none where the predictions are not here."""
     if predictions is None:
         return {}
     labels, predicted = (
@@ -102,7 +103,7 @@ def _metadata(
         "task_type": "text-classification",
         "dataset_type": _id_of(config.data.name) or re.sub(r"[^\w.-]+", "-", data).strip("-") or "data",
         "dataset_name": data or "data",
-        "dataset_split": "test",
+        "dataset_split": _measured_on(about),
     }
     results = [
         hub.EvalResult(
@@ -118,7 +119,7 @@ def _metadata(
     return hub.ModelCardData(
         base_model=_base(about),
         datasets=[found] if (found := _id_of(config.data.name)) else None,
-        eval_results=results or [hub.EvalResult(**task, metric_type="accuracy", metric_value=about.test_accuracy)],
+        eval_results=results or [hub.EvalResult(**task, metric_type="accuracy", metric_value=_accuracy(about))],
         library_name="onnx" if exported.endswith(".onnx") else "transformers",
         model_name=one_line(f"{about.strategy} on {config.model.name}"),
         pipeline_tag="text-classification",
@@ -126,6 +127,15 @@ def _metadata(
         metrics=[_IN_THE_METADATA[name] for name in intervals if name in _IN_THE_METADATA] or ["accuracy"],
         **licence,
     ).to_yaml()
+
+
+def _measured_on(about: SavedClassifier) -> Literal["test", "validation"]:
+    """The part of the data that its figures are of."""
+    return "test" if about.is_tested else "validation"
+
+
+def _accuracy(about: SavedClassifier) -> float:
+    return about.validation_accuracy if about.test_accuracy is None else about.test_accuracy
 
 
 def _id_of(name: str) -> str | None:
@@ -173,10 +183,11 @@ def _data(about: SavedClassifier, record: Record | None) -> Iterator[str]:
     facts = record.ok_data
     sizes = ", ".join(f"{count:,} {part}" for part, count in facts.sizes.items())
     yield f"{markdown(facts.name)} (sha256 {facts.sha256[:12]}): {sizes} texts."
-    yield f"Split: {data.split}, seed {data.split_seed}."
-    test = facts.sizes["test"]
+    if about.is_tested:
+        yield f"Split: {data.split}, seed {data.split_seed}."
+    part = _measured_on(about)
     yield (
-        f"Of the {test:,} test texts {facts.test_in_train:,} stand in the training set verbatim, "
+        f"Of the {facts.sizes[part]:,} {part} texts {facts.test_in_train:,} stand in the training set verbatim, "
         f"{facts.test_near_train:,} when digits and punctuation are ignored."
     )
     yield f"{facts.cut_texts:,} texts were longer than a row may be, and were cut."
@@ -209,20 +220,21 @@ def _training(about: SavedClassifier, record: Record | None) -> Iterator[str]:
 def _results(
     about: SavedClassifier, record: Record | None, intervals: dict[str, tuple[float, tuple[float, float]]]
 ) -> Iterator[str]:
+    part = _measured_on(about)
     yield "## Results"
     yield ""
     if not intervals:
         yield (
-            f"Test accuracy {100 * about.test_accuracy:.2f}%, without an interval: the predictions of the run are not "
-            "with the classifier."
+            f"{part.title()} accuracy {100 * _accuracy(about):.2f}%, without an interval: the predictions of the run "
+            "are not with the classifier."
         )
     else:
-        yield "| on the test texts | value | 95% interval |"
+        yield f"| on the {part} texts | value | 95% interval |"
         yield "| --- | ---: | ---: |"
         for name, (value, (low, high)) in intervals.items():
             yield f"| {METRICS[name].title} | {value:.4f} | {low:.4f} to {high:.4f} |"
         yield ""
-        yield "The intervals say what other test texts would give, not what training again would."
+        yield f"The intervals say what other {part} texts would give, not what training again would."
     if record is None:
         return
     metrics, calibration = record.ok_metrics, record.calibration
@@ -230,17 +242,17 @@ def _results(
     if clean and record.ok_data.test_in_train:
         low, high = clean.interval
         yield (
-            f"Without the test texts that stand in the training set: accuracy {clean.accuracy:.4f} ({low:.4f} to "
+            f"Without the {part} texts that stand in the training set: accuracy {clean.accuracy:.4f} ({low:.4f} to "
             f"{high:.4f}) on {clean.total:,} texts."
         )
     if calibration and calibration.temperature:
         yield (
             f"Logits are divided by the temperature {calibration.temperature:.4g}, fitted on the validation texts. "
-            f"Expected calibration error on the test texts: {calibration.test_calibration_error:.4f}, without it "
+            f"Expected calibration error on the {part} texts: {calibration.test_calibration_error:.4f}, without it "
             f"{metrics.test.calibration_error:.4f}."
         )
     else:
-        yield f"Not calibrated. Expected calibration error on the test texts: {metrics.test.calibration_error:.4f}."
+        yield f"Not calibrated. Expected calibration error on the {part} texts: {metrics.test.calibration_error:.4f}."
 
 
 def _use(classifier: Classifier, exported: str) -> Iterator[str]:
