@@ -33,7 +33,7 @@ CACHE = user_cache_path("ftbench", appauthor=False)
 
 def precision_of(model: str) -> Precision:
     """What `auto` stands for on this machine."""
-    return choose("auto", model, torch.cuda.is_available())[0]
+    return choose("auto", model)[0]
 
 
 PRECISION = precision_of("gpt2")
