@@ -73,10 +73,12 @@ def _soft_limit(kind: int) -> int | None:
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
-    """Whether memory ran out; on a CPU PyTorch raises a plain RuntimeError then."""
+    """Whether memory ran out: on a CPU PyTorch raises a plain RuntimeError then; where a process's memory is limited,
+    there may be none for a thread or for a library that is imported."""
     if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
+    messages = ("can't allocate memory", "can't start new thread", "failed to map segment")
+    return isinstance(problem, (RuntimeError, ImportError)) and any(text in str(problem) for text in messages)
 
 
 def keep_freed_memory() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness.config.schema import EngineConfig, Precision, RunConfig
 from harness.errors import UserError
 from harness.measure.environment import cores
 from harness.planning.plan import PlannedRun
 from harness.planning.resolve import resolve_engine
-from harness.prediction.predict import Predictor
+from harness.prediction.predict import NoMemoryToPredict, Predictor
 from harness.prediction.prediction import Prediction
 
 # Of devices that are not at hand.
@@ -53,11 +53,20 @@ def cheapest(predictor: Predictor, asked: Prediction) -> Prediction | None:
     if asked.fits and asked.engine.processes * asked.engine.nodes == 1:
         return asked
     for group in _candidates(asked, predictor):
-        predicted = map(predictor.of_run, group)
-        fitting = [one for one in predicted if isinstance(one, Prediction) and one.fits]
+        fitting = list(_fitting(predictor, group))
         if fitting:
             return min([*([asked] if asked.fits else []), *fitting], key=lambda one: one.device_seconds)
     return asked if asked.fits else None
+
+
+def _fitting(predictor: Predictor, candidates: Sequence[PlannedRun]) -> Iterator[Prediction]:
+    for candidate in candidates:
+        try:
+            one = predictor.of_run(candidate)
+        except NoMemoryToPredict:  # what is too large in parts is too large
+            continue
+        if isinstance(one, Prediction) and one.fits:
+            yield one
 
 
 def _most_ranks(predictor: Predictor, config: RunConfig) -> int:

@@ -34,6 +34,10 @@ Device = Machine | NamedDevice
 T = TypeVar("T")
 
 
+class NoMemoryToPredict(UserError):
+    """Parts of a run are tried, for which this machine has not the memory."""
+
+
 @dataclass
 class Predictor:
     workspace: Workspace
@@ -51,7 +55,7 @@ class Predictor:
         """In the order in which runs are done: a run reads the features that those before it have computed. Baselines,
         which take seconds, are left out.
 
-        Raises UserError where memory does not suffice to predict.
+        Raises NoMemoryToPredict.
         """
         return self._predicted([planned for planned in plan.in_order() if planned.strategy is not None], {})
 
@@ -67,10 +71,10 @@ class Predictor:
     def _predicted(self, runs: Sequence[PlannedRun], computed: ComputedFeatures) -> list[Prediction | NotPredicted]:
         try:
             return self._tried(runs, computed)
-        except (RuntimeError, MemoryError) as problem:
+        except (RuntimeError, MemoryError, ImportError) as problem:
             if not is_out_of_memory(problem):
                 raise
-            raise UserError(
+            raise NoMemoryToPredict(
                 "memory ran out while parts of the runs were tried, so nothing can be predicted: free some memory, or "
                 "plan for another device (DEVICE)."
             ) from problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from harness.config.schema import RunConfig
 from harness.distributed.process_group import World
-from harness.model.split import Suffix
+from harness.measure.memory import is_out_of_memory
+from harness.model.split import Part, Suffix
 from harness.training.engines.factory import open_engine
 from harness.training.engines.protocol import Engine
 
@@ -110,3 +112,15 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def allocate(part: Part) -> None:
+    """Give a part memory without content. Untouched it takes none, but counts where that of a process is limited:
+    there, parts that were tried before, and lie in cycles, make room."""
+    try:
+        part.to_empty(device="cpu")
+    except RuntimeError as problem:
+        if not is_out_of_memory(problem):
+            raise
+        gc.collect()
+        part.to_empty(device="cpu")

@@ -29,7 +29,7 @@ from harness.planning.plan import PlannedRun
 from harness.planning.strategy import ResolvedStrategy, split_without_tensors
 from harness.planning.workspace import Workspace
 from harness.prediction.work.passes import Held, Kind, Parameters, Pass, RunWork
-from harness.prediction.work.rehearsal import Rehearsal
+from harness.prediction.work.rehearsal import Rehearsal, allocate
 from harness.prediction.work.walk import Shapes
 from harness.training.batches import TrainingBatches
 from harness.training.engines.optimizer import trained_parameters
@@ -173,7 +173,7 @@ class RunWalker:
     def _engine(self, suffix: Suffix, blocks: int, on: Rehearsal) -> Engine:
         """Of the suffix with so many of its blocks."""
         _keep(suffix, blocks)
-        suffix.to_empty(device=CPU)  # memory that nobody touches takes none
+        allocate(suffix)
         suffix.recomputes_blocks = self._config.training.gradient_checkpointing
         self._optimize(suffix)
         self._leave_rows_out(suffix)
@@ -194,7 +194,7 @@ class RunWalker:
             kernels.fuse(part)
 
     def _placed(self, prefix: Prefix, on: Rehearsal) -> Prefix:
-        prefix.to_empty(device=CPU)
+        allocate(prefix)
         prefix.place(CPU, self._config.precision)
         self._optimize(prefix)
         on.fill(prefix)
