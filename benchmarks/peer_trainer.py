@@ -33,10 +33,11 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from benchmarks.padding_free import Flat, Flatten
+from harness.config.places import is_hub
 from harness.config.schema import DataConfig
 from harness.data.dataset import load_dataset
 from harness.data.downloads import assets_folder
-from harness.data.model_files.hub import is_hub, locate
+from harness.data.model_files.hub import locate
 from harness.data.tokenizer import Tokenizer, load_tokenizer
 from harness.measure.clock import WARM_UP_STEPS
 from harness.model.hub.families import FAMILIES

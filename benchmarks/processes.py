@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path
 
+from harness.config.places import is_hub
 from harness.config.schema import DataConfig, Precision, TrainingConfig
 from harness.data.batching import global_batches
 from harness.data.dataset import load_dataset
 from harness.data.downloads import assets_folder
 from harness.data.encoding import Examples, RowRule, encode_split
-from harness.data.model_files.hub import is_hub
 from harness.data.tokenizer import load_tokenizer
 from harness.model.named.shapes import SHAPES
 from harness.model.precision import choose

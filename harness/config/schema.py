@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from harness.config.places import HUB_PREFIX, is_hub
 from harness.config.strategy import AttentionKind, Readout
 from harness.metrics import MetricName
 
@@ -45,7 +46,7 @@ SplitSizes = Annotated[tuple[_Size, _Size, _Size], BeforeValidator(_sizes), Afte
 
 
 def _hub_name(given: str) -> str:
-    if not given.startswith("hf:") or given == "hf:":
+    if not is_hub(given) or given == HUB_PREFIX:
         raise PydanticCustomError("hub_name", "hf: and a hub id, a folder or a GGUF file")
     return given
 
@@ -131,6 +132,11 @@ class EngineConfig(Part):
     shard_frozen: bool = False
     restarts: Annotated[int, Field(ge=0)] = 3
     timeout_seconds: Annotated[float, Field(gt=0)] = 1800.0
+
+    @property
+    def world_size(self) -> int:
+        """Ranks on all machines."""
+        return self.processes * self.nodes
 
 
 class Hosts(Part):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.config.places import data_title
+from harness.config.places import data_title, is_hub
 from harness.config.schema import DataConfig
 from harness.data.downloads import Remote, assets_folder, fetch
-from harness.data.reading.hub_datasets import is_hub_dataset, load_hub_dataset
+from harness.data.reading.hub_datasets import load_hub_dataset
 from harness.data.reading.own_data import load_own_data
 from harness.data.tasks import TASKS
 
@@ -60,7 +60,7 @@ def load_source(config: DataConfig, cache: Path) -> Source:
         return _generated(config)
     if config.name == SMS_SPAM_NAME:
         return _sms_spam(config, cache)
-    own = load_hub_dataset(config, cache) if is_hub_dataset(config.name) else load_own_data(config)
+    own = load_hub_dataset(config, cache) if is_hub(config.name) else load_own_data(config)
     return Source(data_title(config.name), own.texts, own.sha256, own.config, own.part, own.notes)
 
 

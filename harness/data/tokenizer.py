@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import tiktoken
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks, load_tiktoken_bpe
 
+from harness.config.places import is_hub
 from harness.data.downloads import Remote, fetch
 from harness.data.libraries import import_transformers, one_line
-from harness.data.model_files.hub import is_hub, locate
+from harness.data.model_files.hub import locate
 from harness.data.model_files.model_folder import has_tokenizer, read_config
 from harness.errors import UserError
 

@@ -53,7 +53,7 @@ def launch(plan: Plan, workspace: Workspace | None = None) -> None:
         launch_jobs(plan, workspace or Workspace(plan.cache, plan.features))
         return
     engine = plan.runs[0].config.engine
-    if engine.processes * engine.nodes == 1 and not plan.hosts.hostfile:
+    if engine.world_size == 1 and not plan.hosts.hostfile:
         work(plan, workspace or Workspace(plan.cache, plan.features), alone=True)
         return
     stop_signals = StopSignals()
@@ -205,5 +205,5 @@ def _record_first_pending(plan: Plan, store: Store, ending: Ending) -> None:
     if plan.hosts.node_rank or not pending:
         return
     engine = pending[0].config.engine
-    size = 1 if pending[0].source.is_baseline else engine.processes * engine.nodes
+    size = 1 if pending[0].source.is_baseline else engine.world_size
     store.write(record_of(pending[0], ending, size, describe(device_of(0), plan.code_sha256, plan.jobs)))

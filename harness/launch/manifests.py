@@ -20,6 +20,7 @@ import strategies
 from harness import baselines
 from harness.config.command_line import data_names
 from harness.config.options import option_named, options_of
+from harness.config.places import HUB_PREFIX
 from harness.config.schema import EngineConfig, RunConfig
 from harness.config.suite import SuiteConfig
 from harness.errors import UserError
@@ -90,7 +91,7 @@ def local_files(suite: SuiteConfig, config: Path | None) -> list[str]:
     named = [str(config)] if config else []
     for run in suite.runs():
         strategy = [run.strategy] if run.strategy.endswith(".py") else []
-        named += [*strategy, run.model.name.removeprefix("hf:"), run.model.weights, *data_names(run.data.name)]
+        named += [*strategy, run.model.name.removeprefix(HUB_PREFIX), run.model.weights, *data_names(run.data.name)]
     return [name for name in dict.fromkeys(named) if Path(name).exists()]
 
 

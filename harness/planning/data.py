@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from harness.config.places import is_hub
 from harness.config.schema import AUTO, DataConfig
 from harness.data.dataset import Dataset
 from harness.data.downloads import NotAvailable
 from harness.data.reading.content import EXPECTED, is_data_path
-from harness.data.reading.hub_datasets import is_hub_dataset
 from harness.data.sources import BUILT_IN, SMS_SPAM_NAME
 from harness.data.tasks import SYNTHETIC_NAME
 from harness.errors import UserError
@@ -25,7 +25,7 @@ def resolve_data(config: DataConfig, load: Callable[[DataConfig], Dataset]) -> t
             return load(config.model_copy(update={"name": SMS_SPAM_NAME})), "auto: at hand"
         except NotAvailable as error:
             name, reason = SYNTHETIC_NAME, f"auto: {error}"
-    elif name not in BUILT_IN and not is_hub_dataset(name) and not is_data_path(name):
+    elif name not in BUILT_IN and not is_hub(name) and not is_data_path(name):
         raise UserError(
             f"DATA={name!r}: expected auto, {', '.join(BUILT_IN)}, hf: and a data set of the hub, or {EXPECTED}."
         )

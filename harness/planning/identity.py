@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.config.places import without_places
-from harness.data.model_files.hub import PREFIX
+from harness.config.places import HUB_PREFIX, without_places
 
 
 def identity_of(used: dict[str, Any], *hashes: str | None) -> str:
@@ -21,7 +20,7 @@ def identity_of(used: dict[str, Any], *hashes: str | None) -> str:
 
 def run_id_of(name: str, used: dict[str, Any], seed: int, identity: str) -> str:
     """name: of the strategy or baseline. used: as in `identity_of`."""
-    model = used.get("model", {}).get("name", "").rpartition("/")[2].removeprefix(PREFIX)
+    model = used.get("model", {}).get("name", "").rpartition("/")[2].removeprefix(HUB_PREFIX)
     parts = [name, model, Path(used["data"]["name"]).stem, f"s{seed}", short_identity(identity)]
     return "-".join(filter(None, parts))
 

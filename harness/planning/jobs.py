@@ -42,7 +42,7 @@ def check_jobs(plan: Plan, asked: str) -> None:
     """Whether they can be what is asked for, on any machine."""
     if asked != "auto" and not (asked.isdecimal() and int(asked)):
         raise UserError(f"JOBS={asked!r}: expected a whole number from 1, or auto.")
-    ranks = max(run.config.engine.processes * run.config.engine.nodes for run in plan.runs)
+    ranks = max(run.config.engine.world_size for run in plan.runs)
     if asked != "1" and (ranks > 1 or plan.hosts.hostfile):
         raise UserError(
             f"JOBS={asked} with runs on several ranks (NPROC, NNODES or HOSTFILE): expected either; leave JOBS out, or "

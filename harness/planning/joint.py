@@ -38,7 +38,7 @@ def _may_be_joint(planned: PlannedRun) -> bool:
     strategy, config, training = planned.strategy, planned.config, planned.training
     if strategy is None or strategy.builds or strategy.fits_head or not planned.frozen_stages:
         return False
-    alone = config.plain or config.engine.name != "ddp" or config.engine.processes * config.engine.nodes > 1
+    alone = config.plain or config.engine.name != "ddp" or config.engine.world_size > 1
     other = training.judges_epochs or training.micro_batch_size or training.dropout or training.gradient_checkpointing
     return not (alone or other)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from harness.config.places import is_hub
 from harness.config.schema import EngineConfig, ModelConfig
 from harness.data.downloads import NotAvailable, assets_folder
-from harness.data.model_files.hub import is_hub
 from harness.errors import UserError
 from harness.files import file_sha256
 from harness.model.hub.loading import HubModel, check_weights

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from harness.config.places import is_hub
 from harness.config.schema import OptimizerConfig, RunConfig, TrainingConfig
 from harness.config.strategy import PadTo, Strategy
 from harness.data.dataset import Dataset
-from harness.data.model_files.hub import is_hub
 from harness.errors import UserError
 from harness.planning.resolve import NotHere
 from harness.planning.workspace import Workspace

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.config.places import is_hub
 from harness.config.schema import DataConfig
 from harness.config.strategy import Strategy
 from harness.data.dataset import Dataset, load_dataset
 from harness.data.downloads import assets_folder
-from harness.data.model_files.hub import is_hub, locate
+from harness.data.model_files.hub import locate
 from harness.data.model_files.model_folder import content_sha256
 from harness.data.tokenizer import Tokenizer, hub_tokenizer, load_tokenizer
 from harness.measure.code import features_code_sha256, results_code_sha256

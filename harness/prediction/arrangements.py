@@ -50,7 +50,7 @@ def cheapest(predictor: Predictor, asked: Prediction) -> Prediction | None:
     One rank that fits costs least: more of them only add what they exchange. Where it does not, what saves memory on
     one rank is tried first, then shares among more.
     """
-    if asked.fits and asked.engine.processes * asked.engine.nodes == 1:
+    if asked.fits and asked.engine.world_size == 1:
         return asked
     for group in _candidates(asked, predictor):
         fitting = list(_fitting(predictor, group))

@@ -54,7 +54,7 @@ def rank_bytes(
     """element: bytes of a trained parameter. kind: of the device, "cpu" or "cuda". program: bytes that the process
     holds before the run. measured: what training holds beside it, where that is known: an engine holds more than its
     shards while it prepares, flattens and gathers."""
-    ranks = engine.processes * engine.nodes
+    ranks = engine.world_size
     trained = work.held.trained * element
     parts = {what: 1 / ranks if what in sharded(engine) else 1.0 for what in SHARDED}
     weights = work.held.frozen_bytes * parts["frozen"] + trained * parts["parameters"]

@@ -147,7 +147,7 @@ class Predictor:
         assert strategy is not None, "baselines are not predicted"
         if key not in self._walkers:
             classes = len(planned.dataset(self.workspace).source.classes)
-            examples, ranks = self._texts.of(planned, strategy), engine.processes * engine.nodes
+            examples, ranks = self._texts.of(planned, strategy), engine.world_size
             self._walkers[key] = RunWalker(
                 planned, strategy, examples, classes, self.workspace, ranks, self.device.kind
             )  # fmt: skip
@@ -171,7 +171,7 @@ class Predictor:
             ),
             available=device.memory_bytes / (engine.processes if device.kind == "cpu" else 1),
             steps=round(work.step.times),
-            devices=engine.nodes if device.kind == "cpu" else engine.processes * engine.nodes,
+            devices=engine.nodes if device.kind == "cpu" else engine.world_size,
         )
 
     def _by_phase(self, planned: PlannedRun, work: RunWork) -> dict[str, float]:
@@ -192,7 +192,7 @@ class Predictor:
 
     def _exchange(self, work: RunWork, engine: EngineConfig, element: int) -> float:
         """Of a step over a named device's link; at hand it is rehearsed with the step."""
-        ranks, trained = engine.processes * engine.nodes, work.held.trained * element
+        ranks, trained = engine.world_size, work.held.trained * element
         if isinstance(self.device, Machine) or ranks == 1:
             return 0.0
         gathered = work.held.frozen_bytes if "frozen" in sharded(engine) else 0
@@ -209,7 +209,7 @@ class Predictor:
         if not work.features:
             return self._filling(work.parameters.prefix if work.prefix_bytes else 0, planned)
         engine, device = planned.config.engine, self.device
-        passes = self._seconds(work.features, planned) / (engine.processes * engine.nodes)
+        passes = self._seconds(work.features, planned) / engine.world_size
         if not isinstance(device, Machine):
             return passes
         # Tensors are hashed before and after.
@@ -244,7 +244,7 @@ def _attempt(planned: PlannedRun, compute: Callable[[], T]) -> T | NotPredicted:
 
 def _is_captured(config: RunConfig) -> bool:
     """Whether a GPU takes steps as one graph."""
-    ranks = config.engine.processes * config.engine.nodes
+    ranks = config.engine.world_size
     if engine_at_work(config.engine, ranks) != "ddp":
         return False
     return not_capturable("cuda", ranks, config.training.gradient_checkpointing, fused=not config.plain) is None

@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.config.command_line import typed
+from harness.config.places import is_hub
 from harness.config.schema import RunConfig
 from harness.data.dataset import load_dataset
 from harness.data.downloads import NotAvailable, assets_folder
-from harness.data.model_files.hub import is_hub
 from harness.data.splits import SPLITS
 from harness.data.tokenizer import Tokenizer, load_tokenizer
 from harness.errors import UserError

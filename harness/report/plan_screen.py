@@ -135,7 +135,7 @@ def _print_notes(console: Console, predictions: Sequence[Prediction]) -> None:
 def engine_text(engine: EngineConfig) -> str:
     """Such as `deepspeed 2 x 4`."""
     stage = "" if engine.zero_stage is None else f" {engine.zero_stage}"
-    return f"{engine.name}{stage} x {engine.processes * engine.nodes}"
+    return f"{engine.name}{stage} x {engine.world_size}"
 
 
 def seconds_text(seconds: float) -> str:

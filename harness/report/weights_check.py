@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.config.places import is_hub
 from harness.config.schema import ModelConfig
-from harness.data.model_files.hub import is_hub
 from harness.errors import UserError
 from harness.model.named.continuation import GPT2_PROOF, MINI_PROOF, continue_greedily
 from harness.model.named.shapes import SHAPES

@@ -9,8 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from harness.config.places import data_title
-from harness.data.model_files.hub import PREFIX
+from harness.config.places import data_title, is_hub
 from harness.data.splits import SPLITS
 from harness.measure.clock import WARM_UP_STEPS
 from harness.measure.memory import CPU_DEFINITION
@@ -54,9 +53,7 @@ def _identity_problems(record: Record, folder: str) -> Iterator[str]:
     seed, model = record.config.get("seed", record.seed), record.config.get("model", {}).get("name", "")
     if seed != record.seed:
         yield f"seed {record.seed} is not that of the configuration ({seed})"
-    if record.data is None or model.startswith(
-        PREFIX
-    ):  # its identity has the hash of files that a record does not name
+    if record.data is None or is_hub(model):  # its identity has the hash of files that a record does not name
         return
     hashes = record.data.sha256, record.model.weights_sha256, record.strategy_source.sha256, None
     if record.identity != identity_of(record.config, *hashes, record.environment.get("code_sha256")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from harness.config.places import HUB_PREFIX
 from harness.data.downloads import TIMEOUT_SECONDS, NotAvailable, assets_folder
 from harness.data.libraries import import_huggingface_hub
 from harness.data.model_files.gguf import converted
@@ -12,7 +13,6 @@ from harness.data.model_files.model_folder import CONFIG, WEIGHTS_INDEX, is_comp
 from harness.errors import UserError
 from harness.files import is_disk_error, unwritable
 
-PREFIX = "hf:"
 _EXPECTED = "expected hf: and a hub id (owner/name), a folder with a config.json, or a .gguf file"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 # Neither pickles nor code.
@@ -29,10 +29,6 @@ _DOWNLOADED = [
 ]
 
 
-def is_hub(model: str) -> bool:
-    return model.startswith(PREFIX)
-
-
 def locate(model: str, cache: Path) -> Path:
     """The folder of the model that `model` ("hf:...") names.
 
@@ -46,7 +42,7 @@ def locate(model: str, cache: Path) -> Path:
 
 def _find(model: str, cache: Path) -> Path:
     """A folder with a config.json, or a GGUF file."""
-    given = model.removeprefix(PREFIX)
+    given = model.removeprefix(HUB_PREFIX)
     path, assets = Path(given).expanduser(), assets_folder()
     if not path.exists() and path.suffix != ".gguf" and _HUB_ID.fullmatch(given):
         mirrored = assets and _model_in(assets / "models" / given)

@@ -9,10 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from harness.config.places import HUB_PREFIX
 from harness.config.schema import DataConfig
 from harness.data.downloads import NotAvailable
 from harness.data.libraries import import_datasets, import_huggingface_hub, one_line
-from harness.data.model_files.hub import PREFIX, check_reachable
+from harness.data.model_files.hub import check_reachable
 from harness.data.reading.arrow import table_of
 from harness.data.reading.own_data import OwnData, combine
 from harness.data.reading.parts import part_of
@@ -29,16 +30,12 @@ _COMPLETE = ".complete"  # beside the files of a download that came to its end
 _SAVED = "dataset_dict.json"  # of a folder that `save_to_disk` wrote
 
 
-def is_hub_dataset(name: str) -> bool:
-    return name.startswith(PREFIX)
-
-
 def load_hub_dataset(config: DataConfig, cache: Path) -> OwnData:
     """The texts of the data set that `config.name` ("hf:...") names.
 
     Raises NotAvailable where the hub can't be reached and nothing is cached, UserError where there is no such data set.
     """
-    given = config.name.removeprefix(PREFIX)
+    given = config.name.removeprefix(HUB_PREFIX)
     folder, notes = Path(given).expanduser(), []
     if not folder.is_dir():
         if not _HUB_ID.fullmatch(given):

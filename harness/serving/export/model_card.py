@@ -12,8 +12,8 @@ import pandas as pd
 import yaml
 
 from harness import __version__
+from harness.config.places import HUB_PREFIX, is_hub
 from harness.data.libraries import import_huggingface_hub
-from harness.data.model_files.hub import PREFIX
 from harness.metrics import METRICS
 from harness.model.hub.loading import HubModel
 from harness.model.named.weights import HUB_REPOSITORIES
@@ -140,8 +140,8 @@ def _accuracy(about: SavedClassifier) -> float:
 
 def _id_of(name: str) -> str | None:
     """The hub's id of a model or data set that is not a folder of this machine."""
-    found = name.removeprefix(PREFIX)
-    is_id = name.startswith(PREFIX) and _HUB_ID.fullmatch(found) and not Path(found).exists()
+    found = name.removeprefix(HUB_PREFIX)
+    is_id = is_hub(name) and _HUB_ID.fullmatch(found) and not Path(found).exists()
     return found if is_id else None
 
 
@@ -170,7 +170,7 @@ def _introduction(about: SavedClassifier, licence: dict[str, str]) -> Iterator[s
 
 def _named(name: str) -> str:
     """Without the folders of the machine that it was trained on."""
-    return name if _id_of(name) else Path(name.removeprefix(PREFIX)).name or name
+    return name if _id_of(name) else Path(name.removeprefix(HUB_PREFIX)).name or name
 
 
 def _data(about: SavedClassifier, record: Record | None) -> Iterator[str]:
