@@ -60,30 +60,30 @@ def _program(
 def run(**given: Any) -> None:
     """Fine-tune and measure: one run for each strategy and seed, then a comparison table."""
     from harness import commands
-    from harness.api.asked import changes_of
-    from harness.config.command_line import parse_price, split_assignments
+    from harness.api.asked import suite_asked
+    from harness.config.command_line import parse_price
     from harness.config.schema import ONE_MACHINE, Hosts
-    from harness.config.suite import load_suite
     from harness.distributed.hosts import wait_for_name
+    from harness.distributed.process_group import leave
     from harness.launch.given_group import asked_of_torchrun, given_group
 
-    changes = changes_of(given)
     hosts = Hosts(node_rank=given["node_rank"], rendezvous=given["rdzv"], hostfile=given["hostfile"])
-    group, torchrun = given_group(os.environ), asked_of_torchrun(os.environ)
-    if torchrun and not group and hosts == ONE_MACHINE and not (given["nproc"] or given["nnodes"]):
-        engine, hosts = torchrun
+    group, asked = given_group(os.environ), asked_of_torchrun(os.environ)
+    engine: dict[str, int] = {}
+    if asked and not group and hosts == ONE_MACHINE and not (given["nproc"] or given["nnodes"]):
+        engine, hosts = asked
         wait_for_name(hosts)
-        changes |= {f"engine.{key}": value for key, value in engine.items()}
-    suite = load_suite(given["config"], changes, split_assignments(given["set"] or []))
-    results, cache, force, jobs = given["results"], given["cache"], given["force"], given["jobs"]
-    save, quiet, price, track = given["save"], given["quiet"], parse_price(given["price"]), given["track"]
-    if group:
-        if hosts != ONE_MACHINE:
-            raise UserError("RDZV, NODE_RANK or HOSTFILE in a group of ranks that is running already: leave them out.")
-        if jobs != "1":
-            raise UserError(f"JOBS={jobs} in a group of ranks that is running already: leave it out.")
-        raise typer.Exit(commands.run_in_group(console, suite, group, results, cache, force, save, quiet, price, track))
-    raise typer.Exit(commands.run_suite(console, suite, results, cache, force, hosts, save, quiet, jobs, price, track))
+    suite = suite_asked(given, {f"engine.{key}": value for key, value in engine.items()})
+    how = {name: given[name] for name in ("results", "cache", "force", "save", "quiet", "track")}
+    how["price"] = parse_price(given["price"])
+    if not group:
+        raise typer.Exit(commands.run_suite(console, suite, hosts=hosts, jobs=given["jobs"], **how))
+    group.check_alone(hosts, given["jobs"])
+    try:
+        code = commands.run_in_group(console, suite, group, **how)
+    except UserError as error:
+        code = _told(error)
+    leave(code)
 
 
 @app.command()
@@ -99,12 +99,11 @@ def init(folder: Annotated[Path, typer.Argument(help="made where it is missing")
 def plan(**given: Any) -> None:
     """What runs will take in time and memory, by phase, and whether they fit; nothing is trained."""
     from harness import commands
-    from harness.api.asked import changes_of
-    from harness.config.command_line import parse_price, split_assignments
-    from harness.config.suite import load_suite
+    from harness.api.asked import suite_asked
+    from harness.config.command_line import parse_price
 
     price = parse_price(given["price"])
-    suite = load_suite(given["config"], changes_of(given), split_assignments(given["set"] or []))
+    suite = suite_asked(given)
     results, cache, device, jobs = given["results"], given["cache"], given["device"], given["jobs"]
     raise typer.Exit(commands.plan_suite(console, suite, results, cache, device, jobs, price))
 
@@ -121,13 +120,12 @@ def manifest(
     **given: Any,
 ) -> None:
     """The YAML with which Kubeflow's Trainer or SkyPilot starts `ftbench run` with the same options."""
-    from harness.api.asked import changes_of
-    from harness.config.command_line import parse_price, split_assignments
-    from harness.config.suite import load_suite
+    from harness.api.asked import suite_asked
+    from harness.config.command_line import parse_price
     from harness.launch.manifests import local_files, manifest_of, write
 
     parse_price(given["price"])  # refuses what the cluster would
-    suite = load_suite(given["config"], changes_of(given), split_assignments(given["set"] or []))
+    suite = suite_asked(given)
     write(manifest_of(platform, given, suite, image, gpus, volume), output)
     for name in local_files(suite, given["config"]):
         reminder = f"{name} is a file of this machine: the image or the volume must have it at the same path."
@@ -290,7 +288,12 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        sys.exit(_told(error))
     finally:
         gc.freeze()  # else the interpreter's last collection goes through all objects of PyTorch, which is slow
+
+
+def _told(error: UserError) -> int:
+    """Print what was wrong in one line; returns the exit code."""
+    Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    return 2

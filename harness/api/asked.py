@@ -6,9 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness import baselines
-from harness.config.command_line import parse_seeds
+from harness.config.command_line import parse_seeds, split_assignments
 from harness.config.options import OPTIONS
+from harness.config.suite import SuiteConfig, load_suite
 from strategies import ALL
+
+
+def suite_asked(given: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> SuiteConfig:
+    """The suite that a command's options ask for.
+
+    given: by `Option.parameter`. more: keys of the configuration, instead of what options say.
+    Raises UserError for whatever is wrong with it.
+    """
+    return load_suite(given["config"], {**changes_of(given), **(more or {})}, split_assignments(given["set"] or []))
 
 
 def changes_of(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -145,10 +145,11 @@ def disconnect() -> None:
 
 
 def leave(exit_code: int) -> NoReturn:
-    """End this process, which has nothing left to do, without the interpreter's shutdown.
+    """End this process, which was in a group and has nothing left to do, without the interpreter's shutdown.
 
-    Objects that still refer to a group during shutdown, such as parameters that DeepSpeed has sharded, sometimes make
-    its threads abort the process (pytorch/pytorch#190489).
+    During shutdown the group's threads sometimes abort the process (pytorch/pytorch#190489): where parameters that
+    DeepSpeed has sharded still refer to the group, or where one of gloo's only now lets go of the tensors of the last
+    exchange, for which it needs the interpreter.
     """
     for child in multiprocessing.active_children():  # as the shutdown does: those that read energy never end
         child.kill()

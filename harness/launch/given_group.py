@@ -41,6 +41,13 @@ class GivenGroup:
             return ONE_MACHINE
         return Hosts(node_rank=self.rank // self.processes, rendezvous=self.rendezvous)
 
+    def check_alone(self, hosts: Hosts, jobs: str) -> None:
+        """Raises UserError where the command asks for machines or workers beside the group."""
+        if hosts != ONE_MACHINE:
+            raise UserError("RDZV, NODE_RANK or HOSTFILE in a group of ranks that is running already: leave them out.")
+        if jobs != "1":
+            raise UserError(f"JOBS={jobs} in a group of ranks that is running already: leave it out.")
+
     def taken_over(self, suite: SuiteConfig) -> SuiteConfig:
         """The suite with the group's ranks. Raises UserError where it asks for others."""
 

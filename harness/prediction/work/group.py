@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel
 
 from harness.distributed.hosts import free_port
-from harness.distributed.process_group import connect, disconnect
+from harness.distributed.process_group import connect, disconnect, leave
 from harness.measure.environment import threads_each
 from harness.measure.memory import MemoryMeter, anonymous_bytes, return_freed_memory, settle_memory
 from harness.planning.plan import PlannedRun
@@ -144,3 +144,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave(0)
