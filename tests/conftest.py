@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from rich.console import Console
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
@@ -44,6 +45,11 @@ class _Scheduling(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return "one at a time" if nodeid.startswith(ONE_AT_A_TIME) else super()._split_scope(nodeid)
+
+
+# Neither a slow machine nor chance decides whether the tests pass.
+settings.register_profile("any machine", deadline=None, derandomize=True)
+settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:

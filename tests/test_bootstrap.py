@@ -99,7 +99,7 @@ TABLES = SHAPES.flatmap(lambda shape: st.tuples(*(arrays(int, shape, elements=st
 
 @ALL
 @given(TABLES)
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 def test_any_predictions_have_an_interval_that_holds_the_mean_and_identical_ones_are_no_evidence(
     metric: Metric, tables: tuple[np.ndarray, ...]
 ) -> None:

@@ -31,7 +31,7 @@ def _tables(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(_tables())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_values_are_scikit_learns_also_where_classes_do_not_occur(table: tuple[np.ndarray, np.ndarray]) -> None:
     labels, predicted = table
     with warnings.catch_warnings(action="ignore"):  # of classes that do not occur

@@ -81,7 +81,7 @@ def test_p_is_students_where_seeds_are_all_and_normal_where_messages_are(degrees
 
 
 @given(st.floats(0, 1), st.integers(1, 30), st.floats(1e-6, 0.9))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_end_of_an_interval_has_its_level_as_p(share: float, degrees: int, level: float) -> None:
     end = multiplier(np.float64(share), degrees, level)
     assert two_sided_p(end, np.float64(share), degrees) == pytest.approx(level, rel=1e-6)
@@ -101,7 +101,7 @@ def test_an_interval_errs_as_often_as_it_says_whatever_the_shares(degrees: int, 
 
 
 @given(PAIRS, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_order_of_seeds_and_messages_changes_nothing(pair: tuple[np.ndarray, np.ndarray], random) -> None:
     ours, theirs = pair
     seeds, messages = (np.array(random.sample(range(count), count)) for count in ours.shape)
@@ -111,7 +111,7 @@ def test_the_order_of_seeds_and_messages_changes_nothing(pair: tuple[np.ndarray,
 
 
 @given(PAIRS)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_swapping_the_reference_turns_the_difference_round(pair: tuple[np.ndarray, np.ndarray]) -> None:
     ours, theirs = pair
     for compare, tables in ((paired_difference, (ours, theirs)), (mcnemar, (ours[0], theirs[0]))):
@@ -120,7 +120,7 @@ def test_swapping_the_reference_turns_the_difference_round(pair: tuple[np.ndarra
 
 
 @given(TABLES)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_an_interval_holds_the_mean_and_calls_right_and_wrong_alike(correct: np.ndarray) -> None:
     low, high = accuracy_interval(correct)
     assert -1e-9 <= low <= correct.mean() + 1e-9
@@ -130,7 +130,7 @@ def test_an_interval_holds_the_mean_and_calls_right_and_wrong_alike(correct: np.
 
 
 @given(TABLES)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_identical_predictions_are_no_evidence(correct: np.ndarray) -> None:
     for difference in (paired_difference(correct, correct), mcnemar(correct[0], correct[0])):
         assert (difference.estimate, difference.p) == (0, pytest.approx(1, abs=1e-5))

@@ -48,7 +48,6 @@ def _drawn(seed: int, classes: int = 3, count: int = 4_000) -> tuple[np.ndarray,
 
 
 @given(st.integers(0, 1_000), st.integers(2, 5))
-@settings(deadline=None)  # PyTorch's first step takes seconds
 def test_another_minimiser_finds_the_same(seed: int, classes: int) -> None:
     logits, labels = _drawn(seed, classes, count=60)
     found = fitted_temperature(logits, labels)
@@ -57,7 +56,7 @@ def test_another_minimiser_finds_the_same(seed: int, classes: int) -> None:
 
 
 @given(st.integers(0, 1_000), st.floats(-6, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_factor_of_scaled_logits_is_found(seed: int, exponent: float) -> None:
     logits, labels = _drawn(seed)
     factor = 10**exponent
@@ -67,7 +66,6 @@ def test_the_factor_of_scaled_logits_is_found(seed: int, exponent: float) -> Non
 
 
 @given(classified())
-@settings(deadline=None)
 def test_no_other_temperature_is_better(data: tuple[np.ndarray, np.ndarray]) -> None:
     """Where there is none, the loss falls, or at least does not rise, towards an end."""
     logits, labels = data

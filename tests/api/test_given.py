@@ -26,7 +26,7 @@ def _read(path: Path) -> pd.DataFrame:
     return load_own_data(config).texts
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts=st.lists(any_text, min_size=2, max_size=8))
 def test_every_text_is_read_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     labels = [number % 2 for number in range(len(texts))]

@@ -60,7 +60,7 @@ def _task(token_rows: list[list[int]], labels: list[int], classes: int) -> Task:
 _texts = st.lists(st.tuples(st.lists(st.integers(0, 3), min_size=1, max_size=5), st.integers(0, 2)), min_size=1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(texts=_texts)
 def test_rules_answer_as_their_definitions_do(texts: list[tuple[list[int], int]]) -> None:
     token_rows, labels = [list(part) for part in zip(*texts, strict=True)]

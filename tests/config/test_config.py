@@ -77,7 +77,7 @@ def test_numbers_as_people_write_them(written: str) -> None:
 
 
 @given(st.floats(min_value=1e-30, max_value=1e30))
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50)
 def test_any_rate_that_python_prints_is_read(rate: float) -> None:
     assert load_suite(None, {}, [f"optimizer.learning_rate={rate!r}"]).runs()[0].optimizer.learning_rate == rate
 

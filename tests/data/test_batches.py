@@ -14,7 +14,7 @@ from harness.data.batching import batches_by_length, batches_in_order, global_ba
 from harness.data.encoding import RowRule, encode_split
 from harness.data.tokenizer import END_OF_TEXT, load_tokenizer
 
-few = settings(max_examples=60, deadline=None, derandomize=True)
+few = settings(max_examples=60)
 
 
 def encode(texts: list[str], rule: RowRule) -> dict:

@@ -22,7 +22,7 @@ from harness.data.sources import load_source
 from harness.data.splits import cut, near_duplicate_key
 from harness.errors import UserError
 
-few = settings(max_examples=60, deadline=None, derandomize=True)
+few = settings(max_examples=60)
 
 
 @pytest.fixture

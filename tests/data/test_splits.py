@@ -18,7 +18,7 @@ from harness.data.splits import cut, cut_off
 from harness.data.subsets import nested_subset
 from harness.errors import UserError
 
-few = settings(max_examples=100, deadline=None, derandomize=True)
+few = settings(max_examples=100)
 sizes_of_classes = st.lists(st.integers(1, 60), min_size=2, max_size=12).filter(lambda counts: sum(counts) >= 20)
 percentages = st.sampled_from([(70, 10, 20), (80, 10, 10), (34, 33, 33), (98, 1, 1), (33.3, 33.3, 33.4)])
 

@@ -76,7 +76,7 @@ def check_ftbench(arguments: list[str], folder: Path, monkeypatch: pytest.Monkey
         return None
     asked: list[SuiteConfig] = []
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(commands, "run_suite", lambda console, suite, *rest: asked.append(suite) or 0)
+    monkeypatch.setattr(commands, "run_suite", lambda console, suite, **how: asked.append(suite) or 0)
     group = typer.main.get_command(cli.app)
     sub_command, *rest = arguments
     assert sub_command in group.commands, f"ftbench has no command {sub_command!r}"

@@ -23,7 +23,7 @@ from tests.features.test_features import examples_of, open_store
 
 # Few letters, so that rows often begin alike.
 texts = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=20)
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 
 CAUSAL = PrefixFacts("head", reads=None, cacheable=True, causal=True)
 TOGETHER = 1000  # more tokens than those texts have: one chunk
@@ -79,7 +79,7 @@ def test_what_is_packed_comes_back(rows: list[list[int]]) -> None:
 
 
 @given(texts)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_hidden_states_are_those_of_each_row_alone(rows: list[list[int]]) -> None:
     backbone = filled_backbone("mini", RandomWeights("gpt2", 0)).double()
     distinct = DistinctRows.of({"all": examples_of(rows)}, CAUSAL, tokens=TOGETHER)

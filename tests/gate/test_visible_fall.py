@@ -63,7 +63,7 @@ answers = st.builds(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(answers)
 def test_what_is_said_to_be_needed_suffices_and_less_does_not(given: Answers) -> None:
     messages, seeds = messages_to_see(given, 0.02, LEVEL), seeds_to_see(given, 0.02, LEVEL)

@@ -148,7 +148,7 @@ def _logits(prefix: Prefix, suffix: Suffix, token_ids: Tensor, rows: PackedBatch
 
 
 @pytest.mark.parametrize("name", every_strategy())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     lengths=st.lists(st.integers(1, 20), min_size=1, max_size=5),
     extra=st.integers(0, 9),

@@ -216,7 +216,7 @@ _OURS = load_tokenizer("mini", Path(), None)
 _LIBRARYS = byte_pairs(_OURS, model_max_length=256, split_special_tokens=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=60))
 @example("before<|endoftext|>after")
 def test_its_tokenizer_cuts_texts_alike(text: str) -> None:

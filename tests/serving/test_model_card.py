@@ -139,7 +139,7 @@ def test_a_damaged_record_is_refused(classifier: Classifier, tmp_path: Path) -> 
         model_card(classifier, tmp_path, "model.onnx")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=60))
 @example(NASTY)
 @example("1. one")
@@ -154,7 +154,7 @@ def test_any_text_is_shown_as_it_is(text: str) -> None:
     assert [child.content for child in inline[0].children or []] == [f"x {plain}".rstrip()]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.text(min_size=1, max_size=40), st.text(min_size=1, max_size=40))
 @example(NASTY, NASTY)
 @example("---", "---")

@@ -85,7 +85,7 @@ def _with(tree: dict[str, Any], place: tuple[Any, ...], value: Any) -> dict[str,
 PLACES = list(_places(json.loads(next(COMMITTED.glob(f"runs/{RUNS[0]}-*/record.json")).read_text())))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(PLACES), st.sampled_from(VALUES))
 def test_no_leaf_ends_the_command(shared: Path, record: Path, place: tuple[Any, ...], value: Any) -> None:
     code, out = _changed(shared, record, _with(json.loads(record.read_text()), place, value))

@@ -112,7 +112,7 @@ def _blocks(suffix: Suffix) -> list[PrefixedAttention]:
     return [module for module in suffix.modules() if isinstance(module, PrefixedAttention)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 9), st.sampled_from([0, 5]))
 def test_a_lengthened_batch_is_that_of_longer_rows(lengths: list[int], length: int, wider: int) -> None:
     """With filler, and wider than its rows, as a captured step has it."""
