@@ -7,7 +7,7 @@ import os
 from types import ModuleType
 
 from harness.data.downloads import TIMEOUT_SECONDS
-from harness.errors import UserError
+from harness.packages import require
 
 
 def import_huggingface_hub() -> ModuleType:
@@ -27,13 +27,9 @@ def import_transformers() -> ModuleType:
     # transformers imports deepspeed where that is installed, which otherwise probes for a device and logs about it.
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    try:
-        import transformers
-    except ImportError as error:
-        raise UserError(
-            "MODEL=hf:...: the package transformers is not installed; `pip install 'ftbench[hf]'` brings it, "
-            "`make setup` too."
-        ) from error
+    require("transformers", "hf", "MODEL=hf:...")
+    import transformers
+
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers
@@ -42,13 +38,9 @@ def import_transformers() -> ModuleType:
 def import_datasets() -> ModuleType:
     """Raises UserError where `datasets` is not installed."""
     import_huggingface_hub()  # which reads its settings when it is first imported
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(
-            "DATA=hf:...: the package datasets is not installed; `pip install 'ftbench[data]'` brings it, "
-            "`make setup` too."
-        ) from error
+    require("datasets", "data", "DATA=hf:...")
+    import datasets
+
     datasets.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     return datasets

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -16,6 +15,7 @@ from harness.model.hub.loading import HubModel, check_weights
 from harness.model.named.models import Model
 from harness.model.named.shapes import SHAPES
 from harness.model.named.weights import check_checkpoint, checkpoint_path, find_pretrained
+from harness.packages import require
 from harness.planning.workspace import Workspace
 
 
@@ -161,11 +161,7 @@ def resolve_engine(config: EngineConfig, precision: str) -> EngineConfig:
     check_engine(config, precision)
     if config.name != "deepspeed":
         return config
-    if importlib.util.find_spec("deepspeed") is None:
-        raise UserError(
-            "ENGINE=deepspeed: the package is not installed; `pip install 'ftbench[deepspeed]'` brings it, "
-            "`make setup` too."
-        )
+    require("deepspeed", "deepspeed", "ENGINE=deepspeed")
     return config.model_copy(update={"zero_stage": _stage(config)})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shlex
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Protocol
 from pydantic import BaseModel
 
 from harness.errors import UserError, did_you_mean
+from harness.packages import require
 from harness.tracking.logged import LoggedRun, LoggedSuite
 
 NAMES = ("tensorboard", "mlflow", "trackio", "wandb")  # of the options, and of the packages
@@ -51,10 +51,7 @@ def parse_trackers(given: str) -> tuple[str, ...]:
         if name not in NAMES:
             hint = did_you_mean(name, NAMES)
             raise UserError(f"TRACK={given!r}: unknown tracker {name!r}: {hint}Known are {', '.join(NAMES)}.")
-        if importlib.util.find_spec(name) is None:
-            raise UserError(
-                f"TRACK={given!r}: the package {name} is not installed; `pip install 'ftbench[track]'` brings it."
-            )
+        require(name, "track", f"TRACK={given!r}")
     return names
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import tempfile
 from contextlib import redirect_stderr
@@ -14,6 +13,7 @@ from harness.data.libraries import import_transformers, one_line
 from harness.data.model_files.model_folder import WEIGHTS
 from harness.errors import UserError
 from harness.files import file_sha256, is_disk_error, unwritable
+from harness.packages import require
 
 
 def converted(gguf: Path, cache: Path) -> Path:
@@ -40,8 +40,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     from safetensors.torch import save_file
 
     transformers = import_transformers()
-    if importlib.util.find_spec("gguf") is None:
-        raise UserError("a GGUF file needs the package gguf; `pip install 'ftbench[hf]'` brings it, `make setup` too.")
+    require("gguf", "hf", gguf.name)
     options = {"gguf_file": gguf.name, "trust_remote_code": False}
     try:
         with redirect_stderr(io.StringIO()):  # a progress bar that no setting of the library turns off

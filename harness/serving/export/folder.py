@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 
 from harness.errors import UserError
 from harness.files import open_to_readers
+from harness.packages import require
 from harness.serving.classifier import Classifier
 from harness.serving.export import onnx_graph
 from harness.serving.export.library_model import library_config, library_model
@@ -57,11 +57,7 @@ def write_folder(classifier: Classifier, source: Path, target: Path, form: Form 
 
 def _check_packages(form: Form) -> None:
     for name in ("transformers", "tokenizers", *(("onnx", "onnxruntime") if form == "onnx" else ())):
-        if importlib.util.find_spec(name) is None:
-            raise UserError(
-                f"ftbench export: the package {name} is not installed; `pip install 'ftbench[export]'` brings it, "
-                "`make setup` too."
-            )
+        require(name, "export", "ftbench export")
 
 
 def _onnx(classifier: Classifier, tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], None]:
