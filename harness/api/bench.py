@@ -16,6 +16,7 @@ from harness.errors import UserError
 from harness.experiment.records.oom import settle
 from harness.experiment.runner import prepare_store
 from harness.launch.launcher import launch
+from harness.measure.memory import give_back_memory
 from harness.planning.data import resolve_data
 from harness.planning.jobs import with_jobs
 from harness.planning.plan import Plan, resolve
@@ -140,6 +141,8 @@ class Bench:
         except UserError as problem:  # the runs themselves may fit
             messages.print_not_predicted(self.console, [problem])
             return plan
+        finally:
+            give_back_memory()
         messages.print_not_predicted(self.console, [one.problem for one in found.not_predicted])
         messages.print_too_large(self.console, found.too_large)
         runs = [run.model_copy(update={"expected_seconds": found.seconds.get(run.run_id)}) for run in plan.runs]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import traceback
 from collections.abc import Set
 from contextlib import AbstractContextManager, nullcontext
@@ -24,7 +23,7 @@ from harness.experiment.run import run
 from harness.measure import environment
 from harness.measure.energy import Counters
 from harness.measure.kernel_kills import kernel_kills
-from harness.measure.memory import is_out_of_memory, return_freed_memory
+from harness.measure.memory import give_back_memory, is_out_of_memory
 from harness.model.device_settings import apply_settings
 from harness.planning.joint import joint_groups
 from harness.planning.plan import Plan, PlannedRun
@@ -90,8 +89,7 @@ class Runner:
             if planned.save and self.world.rank == 0:
                 every = [one.run_id for one in self.plan.runs]
                 saved_classifier.drop_all_but_the_best(self.store, every, self.plan.metric)
-            gc.collect()
-            return_freed_memory()
+            give_back_memory()
             if self.world.device.type == "cuda":
                 torch.cuda.empty_cache()
 

@@ -7,6 +7,7 @@ CPU: anonymous resident memory, sampled; file mappings (a stored checkpoint, say
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import resource
 import threading
@@ -101,6 +102,12 @@ def settle_memory() -> None:
 def return_freed_memory() -> None:
     if hasattr(_LIBC, "malloc_trim"):
         _LIBC.malloc_trim(0)
+
+
+def give_back_memory() -> None:
+    """What is garbage, to the system: else the next run would be measured with it."""
+    gc.collect()
+    return_freed_memory()
 
 
 @dataclass

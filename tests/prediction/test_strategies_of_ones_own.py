@@ -34,6 +34,18 @@ def build(backbone):
 strategy = Strategy(build=build, trainable=("block.-1",))
 """
 
+# 300 MB in a cycle, where it is walked through.
+GARBAGE = """
+from harness import Strategy
+
+def build(backbone):
+    if backbone.blocks[0].mlp.expand.weight.is_meta:
+        garbage = [b"." * 300_000_000]
+        garbage.append(garbage)
+
+strategy = Strategy(build=build, trainable=("block.-1",))
+"""
+
 
 def _written(folder: Path, **sources: str) -> list[str]:
     for name, source in sources.items():
@@ -62,6 +74,17 @@ def test_what_can_not_be_predicted_is_run(
     assert code == 0
     assert "hook can't be predicted: DataDependentOutputException" in out
     assert [record.status for record in store.all()] == ["ok", "ok"]
+
+
+def test_a_run_is_not_measured_with_what_its_prediction_leaves(
+    run_cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    monkeypatch.setattr("harness.api.bench.WORTH_A_PREDICTION", 0)
+    (path,) = _written(tmp_path, garbage=GARBAGE)
+    options = ("--strategy", path, "--seeds", "0,1", "--epochs", "1", "--cache", str(tmp_path / "cache"))
+    assert run_cli("run", *options, "--model", "mini", "--data", "synthetic", "--set", "data.size=100")[0] == 0
+    first, second = (record.memory.by_rank[0].at_start for record in store.all() if record.memory)
+    assert abs(first - second) < 100e6
 
 
 @pytest.mark.parametrize("others", [[], *long(["head_only"])])

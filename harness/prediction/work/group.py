@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
@@ -19,7 +18,7 @@ from pydantic import BaseModel
 from harness.distributed.hosts import free_port
 from harness.distributed.process_group import connect, disconnect, leave
 from harness.measure.environment import threads_each
-from harness.measure.memory import MemoryMeter, anonymous_bytes, return_freed_memory, settle_memory
+from harness.measure.memory import MemoryMeter, anonymous_bytes, give_back_memory, settle_memory
 from harness.planning.plan import PlannedRun
 from harness.planning.workspace import Workspace
 from harness.prediction.work.passes import Kind
@@ -131,8 +130,7 @@ def main(folder: Path) -> None:
         meter = MemoryMeter(world.device)
         with meter.phase(task.kind):
             timing = walker.rehearse(task.kind, task.blocks, Stopwatch(threads, world), task.done)
-        gc.collect()
-        return_freed_memory()
+        give_back_memory()
         left = anonymous_bytes()
         seconds |= timings(task.key, timing) | {of_bytes(task.key): float(meter.peaks[task.kind] - left)}
         if PROGRAM not in seconds:
