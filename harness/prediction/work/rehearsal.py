@@ -24,7 +24,7 @@ T_co = TypeVar("T_co", covariant=True)
 # What tensors hold whose content does not matter: no number that slows a processor down.
 SMALL = 0.01
 # Of a rehearsal in seconds.
-LONGEST_SECONDS, LEAST_CALLS, MOST_CALLS = 0.5, 4, 200
+LONGEST_SECONDS, LEAST_CALLS, MOST_CALLS = 0.5, 4, 1000
 
 
 class Rehearsal(Protocol[T_co]):
