@@ -24,7 +24,7 @@ def check_precision(precision: str, model: str, workspace: Workspace) -> None:
 def check_ranks(config: RunConfig) -> None:
     """Whether each rank has an example of every batch."""
     processes, nodes, batch_size = config.engine.processes, config.engine.nodes, config.training.batch_size
-    if processes * nodes > batch_size:
+    if config.engine.world_size > batch_size:
         given = f"NPROC={processes}" if nodes == 1 else f"NNODES={nodes} x NPROC={processes}"
         problem = f"{given} ranks can't share a batch of {batch_size}"
         remedy = f'use at most {batch_size} ranks, or a larger batch (SET="training.batch_size=...").'

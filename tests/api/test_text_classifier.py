@@ -165,6 +165,7 @@ def test_it_replaces_the_classifier_that_a_folder_holds(
     assert (record is not None, predictions is not None) == (has_run, has_run)
 
 
+# pickle as joblib's workers use it: of bytes that were made here. The program itself loads none.
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
 def test_a_copy_predicts_the_same(fitted: TextClassifier, copied: Callable) -> None:
     texts = _texts()["text"]
